@@ -1,0 +1,60 @@
+# The only entry points: `make test` and `make demo` work on a fresh machine with no other step.
+# Set PYTHON=/path/to/python to choose the interpreter that .venv is made from.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.bayes-optlaws-installed
+
+.PHONY: help setup demo test lint format notebooks evaluate benchmark clean distclean
+
+help:
+	@echo "make setup      create .venv and install the package with its test tools"
+	@echo "make demo       fit the shipped pocket grid, rank schedules, say what to run next"
+	@echo "make test       lint, format check, tests and doctests"
+	@echo "make lint       ruff check and ruff format --check"
+	@echo "make format     apply ruff's fixes and formatting"
+	@echo "make notebooks  execute every notebook"
+	@echo "make evaluate   held-out evaluation on the shipped data"
+	@echo "make benchmark  timed tests, and the slow ones"
+	@echo "make clean      remove caches and build output (make distclean: .venv too)"
+
+$(BIN)/python:
+	@python="$$(.ci/find-python $(PYTHON))" && echo "creating $(VENV) with $$python" \
+		&& "$$python" -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	@.ci/find-python $(BIN)/python >/dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/bayes-optlaws demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest
+
+notebooks: $(STAMP)
+	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
+
+evaluate: $(STAMP)
+	$(BIN)/bayes-optlaws evaluate
+
+benchmark: $(STAMP)
+	$(BIN)/python -m pytest tests -m "slow or benchmark"
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
