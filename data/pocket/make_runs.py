@@ -50,7 +50,9 @@ def build(folder: pathlib.Path, plan: str) -> pd.DataFrame:
             results = pd.read_csv(file)
             tables.append(tidy(results, job["name"]))
     if not tables:
-        raise SystemExit(f"{folder} holds no result of {plan}; run: python train.py {plan} {folder}")
+        raise SystemExit(
+            f"{folder} holds no result of {plan}; run: python train.py {plan} {folder}"
+        )
     return pd.concat(tables, ignore_index=True)
 
 
