@@ -22,7 +22,13 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 
 # Public name -> module that defines it; None: the name is the module itself.
 _PUBLIC: dict[str, str | None] = {
+    "RunTableError": "runs",
+    "RunTableWarning": "runs",
+    "Schedule": "schedules",
     "datasets": None,
+    "read_candidates": "runs",
+    "read_runs": "runs",
+    "schedules": None,
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
