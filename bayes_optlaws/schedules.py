@@ -7,15 +7,17 @@ optimizer steps,
     C_w = int_0^a1 lr dt,  C_c = int_a2^S lr dt,
     E_w = int_0^a2 (dlr/dt)^2 dt,  E_c = int_a2^S (dlr/dt)^2 dt.
 
-The split at ``a1`` and ``a2`` is inferred from the paper's text. Own choices: a phase in which the
-learning rate changes and that is shorter than one step counts as one step where it would make
-``E`` infinite (a warm-up of 0 steps, a decay of 0 steps, the first step of ``wsd-sqrt``).
+The split at ``a1`` and ``a2`` is inferred from the paper's text. Own choices, for one
+optimizer step is the least time in which a learning rate can change: a warm-up of less than one
+step (0: the first step is already at the peak) counts as one step, a decay or cooldown of less
+than one step counts as one step in E, and so does the first step of the ``wsd-sqrt`` cooldown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -160,7 +162,7 @@ def _closed_form(
     shape = np.ones_like(safe)
     shape[kind == "cosine"] = np.pi**2 / 8.0
     shape[is_sqrt] = 1.0 + np.log(np.maximum(safe[is_sqrt], 1.0)) / 4.0
-    escape_cooldown = np.where(cooling, shape * delta**2 / safe, 0.0)
+    escape_cooldown = np.where(cooling, shape * delta**2 / np.maximum(safe, 1.0), 0.0)
     return conv_warmup, conv_cooldown, escape_warmup, escape_cooldown
 
 
@@ -425,11 +427,12 @@ class Schedule:
         first = int(np.argmax(v >= peak * (1 - 1e-9)))
         if first == 0:
             v, first = np.concatenate([[0.0], v]), 1
-        a1 = float(first) if warmup_steps is None else float(warmup_steps)
-        a2 = a1 if decay_end_step is None else float(decay_end_step)
+        a1 = first if warmup_steps is None else warmup_steps
+        a2 = a1 if decay_end_step is None else decay_end_step
         v.setflags(write=False)
-        at_split = float(np.interp(a2, np.arange(v.size), v))
-        made = cls("array", peak, v.size - 1, a1, float(v[-1]), a2, at_split, a2, v)
+        inside = isinstance(a2, Real) and 0 <= a2 < v.size - 1
+        at_split = np.interp(float(a2), np.arange(v.size), v) if inside else peak
+        made = cls("array", peak, v.size - 1, a1, float(v[-1]), a2, float(at_split), a2, v)
         _require(
             made.integrals().conv_cooldown > 0 and made.integrals().conv_warmup > 0,
             "lr_values",
