@@ -93,7 +93,6 @@ def _from_separated(text: str, name: str, separator: str | None) -> pd.DataFrame
                 sep=separator,
                 decimal="," if _has_decimal_comma(text, separator) else ".",
                 dtype={"run_id": str, "group": str},
-                float_precision="round_trip",
                 low_memory=False,
                 index_col=False,
                 skipinitialspace=True,
