@@ -1,0 +1,268 @@
+"""From hyper-parameters to the marginal likelihood: noise, priors and kernels, with gradients.
+
+One compiled function takes the positive hyper-parameters that NUTS samples, builds what
+`bayes_optlaws.likelihood.evidence_and_gradient` needs, and carries its gradient back.  It is
+reached by address (`evidence_pointer`), so that a PyMC model that uses it compiles in seconds:
+compiled into the model's graph the kernel would be optimised anew each time.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import llvmlite.binding
+import numpy as np
+from numba import carray, cfunc, njit, types
+
+from bayes_optlaws.likelihood import _upper_solve, evidence_and_gradient
+
+JITTER = 1e-6
+"""Relative variance added to correlation matrices over inducing points."""
+
+
+@njit(cache=True)
+def squared_exponential_factor(points, length):
+    """Cholesky factor of the squared-exponential correlation, and its derivative in log length.
+
+    Returns ``(factor, correlation, d correlation / d log length)``.
+    """
+    n = points.shape[0]
+    K, D = np.empty((n, n)), np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            r2 = 0.0
+            for t in range(points.shape[1]):
+                r2 += (points[i, t] - points[j, t]) ** 2
+            r2 /= length * length
+            K[i, j] = np.exp(-0.5 * r2)
+            D[i, j] = K[i, j] * r2
+        K[i, i] += JITTER
+    return np.linalg.cholesky(K), D
+
+
+@njit(cache=True)
+def matern_factor(points, lengths):
+    """Cholesky factor of the Matern-5/2 correlation, and its derivatives in log lengths."""
+    n, v = points.shape
+    K, D = np.empty((n, n)), np.empty((v, n, n))
+    for i in range(n):
+        for j in range(n):
+            r2 = 0.0
+            for t in range(v):
+                r2 += 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
+            r = np.sqrt(r2)
+            e = np.exp(-r)
+            K[i, j] = (1.0 + r + r2 / 3.0) * e
+            for t in range(v):
+                step = 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
+                D[t, i, j] = (1.0 + r) / 3.0 * e * step
+        K[i, i] += JITTER
+    return np.linalg.cholesky(K), D
+
+
+@njit(cache=True)
+def _cholesky_adjoint(F, G):
+    """Adjoint of a symmetric matrix given that of its Cholesky factor (lower part of G)."""
+    n = F.shape[0]
+    X = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            s = 0.0
+            for t in range(i, n):
+                s += F[t, i] * G[t, j]
+            X[i, j] = 0.5 * s if i == j else s
+    _upper_solve(F, X)
+    X = np.ascontiguousarray(X.T)
+    _upper_solve(F, X)
+    return 0.5 * (X + X.T)
+
+
+@njit(cache=True)
+def hyper_inputs(
+    noise_sd,
+    noise_slope,
+    coefficient_sd,
+    scale_length,
+    field_sd,
+    shared_sd,
+    shared_length,
+    column_block,
+    intercept_sd,
+    noise_covariates,
+    cells,
+    points,
+):
+    """Noise precision, column precision and factors, with the kernels' derivatives."""
+    w = np.empty(noise_covariates.shape[0])
+    for c in range(w.size):
+        s = np.log(noise_sd[0])
+        for j in range(noise_slope.size):
+            s += noise_covariates[c, j] * noise_slope[j]
+        w[c] = np.exp(-2.0 * s)
+    d = np.empty(column_block.size)
+    for j in range(d.size):
+        sd = intercept_sd[0] if column_block[j] < 0 else coefficient_sd[column_block[j]]
+        d[j] = 1.0 / (sd * sd)
+    if field_sd.size > 0:
+        scale_factor, scale_derivative = squared_exponential_factor(cells, scale_length[0])
+    else:
+        scale_factor, scale_derivative = np.zeros((0, 0)), np.zeros((0, 0))
+    if shared_sd.size > 0:
+        unit_factor, shared_derivative = matern_factor(points, shared_length)
+        shared_factor = shared_sd[0] * unit_factor
+    else:
+        unit_factor, shared_derivative = np.zeros((0, 0)), np.zeros((0, 0, 0))
+        shared_factor = np.zeros((0, 0))
+    return w, d, scale_factor, scale_derivative, unit_factor, shared_derivative, shared_factor
+
+
+@njit(cache=True)
+def log_evidence_and_gradient(
+    noise_sd,
+    noise_slope,
+    coefficient_sd,
+    scale_length,
+    field_sd,
+    shared_sd,
+    shared_length,
+    column_block,
+    intercept_sd,
+    noise_covariates,
+    cells,
+    points,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+):
+    """Log p(y | hyper-parameters) and its gradient in the first seven arguments (all arrays).
+
+    Absent parts (no transfer, no noise covariates, no shared correction) are empty arrays.
+    """
+    w, d, scale_factor, dK_scale, unit_factor, dK_shared, shared_factor = hyper_inputs(
+        noise_sd,
+        noise_slope,
+        coefficient_sd,
+        scale_length,
+        field_sd,
+        shared_sd,
+        shared_length,
+        column_block,
+        intercept_sd,
+        noise_covariates,
+        cells,
+        points,
+    )
+    log_p, g_w, g_d, g_scale, g_amp, g_shared = evidence_and_gradient(
+        w,
+        d,
+        scale_factor,
+        field_sd,
+        shared_factor,
+        gram,
+        xy,
+        yy,
+        n,
+        log_prior,
+        common,
+        columns,
+        n_candidates,
+        n_columns,
+    )
+    g_noise, g_slope = np.zeros(1), np.zeros(noise_slope.size)
+    for c in range(w.size):
+        g = -2.0 * w[c] * g_w[c]
+        g_noise[0] += g / noise_sd[0]
+        for j in range(noise_slope.size):
+            g_slope[j] += g * noise_covariates[c, j]
+    g_sd = np.zeros(coefficient_sd.size)
+    for j in range(d.size):
+        if column_block[j] >= 0:
+            sd = coefficient_sd[column_block[j]]
+            g_sd[column_block[j]] -= 2.0 * g_d[j] / (sd * sd * sd)
+    g_length = np.zeros(scale_length.size)
+    if field_sd.size > 0:
+        K_bar = _cholesky_adjoint(scale_factor, g_scale)
+        g_length[0] = (K_bar * dK_scale).sum() / scale_length[0]
+    g_shared_sd = np.zeros(shared_sd.size)
+    g_shared_length = np.zeros(shared_length.size)
+    if shared_sd.size > 0:
+        g_shared_sd[0] = (g_shared * unit_factor).sum()
+        K_bar = _cholesky_adjoint(unit_factor, shared_sd[0] * g_shared)
+        for t in range(shared_length.size):
+            g_shared_length[t] = (K_bar * dK_shared[t]).sum() / shared_length[t]
+    return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_shared_sd, g_shared_length
+
+
+N_HYPER = 7
+_DOUBLE, _INT = types.CPointer(types.float64), types.CPointer(types.int64)
+_SIGNATURE = types.void(
+    *([_INT] + [_DOUBLE] * 7 + [_INT] + [_DOUBLE] * 9 + [_INT] * 4 + [_DOUBLE] * 8)
+)
+
+
+def _by_pointer(
+    size, noise_sd, noise_slope, coefficient_sd, scale_length, field_sd, shared_sd, shared_length,
+    column_block, intercept_sd, noise_covariates, cells, points, gram, xy, yy, n, log_prior,
+    common, columns, n_candidates, n_columns, out, g0, g1, g2, g3, g4, g5, g6,
+):  # fmt: skip
+    s = carray(size, (16,))
+    classes, p, q = s[0], s[1], s[2]
+    r = log_evidence_and_gradient(
+        carray(noise_sd, (1,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
+        carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(shared_sd, (s[7],)),
+        carray(shared_length, (s[8],)), carray(column_block, (q,)), carray(intercept_sd, (1,)),
+        carray(noise_covariates, (classes, s[3])), carray(cells, (s[9], 2)),
+        carray(points, (s[10], s[8])), carray(gram, (classes, p, p)), carray(xy, (classes, p)),
+        carray(yy, (classes,)), carray(n, (classes,)), carray(log_prior, (s[11],)),
+        carray(common, (s[12],)), carray(columns, (s[13], s[14], s[15])),
+        carray(n_candidates, (s[13],)), carray(n_columns, (s[13],)),
+    )  # fmt: skip
+    carray(out, (1,))[0] = r[0]
+    carray(g0, (1,))[:] = r[1]
+    carray(g1, (s[3],))[:] = r[2]
+    carray(g2, (s[4],))[:] = r[3]
+    carray(g3, (s[5],))[:] = r[4]
+    carray(g4, (s[6],))[:] = r[5]
+    carray(g5, (s[7],))[:] = r[6]
+    carray(g6, (s[8],))[:] = r[7]
+
+
+@cache
+def _compiled():
+    return cfunc(_SIGNATURE, cache=True)(_by_pointer)
+
+
+SYMBOL = "bayes_optlaws_log_evidence"
+
+_external = types.ExternalFunction(SYMBOL, types.void(*([types.intp] * 30)))
+
+
+def register_symbol() -> None:
+    """Make the compiled kernel known to the linker as `SYMBOL`, once in a process.
+
+    Compiled code that calls it by name can be cached on disk, since no address is in it.
+    """
+    if llvmlite.binding.address_of_symbol(SYMBOL) is None:
+        llvmlite.binding.add_symbol(SYMBOL, _compiled().address)
+
+
+@njit
+def call_kernel(size, inputs, block, tree, out):
+    """Call the kernel by name: sizes, hyper-parameters and data, tree, output buffers."""
+    h, s, (common, columns, n_candidates, n_columns) = inputs[:7], inputs[7:], tree
+    _external(
+        size.ctypes.data, h[0].ctypes.data, h[1].ctypes.data, h[2].ctypes.data,
+        h[3].ctypes.data, h[4].ctypes.data, h[5].ctypes.data, h[6].ctypes.data,
+        block.ctypes.data, s[0].ctypes.data, s[1].ctypes.data, s[2].ctypes.data,
+        s[3].ctypes.data, s[4].ctypes.data, s[5].ctypes.data, s[6].ctypes.data,
+        s[7].ctypes.data, s[8].ctypes.data, common.ctypes.data, columns.ctypes.data,
+        n_candidates.ctypes.data, n_columns.ctypes.data, out[0].ctypes.data,
+        out[1].ctypes.data, out[2].ctypes.data, out[3].ctypes.data, out[4].ctypes.data,
+        out[5].ctypes.data, out[6].ctypes.data, out[7].ctypes.data,
+    )  # fmt: skip

@@ -1,0 +1,235 @@
+"""The hyper-parameters as one unconstrained vector: prior, evidence, mode, and curvature.
+
+The same density that `bayes_optlaws.model` gives to PyMC, in NumPy (a test holds the two equal).
+It finds the mode, from which NUTS starts, and screens exponent combinations there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from bayes_optlaws._hyper import log_evidence_and_gradient
+from bayes_optlaws.features import BLOCKS
+from bayes_optlaws.likelihood import SufficientStatistics, Tree
+from bayes_optlaws.priors import Priors
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """What the model needs of a run table: statistics, layout, coordinates.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+    tree : Tree
+    column_block : int array, shape (n_columns,)
+        Prior block of each dictionary column, -1 for the intercept.
+    noise_covariates : array, shape (n_classes, n_covariates)
+        Mean settings of each noise class; ``noise_names`` labels them.
+    cells, shared : arrays, shapes (n_cells, 2) and (n_shared, n_varying)
+        Inducing points of the discrepancy (empty without transfer).
+    fields, varying, noise_names : tuple of str
+        Labels.
+    """
+
+    statistics: SufficientStatistics
+    tree: Tree
+    column_block: np.ndarray
+    noise_covariates: np.ndarray
+    noise_names: tuple[str, ...]
+    cells: np.ndarray
+    fields: tuple[str, ...]
+    shared: np.ndarray
+    varying: tuple[str, ...]
+
+    @property
+    def log_prior(self) -> np.ndarray:
+        """Log prior probability of each exponent combination (uniform)."""
+        k = self.tree.n_combinations
+        return np.full(k, -np.log(k))
+
+    @property
+    def coords(self) -> dict[str, list[str]]:
+        """Labels of the vector-valued hyper-parameters."""
+        coords = {"block": list(BLOCKS)}
+        if self.noise_names:
+            coords["noise_covariate"] = list(self.noise_names)
+        if len(self.fields) > 1:
+            coords["slope"] = list(self.fields[1:])
+        if len(self.shared):
+            coords["setting"] = list(self.varying)
+        return coords
+
+    def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
+        """Everything that the kernels take after the hyper-parameters."""
+        return (
+            self.column_block,
+            np.array([priors.intercept_sd]),
+            self.noise_covariates,
+            self.cells,
+            self.shared,
+            *self.statistics.args,
+            self.log_prior,
+            *self.tree.args,
+        )
+
+    def keep_combinations(self, keep: list[np.ndarray]) -> ModelData:
+        """Keep only some candidates of each exponent group, and the columns they need.
+
+        Parameters
+        ----------
+        keep : list of int arrays
+            Candidates to keep of each group.
+        """
+        t = self.tree
+        width = max(len(k) for k in keep)
+        columns = np.zeros((len(keep), width, t.columns.shape[2]), dtype=np.int64)
+        used = [t.common]
+        for g, k in enumerate(keep):
+            columns[g, : len(k)] = t.columns[g, k]
+            used.append(t.columns[g, k, : t.n_columns[g]].ravel())
+        used = np.concatenate(used)
+        position = np.zeros(self.column_block.size, dtype=np.int64)
+        position[used] = np.arange(used.size)
+        tree = Tree(
+            position[t.common],
+            position[columns],
+            np.array([len(k) for k in keep]),
+            t.n_columns,
+        )
+        s = self.statistics
+        rest = np.arange(self.column_block.size, s.xy.shape[1])
+        index = np.concatenate([used, rest])
+        statistics = SufficientStatistics(
+            np.ascontiguousarray(s.gram[:, index[:, None], index]),
+            np.ascontiguousarray(s.xy[:, index]),
+            s.yy,
+            s.n,
+        )
+        return replace(self, statistics=statistics, tree=tree, column_block=self.column_block[used])
+
+
+class HyperSpace:
+    """Unconstrained vector of hyper-parameters: logs of the positive ones, then slopes as is.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+
+    Attributes
+    ----------
+    names : list of str
+        One label for each entry, in the order of the PyMC model's free variables.
+    """
+
+    def __init__(self, data: ModelData, priors: Priors) -> None:
+        self.data, self.priors = data, priors
+        self._args = data.kernel_args(priors)
+        p = priors
+        parts: list[tuple[str, int, float, float, bool]] = [
+            ("noise_sd", 1, np.log(p.noise_sd.median), p.noise_sd.log_sd, True)
+        ]
+        if data.noise_names:
+            parts.append(("noise_slope", len(data.noise_names), 0.0, p.noise_slope_sd, False))
+        positive = [("coefficient_sd", len(BLOCKS), p.coefficient_sd)]
+        if data.fields:
+            positive += [("scale_length", 1, p.scale_length), ("level_sd", 1, p.level_sd)]
+            if len(data.fields) > 1:
+                positive.append(("slope_sd", len(data.fields) - 1, p.slope_sd))
+            if len(data.shared):
+                positive.append(("shared_sd", 1, p.shared_sd))
+                positive.append(("shared_length", len(data.varying), p.shared_length))
+        parts += [(n, size, np.log(q.median), q.log_sd, True) for n, size, q in positive]
+        self.parts = parts
+        self.mean = np.concatenate([np.full(s, m) for _, s, m, _, _ in parts])
+        self.sd = np.concatenate([np.full(s, d) for _, s, _, d, _ in parts])
+        self.is_log = np.concatenate([np.full(s, flag) for _, s, _, _, flag in parts])
+        self.names = [n if s == 1 else f"{n}[{i}]" for n, s, *_ in parts for i in range(s)]
+
+    @property
+    def size(self) -> int:
+        """Number of dimensions."""
+        return self.mean.size
+
+    def split(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Constrained values by name; x of shape (..., size)."""
+        value = np.where(self.is_log, np.exp(x), x)
+        out, start = {}, 0
+        for name, size, *_ in self.parts:
+            out[name] = value[..., start : start + size]
+            start += size
+        return out
+
+    def kernel_inputs(self, values: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The seven hyper-parameter arrays of the kernels; missing parts are empty."""
+        empty = np.zeros(np.shape(values["noise_sd"])[:-1] + (0,))
+        get = lambda k: values.get(k, empty)  # noqa: E731
+        fields = np.concatenate([get("level_sd"), get("slope_sd")], axis=-1)
+        return (
+            get("noise_sd"),
+            get("noise_slope"),
+            get("coefficient_sd"),
+            get("scale_length"),
+            fields,
+            get("shared_sd"),
+            get("shared_length"),
+        )
+
+    def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log posterior density of the unconstrained vector, up to a constant, and gradient.
+
+        The Jacobian of the logs is included: with log-normal priors the unconstrained prior is
+        Gaussian.
+        """
+        values = self.split(x)
+        result = log_evidence_and_gradient(
+            *(np.ascontiguousarray(v) for v in self.kernel_inputs(values)), *self._args
+        )
+        g_noise, g_slope, g_sd, g_length, g_field, g_shared, g_shared_length = result[1:]
+        by_name = {
+            "noise_sd": g_noise,
+            "noise_slope": g_slope,
+            "coefficient_sd": g_sd,
+            "scale_length": g_length,
+            "level_sd": g_field[:1],
+            "slope_sd": g_field[1:],
+            "shared_sd": g_shared,
+            "shared_length": g_shared_length,
+        }
+        gradient = np.concatenate([by_name[n] for n, *_ in self.parts])
+        gradient = gradient * np.where(self.is_log, np.exp(x), 1.0)
+        z = (x - self.mean) / self.sd
+        return result[0] - 0.5 * float(z @ z), gradient - z / self.sd
+
+    def mode(self, start: np.ndarray | None = None) -> np.ndarray:
+        """Posterior mode of the unconstrained vector."""
+        bound = list(zip(self.mean - 6 * self.sd, self.mean + 6 * self.sd, strict=True))
+
+        def negative(x):
+            value, gradient = self.log_density(x)
+            if not np.isfinite(value):
+                return 1e10, np.zeros_like(x)
+            return -value, -gradient
+
+        x0 = self.mean if start is None else start
+        result = minimize(
+            negative, x0, jac=True, method="L-BFGS-B", bounds=bound, options={"maxiter": 200}
+        )
+        return result.x
+
+    def curvature_sd(self, x: np.ndarray) -> np.ndarray:
+        """Covariance of a Gaussian fitted at x: inverse Hessian, kept inside the prior's."""
+        h = 1e-3
+        hessian = np.empty((x.size, x.size))
+        for i in range(x.size):
+            e = np.zeros(x.size)
+            e[i] = h
+            hessian[i] = (self.log_density(x - e)[1] - self.log_density(x + e)[1]) / (2 * h)
+        hessian = 0.5 * (hessian + hessian.T)
+        value, vector = np.linalg.eigh(hessian * np.outer(self.sd, self.sd))
+        scaled = vector / np.sqrt(np.maximum(value, 1.0))
+        return self.sd[:, None] * scaled

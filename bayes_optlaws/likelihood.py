@@ -1,0 +1,443 @@
+r"""Exact marginal likelihood: coefficients, exponents and discrepancy integrated out.
+
+For a run with log loss :math:`y`, dictionary row :math:`x` and discrepancy row :math:`z`,
+
+.. math::
+
+    y = x_k^\top \beta + z^\top u + \varepsilon, \quad
+    \beta_j \sim N(0, 1/d_j), \quad u = T v,\ v \sim N(0, I), \quad
+    \varepsilon \sim N(0, 1/w_c),
+
+with :math:`k` the combination of exponents (a choice of columns) and :math:`c` the noise class
+of the run.  Everything except the hyper-parameters :math:`(w, d, T)` is Gaussian or discrete, so
+it is summed out in closed form; NUTS sees a handful of smooth dimensions.
+
+The runs enter once, through the Gram matrices of :class:`SufficientStatistics`: the cost of an
+evaluation does not depend on their number.  The gradient follows from Fisher's identity (the
+score of the marginal is the posterior mean of the score of the joint), so it needs no more than
+the posterior moments, and only combinations of non-negligible weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from bayes_optlaws import _tree
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Exponent combinations as choices of columns, in the layout that the kernels walk.
+
+    Parameters
+    ----------
+    common : int array, shape (n_common,)
+        Columns that are in every combination.
+    columns : int array, shape (n_groups, max_candidates, max_columns)
+        ``columns[g, c, :n_columns[g]]`` are the columns of candidate c of group g.
+    n_candidates, n_columns : int arrays, shape (n_groups,)
+    """
+
+    common: np.ndarray
+    columns: np.ndarray
+    n_candidates: np.ndarray
+    n_columns: np.ndarray
+
+    @property
+    def n_combinations(self) -> int:
+        """Number of exponent combinations."""
+        return int(np.prod(self.n_candidates))
+
+    @property
+    def n_selected(self) -> int:
+        """Number of columns in a combination."""
+        return int(self.common.size + self.n_columns.sum())
+
+    def candidate_index(self, combination: np.ndarray) -> np.ndarray:
+        """Candidate of each group in the given combinations, shape (n, n_groups)."""
+        return np.stack(np.unravel_index(combination, tuple(self.n_candidates)), axis=-1)
+
+    def selected(self, combination: int) -> np.ndarray:
+        """Columns of one combination, in the order common, group 0, group 1, ..."""
+        return _tree.selected_columns(combination, *self.args)
+
+    @property
+    def args(self) -> tuple[np.ndarray, ...]:
+        """The four arrays as the kernels take them."""
+        return self.common, self.columns, self.n_candidates, self.n_columns
+
+
+@dataclass(frozen=True)
+class SufficientStatistics:
+    """All that the likelihood needs of the runs, one set for each noise class.
+
+    Parameters
+    ----------
+    gram : array, shape (n_classes, p, p)
+        Products of the columns, dictionary columns first, then discrepancy columns.
+    xy : array, shape (n_classes, p)
+        Products of the columns with the response.
+    yy : array, shape (n_classes,)
+        Sums of squares of the response.
+    n : array, shape (n_classes,)
+        Numbers of runs.
+    """
+
+    gram: np.ndarray
+    xy: np.ndarray
+    yy: np.ndarray
+    n: np.ndarray
+
+    @classmethod
+    def from_rows(
+        cls, rows: np.ndarray, y: np.ndarray, noise_class: np.ndarray, *, n_classes: int
+    ) -> SufficientStatistics:
+        """Accumulate the statistics of ``rows`` (n, p) and response ``y`` (n,).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rows = np.array([[1.0, 2.0], [1.0, 3.0]])
+        >>> s = SufficientStatistics.from_rows(
+        ...     rows, np.array([1.0, 2.0]), np.array([0, 0]), n_classes=1)
+        >>> s.gram[0]
+        array([[ 2.,  5.],
+               [ 5., 13.]])
+        """
+        p = rows.shape[1]
+        gram, xy = np.zeros((n_classes, p, p)), np.zeros((n_classes, p))
+        yy, n = np.zeros(n_classes), np.zeros(n_classes)
+        for c in range(n_classes):
+            inside = noise_class == c
+            r, t = rows[inside], y[inside]
+            gram[c], xy[c], yy[c], n[c] = r.T @ r, r.T @ t, t @ t, t.size
+        return cls(gram, xy, yy, n)
+
+    @property
+    def args(self) -> tuple[np.ndarray, ...]:
+        """The four arrays as the kernels take them."""
+        return self.gram, self.xy, self.yy, self.n
+
+
+@njit(cache=True)
+def _lower_solve(L, B):
+    """Solve L X = B in place, row operations only (they vectorise)."""
+    m, q = B.shape
+    for i in range(m):
+        for t in range(i):
+            f = L[i, t]
+            if f != 0.0:
+                for j in range(q):
+                    B[i, j] -= f * B[t, j]
+        f = 1.0 / L[i, i]
+        for j in range(q):
+            B[i, j] *= f
+
+
+@njit(cache=True)
+def _upper_solve(L, B):
+    """Solve L' X = B in place."""
+    m, q = B.shape
+    for i in range(m - 1, -1, -1):
+        f = 1.0 / L[i, i]
+        for j in range(q):
+            B[i, j] *= f
+        for t in range(i):
+            g = L[i, t]
+            if g != 0.0:
+                for j in range(q):
+                    B[t, j] -= g * B[i, j]
+
+
+@njit(cache=True)
+def _weighted(w, gram, xy):
+    n_classes, p = xy.shape
+    P, b = np.zeros((p, p)), np.zeros(p)
+    for c in range(n_classes):
+        for i in range(p):
+            b[i] += w[c] * xy[c, i]
+            for j in range(p):
+                P[i, j] += w[c] * gram[c, i, j]
+    return P, b
+
+
+@njit(cache=True)
+def _times_transform(A, q, scale_factor, amplitude, shared_factor):
+    """A[:, q:] @ T for the block-diagonal T of the discrepancy, shape (rows, m)."""
+    n_cells, n_shared = scale_factor.shape[0], shared_factor.shape[0]
+    m = amplitude.size * n_cells + n_shared
+    out = np.empty((A.shape[0], m))
+    for f in range(amplitude.size):
+        s = f * n_cells
+        part = np.ascontiguousarray(A[:, q + s : q + s + n_cells])
+        out[:, s : s + n_cells] = amplitude[f] * np.dot(part, scale_factor)
+    if n_shared > 0:
+        s = amplitude.size * n_cells
+        part = np.ascontiguousarray(A[:, q + s : q + s + n_shared])
+        out[:, s:] = np.dot(part, shared_factor)
+    return out
+
+
+@njit(cache=True)
+def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
+    """Integrate the whitened discrepancy v out; return what the dictionary then sees.
+
+    Returns ``(S, bs, L, Y, yb, R)``: Schur complement and right-hand side of the dictionary
+    columns, Cholesky factor of ``I + T' P_uu T``, ``L^-1 T' P_uX``, ``L^-1 T' b_u``, ``P_:u T``.
+    """
+    R = _times_transform(P, q, scale_factor, amplitude, shared_factor)
+    m = R.shape[1]
+    if m == 0:
+        return (
+            P.copy(),
+            b.copy(),
+            np.zeros((0, 0)),
+            np.zeros((0, q)),
+            np.zeros((0, 1)),
+            R,
+        )
+    B = _times_transform(
+        np.ascontiguousarray(np.hstack((np.zeros((m, q)), R[q:, :].T))),
+        q,
+        scale_factor,
+        amplitude,
+        shared_factor,
+    )
+    for i in range(m):
+        B[i, i] += 1.0
+    L = np.linalg.cholesky(B)
+    Y = np.ascontiguousarray(R[:q, :].T)
+    yb = np.empty((m, 1))
+    bu = np.zeros((1, P.shape[0]))
+    bu[0] = b
+    yb[:, 0] = _times_transform(bu, q, scale_factor, amplitude, shared_factor)[0]
+    _lower_solve(L, Y)
+    _lower_solve(L, yb)
+    S = np.ascontiguousarray(P[:q, :q]) - np.dot(Y.T, Y)
+    bs = b[:q] - np.dot(Y.T, yb)[:, 0]
+    return S, bs, L, Y, yb, R
+
+
+@njit(cache=True)
+def _log_sum_exp(x):
+    top = x.max()
+    return top + np.log(np.exp(x - top).sum())
+
+
+@njit(cache=True)
+def log_evidence_by_combination(
+    w,
+    d,
+    scale_factor,
+    amplitude,
+    shared_factor,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+):
+    """Log p(y, k | hyper-parameters) for every combination k, shape (n_combinations,)."""
+    q = d.size
+    P, b = _weighted(w, gram, xy)
+    S, bs, L, _, yb, _ = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    const = 0.0
+    for c in range(w.size):
+        const += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
+    for i in range(L.shape[0]):
+        const += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
+    return const + _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+
+
+@njit(cache=True)
+def evidence_and_gradient(
+    w,
+    d,
+    scale_factor,
+    amplitude,
+    shared_factor,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+):
+    """Log p(y | hyper-parameters) and its gradient.
+
+    Parameters
+    ----------
+    w : array, shape (n_classes,)
+        Noise precision of each noise class.
+    d : array, shape (q,)
+        Prior precision of each dictionary column.
+    scale_factor : array, shape (n_cells, n_cells)
+        Cholesky factor of the correlation of the discrepancy over scales.
+    amplitude : array, shape (n_fields,)
+        Prior sd of each scale field (level, then slopes).
+    shared_factor : array, shape (n_shared, n_shared)
+        Cholesky factor of the covariance of the correction shared by all scales.
+    gram, xy, yy, n : arrays
+        `SufficientStatistics`; columns in the order dictionary, fields, shared.
+    log_prior : array, shape (n_combinations,)
+    common, columns, n_candidates, n_columns : int arrays
+        `Tree`.
+
+    Returns
+    -------
+    log_evidence : float
+    gradient : tuple of arrays
+        With respect to w, d, scale_factor, amplitude, shared_factor.
+    """
+    q = d.size
+    p = xy.shape[1]
+    m = p - q
+    n_cells, n_fields = scale_factor.shape[0], amplitude.size
+    P, b = _weighted(w, gram, xy)
+    S, bs, L, Y, yb, R = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    log_p = 0.0
+    for c in range(w.size):
+        log_p += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
+    for i in range(m):
+        log_p += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
+    by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+    total = _log_sum_exp(by_k)
+    log_p += total
+    mean, second, inclusion = _tree.moments(
+        S, bs, d, by_k - total, common, columns, n_candidates, n_columns
+    )
+
+    full_mean = np.zeros(p)
+    full_second = np.zeros((p, p))
+    full_mean[:q] = mean
+    full_second[:q, :q] = second
+    g_scale = np.zeros_like(scale_factor)
+    g_amp = np.zeros(n_fields)
+    g_shared = np.zeros_like(shared_factor)
+    if m > 0:
+        Ym = np.dot(Y, mean)
+        YM = np.dot(Y, second)
+        v_mean = np.empty((m, 1))
+        v_beta = np.empty((m, q))
+        inner = np.dot(YM, Y.T)
+        for i in range(m):
+            v_mean[i, 0] = yb[i, 0] - Ym[i]
+            for j in range(q):
+                v_beta[i, j] = yb[i, 0] * mean[j] - YM[i, j]
+            for j in range(m):
+                inner[i, j] += yb[i, 0] * yb[j, 0] - Ym[i] * yb[j, 0] - yb[i, 0] * Ym[j]
+            inner[i, i] += 1.0
+        _upper_solve(L, v_mean)
+        _upper_solve(L, v_beta)
+        _upper_solve(L, inner)
+        vv = np.ascontiguousarray(inner.T)
+        _upper_solve(L, vv)  # E[v v'] = L^-T inner L^-1
+        # d log p / d T, its diagonal blocks only: b_u E[v]' - P_uX E[beta v'] - P_uu T E[v v']
+        P_uX, R_u = P[q:, :q], R[q:, :]
+        for f in range(n_fields + 1):
+            s = f * n_cells
+            e = s + n_cells if f < n_fields else m
+            if e == s:
+                continue
+            block = -np.dot(np.ascontiguousarray(P_uX[s:e]), np.ascontiguousarray(v_beta[s:e].T))
+            block -= np.dot(np.ascontiguousarray(R_u[s:e]), np.ascontiguousarray(vv[:, s:e]))
+            for i in range(e - s):
+                for j in range(e - s):
+                    block[i, j] += b[q + s + i] * v_mean[s + j, 0]
+            if f < n_fields:
+                g_amp[f] = (block * scale_factor).sum()
+                g_scale += amplitude[f] * block
+            else:
+                g_shared += block
+        # back from the whitened v to the discrepancy coefficients u = T v
+        pad = np.zeros((q + 1, p))
+        pad[:q, q:] = v_beta.T
+        pad[q, q:] = v_mean[:, 0]
+        u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
+        full_second[:q, q:] = u[:q]
+        full_second[q:, :q] = u[:q].T
+        full_mean[q:] = u[q]
+        pad = np.zeros((m, p))
+        pad[:, q:] = vv
+        half = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
+        pad[:, q:] = half.T
+        full_second[q:, q:] = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
+
+    g_w = np.zeros(w.size)
+    for c in range(w.size):
+        acc = 0.5 * n[c] / w[c] - 0.5 * yy[c]
+        for i in range(p):
+            acc += xy[c, i] * full_mean[i]
+            for j in range(p):
+                acc -= 0.5 * gram[c, i, j] * full_second[i, j]
+        g_w[c] = acc
+    g_d = np.empty(q)
+    for j in range(q):
+        g_d[j] = 0.5 * inclusion[j] / d[j] - 0.5 * second[j, j]
+    return log_p, g_w, g_d, g_scale, g_amp, g_shared
+
+
+@njit(cache=True)
+def _transform_rows(A, q, scale_factor, amplitude, shared_factor):
+    """A[:, q:] @ T' (rows are draws or moments of v; the result holds those of u = T v)."""
+    return _times_transform(
+        A,
+        q,
+        np.ascontiguousarray(scale_factor.T),
+        amplitude,
+        np.ascontiguousarray(shared_factor.T),
+    )
+
+
+@njit(cache=True)
+def draw_coefficients(
+    w,
+    d,
+    scale_factor,
+    amplitude,
+    shared_factor,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+    uniform,
+    normal,
+):
+    """One exact draw of (combination, beta, u) given hyper-parameters.
+
+    ``uniform`` is one U(0, 1) number, ``normal`` p standard normal ones.  Returns the
+    combination's index, the dictionary coefficients (q,) and the discrepancy coefficients (m,).
+    """
+    q = d.size
+    m = xy.shape[1] - q
+    P, b = _weighted(w, gram, xy)
+    S, bs, L, Y, yb, _ = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+    weight = np.exp(by_k - _log_sum_exp(by_k))
+    k = min(np.searchsorted(np.cumsum(weight), uniform * weight.sum()), weight.size - 1)
+    selected = _tree.selected_columns(k, common, columns, n_candidates, n_columns)
+    beta = _tree.draw(S, bs, d, selected, normal[:q])
+    u = np.zeros(m)
+    if m > 0:
+        v = np.empty((m, 1))
+        v[:, 0] = yb[:, 0] - np.dot(Y, beta) + normal[q:]
+        _upper_solve(L, v)
+        pad = np.zeros((1, q + m))
+        pad[0, q:] = v[:, 0]
+        u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)[0]
+    return k, beta, u

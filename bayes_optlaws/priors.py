@@ -1,0 +1,90 @@
+"""Priors as plain dataclasses: what is believed before the first run is read.
+
+All of them are our own choice (the paper fits by least squares).  They are stated on scales that
+mean the same for every table: log loss in nats for sds, nats of log N and log D for the
+length-scale over model sizes and budgets, standardised columns for coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Log-normal prior of a positive quantity.
+
+    Parameters
+    ----------
+    median : float
+        Median, positive.
+    log_sd : float
+        Standard deviation of the logarithm, positive.
+
+    Examples
+    --------
+    >>> LogNormal(0.01, 1.0).interval(0.95)
+    (0.00141, 0.071)
+    """
+
+    median: float
+    log_sd: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not a distribution."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"LogNormal.{f.name} must be positive and finite, got {value!r}")
+
+    def interval(self, prob: float) -> tuple[float, float]:
+        """Central interval holding ``prob``, to three figures."""
+        from scipy.stats import norm
+
+        half = norm.ppf(0.5 + prob / 2) * self.log_sd
+        return tuple(float(f"{self.median * np.exp(s * half):.3g}") for s in (-1, 1))
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors of the loss part of the model.
+
+    Parameters
+    ----------
+    intercept_sd : float
+        Sd of the intercept around the mean log loss of the table.
+    coefficient_sd : LogNormal
+        Sd of the standardised coefficients of a block, one draw for each block.
+    noise_sd : LogNormal
+        Sd of log loss between a run and the law at average settings.
+    noise_slope_sd : float
+        Sd of the change of log noise sd per sd of a setting (LR, batch, warm-up).
+    scale_length : LogNormal
+        Length-scale of the discrepancy over scales, in nats of log N and log tokens.
+    level_sd, slope_sd : LogNormal
+        Sd of the discrepancy in level, and in each slope per sd of its setting.
+    shared_sd : LogNormal
+        Sd of the correction over settings that all scales share.
+    shared_length : LogNormal
+        Its length-scale in sds of each setting.
+    unseen_sd : float
+        Sd of the effect, per natural unit, of a setting that never varied in the table.
+
+    Examples
+    --------
+    >>> Priors(noise_sd=LogNormal(0.002, 0.5)).noise_sd.median
+    0.002
+    """
+
+    intercept_sd: float = 1.0
+    coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
+    noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    noise_slope_sd: float = 0.5
+    scale_length: LogNormal = field(default_factory=lambda: LogNormal(2.0, 0.7))
+    level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
+    slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
+    shared_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
+    shared_length: LogNormal = field(default_factory=lambda: LogNormal(1.5, 0.5))
+    unseen_sd: float = 0.01
