@@ -1,0 +1,1 @@
+"""Held-out evaluation: protocols, metrics, simulation-based calibration."""
