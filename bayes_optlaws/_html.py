@@ -1,0 +1,156 @@
+"""Shared pieces of the ``_repr_html_`` of results: plain HTML, styled inline, no script.
+
+Colours are one blue laid over whatever background the page has, so tables stay readable in light
+and dark notebooks; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from html import escape
+
+import pandas as pd
+
+# Blue of Okabe and Ito's palette, which colour-blind readers can tell from the other hues.
+_BLUE = "0, 114, 178"
+_DARKEST = 0.45
+
+_CELL = "padding: 2px 8px; text-align: right; white-space: nowrap;"
+_LABEL = "padding: 2px 8px; text-align: left; white-space: nowrap;"
+_TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0;"
+
+
+def number(digits: int) -> Callable[[object], str]:
+    """Return a formatter to a fixed number of decimals; a missing value is shown as a dash.
+
+    Examples
+    --------
+    >>> number(3)(2.41567), number(3)(float("nan"))
+    ('2.416', '–')
+    """
+    return lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def significant(value: float, digits: int = 2) -> str:
+    """Return a number to some significant digits, without trailing exponent where that is short.
+
+    Examples
+    --------
+    >>> significant(0.00123), significant(12.0), significant(0.0), significant(float("nan"))
+    ('0.0012', '12', '0', '–')
+    """
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def percent(value: float) -> str:
+    """Return a probability in percent; what draws cannot show to be certain is not called so.
+
+    Examples
+    --------
+    >>> percent(0.62), percent(0.9999), percent(1.0), percent(0.001)
+    ('62 %', 'over 99 %', 'over 99 %', 'under 1 %')
+    """
+    if pd.isna(value):
+        return "–"
+    if value < 0.005:
+        return "under 1 %"
+    if value > 0.995:
+        return "over 99 %"
+    return f"{100 * value:.0f} %"
+
+
+def paragraphs(texts: Iterable[str]) -> str:
+    """Return escaped paragraphs."""
+    return "".join(f'<p style="margin: 4px 0;">{escape(text)}</p>' for text in texts)
+
+
+def heading(text: str) -> str:
+    """Return an escaped small heading."""
+    return f'<p style="margin: 10px 0 2px 0;"><b>{escape(text)}</b></p>'
+
+
+def box(*parts: str) -> str:
+    """Return pieces of HTML in one block of readable width that scrolls when a table is wider."""
+    return f'<div style="max-width: 68em; overflow-x: auto;">{"".join(parts)}</div>'
+
+
+def table(
+    frame: pd.DataFrame,
+    *,
+    formats: Mapping[str, Callable[[object], str]] | None = None,
+    shade: Collection[str] = (),
+    index: bool = True,
+    max_rows: int = 20,
+) -> str:
+    """Return a DataFrame as an HTML table, every label and text escaped.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    formats : mapping, optional
+        Column name -> function that turns a cell into text; the default is `str`.
+    shade : collection of str
+        Columns of probabilities, whose cells are shaded in proportion.
+    index : bool
+        Whether the index is the first column.
+    max_rows : int
+        Rows shown; a line below says how many are not.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> html = table(pd.DataFrame({"p": [0.25]}, index=["<a>"]), formats={"p": number(2)})
+    >>> "&lt;a&gt;" in html, "0.25" in html, "<a>" in html
+    (True, True, False)
+    """
+    formats = formats or {}
+    shown = frame.iloc[:max_rows]
+    corner = frame.index.name if frame.index.name is not None else ""
+    names = ([(corner, _LABEL)] if index else []) + [
+        (column, _LABEL if _is_text(frame[column]) else _CELL) for column in frame.columns
+    ]
+    head = "".join(
+        f'<th style="{style} border-bottom: 1px solid currentColor;">{escape(str(name))}</th>'
+        for name, style in names
+    )
+    columns = []
+    for column in frame.columns:
+        write = formats.get(column, str)
+        style = _LABEL if _is_text(frame[column]) else _CELL
+        columns.append(
+            [
+                f'<td style="{style}{_shading(value) if column in shade else ""}">'
+                f"{escape(write(value))}</td>"
+                for value in shown[column]
+            ]
+        )
+    if index:
+        columns.insert(
+            0, [f'<th style="{_LABEL}">{escape(str(label))}</th>' for label in shown.index]
+        )
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in zip(*columns, strict=True))
+    left = len(frame) - len(shown)
+    more = (
+        f'<p style="margin: 0;">… and {left:,} more row{"s" if left > 1 else ""}</p>'
+        if left
+        else ""
+    )
+    return (
+        f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
+    )
+
+
+def _is_text(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column)
+
+
+def _shading(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    strength = _DARKEST * min(max(float(value), 0.0), 1.0)
+    return f" background-color: rgba({_BLUE}, {strength:.3f});"
