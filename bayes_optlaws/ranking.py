@@ -331,14 +331,14 @@ class Ranking:
             return ["Every candidate diverges in every draw: none can be recommended."]
         said = self._sentences_on_the_choice() if len(self.table) > 1 else []
         first = f"{self.table.index[0]} is the only candidate; its" if not said else "Its"
+        lost = ", so it is more likely to be lost than to finish" if best["p_diverge"] > 0.5 else ""
         said.insert(
             2,
             f"{first} loss, if it finishes, is {best['loss_mean']:.4f} nats "
-            f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f}).",
+            f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f}); "
+            f"it diverges with probability {percent(best['p_diverge'])}{lost}.",
         )
-        risk = f"It diverges with probability {percent(best['p_diverge'])}"
-        lost = ", so it is more likely to be lost than to finish" if best["p_diverge"] > 0.5 else ""
-        said += [f"{risk}{lost}.", *self._sentences_on_a_risky_rival()]
+        said += self._sentences_on_a_risky_rival()
         n_samples = len(self.draws)
         if n_samples < FEW_DRAWS:
             error = 100 / np.sqrt(n_samples)  # two standard errors of a share of one half

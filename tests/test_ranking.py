@@ -544,7 +544,7 @@ def test_answer_names_choice_ties_flips_and_risk():
     assert "Not shown at 90 % to be worse by more than 0.001 nats: wsd, hot." in answer
     assert "Neighbours whose order is a coin flip: cosine / wsd" in answer
     assert f"must differ by {r.resolution:.2g} nats" in answer
-    assert "It diverges with probability under 1 %." in answer
+    assert "; it diverges with probability under 1 %." in answer
     assert re.search(r"hot ends lower in 8\d % of .* diverges with probability \d\d %", answer)
     assert "± " not in answer
     assert "Its mean loss is lowest" in Ranking.from_draws(draws, kind="mean").answer()
