@@ -452,7 +452,8 @@ class Ranking:
         head = self.table.head(10).to_string(float_format=lambda value: f"{value:.4f}")
         left = len(self.table) - 10
         more = f"\n... and {left:,} more rows" if left > 0 else ""
-        return f"{self._title()}\n{textwrap.fill(self.answer(), 100)}\n\n{head}{more}"
+        answer = textwrap.fill(self.answer(), 100, break_on_hyphens=False)
+        return f"{self._title()}\n{answer}\n\n{head}{more}"
 
     def _repr_html_(self) -> str:
         four, two, three = _html.number(4), _html.number(2), _html.number(3)
