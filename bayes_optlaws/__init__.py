@@ -22,6 +22,11 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 
 # Public name -> module that defines it; None: the name is the module itself.
 _PUBLIC: dict[str, str | None] = {
+    "ConvergenceError": "sampling",
+    "LogNormal": "priors",
+    "OptLaw": "law",
+    "Priors": "priors",
+    "Ranking": "ranking",
     "RunTableError": "runs",
     "RunTableWarning": "runs",
     "Schedule": "schedules",

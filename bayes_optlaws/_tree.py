@@ -13,7 +13,8 @@ and the last level costs one column a combination.
 
 The derivative of the log evidence in ``P`` is minus half the posterior second moment of the
 coefficients, in ``b`` their mean.  The reverse of the same walk accumulates both, weighted over
-combinations, and passes by subtrees of negligible weight.
+combinations, and passes by subtrees of negligible weight.  A combination of prior probability
+zero is passed by in both.
 """
 
 from __future__ import annotations
@@ -192,11 +193,12 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
         for j in range(q - start[lev]):
             prior[lev, j] = d[order[start[lev] + j]]
 
-    out = np.empty(total)
-    cumulative = np.zeros(total + 1)
-    if reverse:
-        for k in range(total):
-            cumulative[k + 1] = cumulative[k] + np.exp(log_weight[k])
+    out = np.full(total, -np.inf)
+    cumulative = np.zeros(total + 1)  # of the weight, or of the combinations that count at all
+    least = NEGLIGIBLE if reverse else 0.5
+    for k in range(total):
+        step = np.exp(log_weight[k]) if reverse else float(log_prior[k] > -np.inf)
+        cumulative[k + 1] = cumulative[k] + step
     digit = np.zeros(levels + 1, dtype=np.int64)
     first = 0
     k = 0
@@ -204,7 +206,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
         lev = first
         skipped = False
         while lev <= levels:
-            if reverse and cumulative[k + stride[lev]] - cumulative[k] < NEGLIGIBLE:
+            if cumulative[k + stride[lev]] - cumulative[k] < least:
                 skipped = True
                 break
             for j in range(size[lev]):
@@ -283,9 +285,7 @@ def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     with the coefficient of a column that is not in the combination equal to zero, and the
     posterior probability that a column is in.
     """
-    result = _walk(
-        P, b, d, common, columns, n_candidates, n_columns, log_weight, log_weight, True
-    )
+    result = _walk(P, b, d, common, columns, n_candidates, n_columns, log_weight, log_weight, True)
     return result[1], result[2], result[3]
 
 

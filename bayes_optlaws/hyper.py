@@ -33,6 +33,8 @@ class ModelData:
         Inducing points of the discrepancy (empty without transfer).
     fields, varying, noise_names : tuple of str
         Labels.
+    active : bool array, shape (n_combinations,), optional
+        Combinations that count; all by default.
     """
 
     statistics: SufficientStatistics
@@ -44,12 +46,16 @@ class ModelData:
     fields: tuple[str, ...]
     shared: np.ndarray
     varying: tuple[str, ...]
+    active: np.ndarray | None = None
 
     @property
     def log_prior(self) -> np.ndarray:
-        """Log prior probability of each exponent combination (uniform)."""
+        """Log prior probability of each exponent combination: uniform over the active ones."""
         k = self.tree.n_combinations
-        return np.full(k, -np.log(k))
+        out = np.full(k, -np.log(k))
+        if self.active is not None:
+            out[~self.active] = -np.inf
+        return out
 
     @property
     def coords(self) -> dict[str, list[str]]:
@@ -76,17 +82,21 @@ class ModelData:
             *self.tree.args,
         )
 
-    def keep_combinations(self, keep: list[np.ndarray]) -> ModelData:
-        """Keep only some candidates of each exponent group, and the columns they need.
+    def restrict(self, active: np.ndarray) -> ModelData:
+        """The model with only some exponent combinations, and only the columns they need.
 
         Parameters
         ----------
-        keep : list of int arrays
-            Candidates to keep of each group.
+        active : bool array, shape (n_combinations,)
         """
         t = self.tree
-        width = max(len(k) for k in keep)
-        columns = np.zeros((len(keep), width, t.columns.shape[2]), dtype=np.int64)
+        box = active.reshape(tuple(t.n_candidates))
+        keep = []
+        for g in range(box.ndim):
+            keep.append(np.flatnonzero(box.any(axis=tuple(i for i in range(box.ndim) if i != g))))
+        columns = np.zeros(
+            (len(keep), max(len(k) for k in keep), t.columns.shape[2]), dtype=np.int64
+        )
         used = [t.common]
         for g, k in enumerate(keep):
             columns[g, : len(k)] = t.columns[g, k]
@@ -95,21 +105,23 @@ class ModelData:
         position = np.zeros(self.column_block.size, dtype=np.int64)
         position[used] = np.arange(used.size)
         tree = Tree(
-            position[t.common],
-            position[columns],
-            np.array([len(k) for k in keep]),
-            t.n_columns,
+            position[t.common], position[columns], np.array([len(k) for k in keep]), t.n_columns
         )
         s = self.statistics
-        rest = np.arange(self.column_block.size, s.xy.shape[1])
-        index = np.concatenate([used, rest])
+        index = np.concatenate([used, np.arange(self.column_block.size, s.xy.shape[1])])
         statistics = SufficientStatistics(
             np.ascontiguousarray(s.gram[:, index[:, None], index]),
             np.ascontiguousarray(s.xy[:, index]),
             s.yy,
             s.n,
         )
-        return replace(self, statistics=statistics, tree=tree, column_block=self.column_block[used])
+        return replace(
+            self,
+            statistics=statistics,
+            tree=tree,
+            column_block=self.column_block[used],
+            active=box[np.ix_(*keep)].ravel(),
+        )
 
 
 class HyperSpace:
@@ -221,8 +233,8 @@ class HyperSpace:
         )
         return result.x
 
-    def curvature_sd(self, x: np.ndarray) -> np.ndarray:
-        """Covariance of a Gaussian fitted at x: inverse Hessian, kept inside the prior's."""
+    def curvature_factor(self, x: np.ndarray) -> np.ndarray:
+        """Factor of the covariance of a Gaussian fitted at x, no wider than the prior."""
         h = 1e-3
         hessian = np.empty((x.size, x.size))
         for i in range(x.size):

@@ -415,13 +415,15 @@ def draw_coefficients(
     columns,
     n_candidates,
     n_columns,
+    screened,
     uniform,
     normal,
 ):
     """One exact draw of (combination, beta, u) given hyper-parameters.
 
     ``uniform`` is one U(0, 1) number, ``normal`` p standard normal ones.  Returns the
-    combination's index, the dictionary coefficients (q,) and the discrepancy coefficients (m,).
+    combination's index, the dictionary coefficients (q,), the discrepancy coefficients (m,), and
+    minus the log posterior probability of the combinations marked in ``screened``.
     """
     q = d.size
     m = xy.shape[1] - q
@@ -429,6 +431,10 @@ def draw_coefficients(
     S, bs, L, Y, yb, _ = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
     by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
     weight = np.exp(by_k - _log_sum_exp(by_k))
+    kept = 0.0
+    for i in range(weight.size):
+        if screened[i]:
+            kept += weight[i]
     k = min(np.searchsorted(np.cumsum(weight), uniform * weight.sum()), weight.size - 1)
     selected = _tree.selected_columns(k, common, columns, n_candidates, n_columns)
     beta = _tree.draw(S, bs, d, selected, normal[:q])
@@ -440,4 +446,4 @@ def draw_coefficients(
         pad = np.zeros((1, q + m))
         pad[0, q:] = v[:, 0]
         u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)[0]
-    return k, beta, u
+    return k, beta, u, -np.log(kept)

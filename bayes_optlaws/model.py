@@ -28,6 +28,25 @@ from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.priors import LogNormal, Priors
 
 
+DATA_NAMES = (
+    "column_block",
+    "intercept_sd",
+    "noise_covariates",
+    "cells",
+    "shared_points",
+    "gram",
+    "xy",
+    "yy",
+    "n_runs",
+    "log_prior",
+    "tree_common",
+    "tree_columns",
+    "tree_candidates",
+    "tree_widths",
+)
+"""Names of the data containers, in the order of the kernels' arguments."""
+
+
 class Evidence(Op):
     """Log marginal likelihood as a PyTensor operation with an analytic gradient.
 
@@ -39,7 +58,9 @@ class Evidence(Op):
 
     def make_node(self, *inputs):
         """Outputs: the log evidence and its gradient in each hyper-parameter."""
+        # PyMC stores integer data as int32; the kernel reads 64-bit memory
         inputs = [pt.as_tensor_variable(x) for x in inputs]
+        inputs = [pt.cast(x, "float64" if x.dtype[:5] == "float" else "int64") for x in inputs]
         return Apply(self, inputs, [pt.dscalar(), *(pt.dvector() for _ in range(N_HYPER))])
 
     def perform(self, node, inputs, output_storage):
@@ -98,6 +119,11 @@ def _positive(name: str, prior: LogNormal, dims: str | None = None):
     return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
 
 
+def data_inputs(data: ModelData, priors: Priors) -> dict[str, np.ndarray]:
+    """Name the arrays that a table of runs puts into the model; the rest is its structure."""
+    return dict(zip(DATA_NAMES, data.kernel_args(priors), strict=True))
+
+
 def build_model(data: ModelData, priors: Priors) -> pm.Model:
     """Assemble the model.
 
@@ -112,7 +138,6 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
         Free variables ``noise_sd``, ``noise_slope``, ``coefficient_sd`` and, with transfer,
         ``scale_length``, ``level_sd``, ``slope_sd``, ``shared_sd``, ``shared_length``.
     """
-    s = data.statistics
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
     with pm.Model(coords=data.coords) as model:
@@ -138,17 +163,7 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             field_sd,
             shared_sd,
             shared_length,
-            data.column_block,
-            np.array([priors.intercept_sd]),
-            pm.Data("noise_covariates", data.noise_covariates),
-            pm.Data("cells", data.cells),
-            pm.Data("shared_points", data.shared),
-            pm.Data("gram", s.gram),
-            pm.Data("xy", s.xy),
-            pm.Data("yy", s.yy),
-            pm.Data("n_runs", s.n),
-            data.log_prior,
-            *data.tree.args,
+            *(pm.Data(name, value) for name, value in data_inputs(data, priors).items()),
         )
         pm.Potential("evidence", terms[0])
     return model

@@ -1,0 +1,444 @@
+"""OptLaw: the whole of the package in one object.
+
+A table of finished runs goes through the same steps each time:
+
+1. `runs.read_runs` checks it, every fault in one report;
+2. `features.FeatureSet` evaluates the Opt-Law features at every candidate exponent,
+   `transfer.Discrepancy` adds the columns in which the law may be wrong,
+   `noise.NoiseClasses` groups runs of like noise;
+3. `likelihood.SufficientStatistics` reduces the runs to Gram matrices;
+4. `sampling.sample` runs NUTS over the few hyper-parameters of `model.build_model`, then draws
+   exponents, coefficients and discrepancy exactly (`posterior.recover`);
+5. `posterior.Predictor` carries joint draws to candidates, `ranking.Ranking` decides.
+
+Divergent runs take no part in the loss (their loss says nothing about the law); they are what
+`divergence` learns from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_optlaws import archive, sampling
+from bayes_optlaws.features import BLOCKS, FeatureSet, Standardizer
+from bayes_optlaws.hyper import ModelData
+from bayes_optlaws.likelihood import SufficientStatistics
+from bayes_optlaws.loo import loo
+from bayes_optlaws.model import build_model
+from bayes_optlaws.noise import NoiseClasses
+from bayes_optlaws.posterior import Draws, Predictor
+from bayes_optlaws.priors import Priors
+from bayes_optlaws.ranking import Ranking
+from bayes_optlaws.runs import read_candidates, read_runs
+from bayes_optlaws.transfer import Discrepancy
+
+KINDS = ("new_run", "mean")
+CHUNK = 2000
+"""Candidates predicted at once; keeps memory bounded for long tables."""
+
+
+class OptLaw:
+    """Bayesian Opt-Law: final loss from schedule, model size and token budget.
+
+    Parameters
+    ----------
+    features : {"auto", "paper"}
+        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
+    transfer : bool
+        Let the law be wrong, the more so the further from scales and settings seen.
+    divergence : bool
+        Model the probability of divergence beside the loss.
+    exponents : str or mapping, optional
+        Candidate exponents: ``"paper"`` (positive, four groups), ``"signed"``, ``"separate"``
+        (the default: both signs, model size on its own), or a mapping from group to values.
+    priors : Priors, optional
+
+    Examples
+    --------
+    >>> import bayes_optlaws as bo
+    >>> runs = bo.datasets.load("pocket")
+    >>> law = bo.OptLaw().fit(runs, random_seed=1, progressbar=False)  # doctest: +SKIP
+    >>> law.rank(candidates).table  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        features: str = "auto",
+        transfer: bool = True,
+        divergence: bool = True,
+        exponents: str | Mapping[str, tuple[float, ...]] | None = None,
+        priors: Priors | None = None,
+    ) -> None:
+        if features not in ("auto", "paper"):
+            raise ValueError(f"features must be 'auto' or 'paper', got {features!r}")
+        self.features = features
+        self.transfer = bool(transfer)
+        self.divergence = bool(divergence)
+        self.exponents = exponents
+        self.priors = Priors() if priors is None else priors
+        FeatureSet.from_options(exponents)  # a wrong option fails here, not after sampling
+        self._sample: sampling.Sample | None = None
+
+    def fit(
+        self,
+        runs: pd.DataFrame | str | Path,
+        draws: int = 1000,
+        tune: int = 500,
+        chains: int = 4,
+        random_seed: int | None = None,
+        progressbar: bool = True,
+    ) -> OptLaw:
+        """Sample the posterior given a table of finished runs.
+
+        Parameters
+        ----------
+        runs : DataFrame or path
+            Run table; checked by `read_runs` first.
+        draws, tune, chains : int
+            Of NUTS, for each chain.
+        random_seed : int, optional
+            Same seed and table, same posterior within Monte-Carlo error.
+        progressbar : bool
+
+        Returns
+        -------
+        OptLaw
+            Itself.
+
+        Raises
+        ------
+        RunTableError
+            If the table has faults; nothing was sampled.
+        """
+        for name, value, least in (
+            ("draws", draws, 100),
+            ("tune", tune, 50),
+            ("chains", chains, 2),
+        ):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        self._prepare(read_runs(runs))
+        if random_seed is None:
+            random_seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._sample = None
+        self.__dict__.pop("posterior", None)
+        self.__dict__.pop("diagnostics", None)
+        self._sample = sampling.sample(
+            self._data,
+            self.priors,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            random_seed=random_seed,
+            progressbar=progressbar,
+        )
+        self.random_seed = random_seed
+        return self
+
+    def _prepare(self, runs: pd.DataFrame) -> None:
+        """Everything that follows from the table alone, before any sampling."""
+        self.runs = runs
+        self._fitted = runs[~runs["diverged"]]
+        table = self._fitted
+        vary = self.features == "auto" and table["batch_tokens"].nunique() > 1
+        self._features = FeatureSet.from_options(
+            self.exponents,
+            batch=vary,
+            reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
+        )
+        raw = self._features.dictionary(table)
+        self._standardizer = Standardizer.fit(raw)
+        self._discrepancy = Discrepancy.fit(table)
+        self._noise = NoiseClasses.fit(table, self._discrepancy, constant=not self.transfer)
+        log_loss = np.log(table["final_loss"].to_numpy(float))
+        self._centre = float(log_loss.mean())
+        d = self._discrepancy
+        rows = self._rows(table, raw)
+        empty = np.zeros((0, 0))
+        self._data = ModelData(
+            SufficientStatistics.from_rows(
+                rows, log_loss - self._centre, self._noise.label,
+                n_classes=len(self._noise.covariates),
+            ),
+            self._features.tree,
+            self._features.column_block,
+            self._noise.covariates,
+            self._noise.names,
+            d.cells if self.transfer else empty,
+            d.fields if self.transfer else (),
+            d.shared if self.transfer else empty,
+            d.varying if self.transfer else (),
+        )  # fmt: skip
+
+    def _rows(self, table: pd.DataFrame, raw: np.ndarray | None = None) -> np.ndarray:
+        """Columns of the likelihood: standardised dictionary, then discrepancy."""
+        raw = self._features.dictionary(table) if raw is None else raw
+        x = self._standardizer(raw)
+        return np.hstack([x, self._discrepancy.basis(table)]) if self.transfer else x
+
+    def _require_fit(self) -> sampling.Sample:
+        if self._sample is None:
+            raise RuntimeError("this law has no posterior yet: call fit(runs) first")
+        return self._sample
+
+    def _require_converged(self, allow_unconverged: bool) -> bool:
+        failed = sampling.failures(self.diagnostics)
+        if failed and not allow_unconverged:
+            raise sampling.ConvergenceError(
+                "the posterior did not converge (" + "; ".join(failed) + "): no interval is given. "
+                "Fit again with more tune and draws, or pass allow_unconverged=True to see "
+                "results marked as unconverged"
+            )
+        return not failed
+
+    @property
+    def model(self):
+        """The PyMC model (all exponent combinations), a `pymc.Model`."""
+        if not hasattr(self, "_data"):
+            raise RuntimeError("the model depends on the runs: call fit(runs) first")
+        return build_model(self._data, self.priors)
+
+    @cached_property
+    def diagnostics(self) -> dict[str, float]:
+        """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
+        sample = self._require_fit()
+        posterior = self.posterior["posterior"]
+        names = [n for n in sample.draws.hyper] + ["intercept", "coefficient"]
+        return sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+
+    @cached_property
+    def posterior(self) -> xr.DataTree:
+        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
+
+        ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
+        (chain, draw, exponent_group) those of the drawn combination.
+        """
+        return archive.to_tree(self, self._require_fit())
+
+    @property
+    def predictor(self) -> Predictor:
+        """Joint predictive draws for any table, on the log-loss scale."""
+        return self._predictor(self._require_fit().draws)
+
+    def _predictor(self, draws: Draws) -> Predictor:
+        return Predictor(
+            self._features, self._standardizer, self._discrepancy, self._noise, self.transfer,
+            self._centre, self.priors, draws,
+        )  # fmt: skip
+
+    def predict_draws(
+        self,
+        candidates: pd.DataFrame | str | Path,
+        kind: str = "new_run",
+        *,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> xr.DataArray:
+        """Joint draws of the final loss of every candidate.
+
+        Parameters
+        ----------
+        candidates : DataFrame or path
+            Candidate table: a run table without outcomes.
+        kind : {"new_run", "mean"}
+            ``"new_run"``: the loss one run would end with, seed noise and chance of divergence
+            included. ``"mean"``: the expected loss over seeds.
+        random_seed : int
+        max_draws : int
+            At most this many posterior draws are used.
+        allow_unconverged : bool
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims ``sample`` and ``candidate`` (the index of ``candidates``), nats a token; inf
+            where the run diverges.
+
+        Raises
+        ------
+        ConvergenceError
+            If the posterior does not pass the gate.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        self._require_fit()
+        converged = self._require_converged(allow_unconverged)
+        table = read_candidates(candidates)
+        loss = self._draw_loss(table, kind, np.random.default_rng(random_seed), max_draws)
+        return xr.DataArray(
+            loss,
+            dims=("sample", "candidate"),
+            coords={"candidate": table.index.to_numpy()},
+            name="final_loss",
+            attrs={"kind": kind, "units": "nats per token", "converged": int(converged)},
+        )
+
+    def _draw_loss(self, table, kind, rng, max_draws) -> np.ndarray:
+        predictor = self._predictor(self._require_fit().draws.thin(max_draws))
+        log_loss = predictor.mean(table, rng)
+        if kind == "new_run":
+            log_loss += predictor.noise_sd(table) * rng.standard_normal(log_loss.shape)
+        return np.exp(log_loss)
+
+    def predict(
+        self,
+        candidates: pd.DataFrame | str | Path,
+        kind: str = "new_run",
+        prob: float = 0.9,
+        *,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> pd.DataFrame:
+        """Predict the final loss of every candidate, with its interval.
+
+        Parameters
+        ----------
+        candidates, kind, random_seed, max_draws, allow_unconverged
+            As in `predict_draws`.
+        prob : float
+            Probability inside the central interval.
+
+        Returns
+        -------
+        DataFrame
+            Index of ``candidates``; ``loss_mean``, ``loss_sd``, ``loss_lower``, ``loss_upper``
+            (nats a token, given that the run does not diverge), ``p_diverge``, and
+            ``extrapolation``: decades (factors of ten) in model size and tokens to the nearest
+            scale that was fitted; 0 means a scale that was.
+        """
+        _check_prob(prob)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        self._require_fit()
+        converged = self._require_converged(allow_unconverged)
+        table = read_candidates(candidates)
+        tail = (1 - prob) / 2
+        parts = []
+        for start in range(0, len(table), CHUNK):
+            part = table.iloc[start : start + CHUNK]
+            loss = self._draw_loss(part, kind, np.random.default_rng(random_seed), max_draws)
+            lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
+            parts.append(np.column_stack([loss.mean(axis=0), loss.std(axis=0), lower, upper]))
+        out = pd.DataFrame(
+            np.vstack(parts),
+            index=table.index,
+            columns=["loss_mean", "loss_sd", "loss_lower", "loss_upper"],
+        )
+        out["p_diverge"] = np.nan
+        out["extrapolation"] = self.extrapolation(table)
+        if not converged:
+            out.attrs["unconverged"] = True
+        return out
+
+    def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
+        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
+        seen = np.unique(np.round(self._discrepancy.standard_scales(self._fitted), 9), axis=0)
+        return self._discrepancy.distance(table, seen) / np.log(10.0)
+
+    def rank(
+        self,
+        candidates: pd.DataFrame | str | Path,
+        kind: str = "new_run",
+        prob: float = 0.9,
+        tie: float | None = None,
+        *,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> Ranking:
+        """Rank candidates by joint draws of their final loss.
+
+        Parameters
+        ----------
+        candidates, kind, random_seed, max_draws, allow_unconverged
+            As in `predict_draws`.
+        prob : float
+            Confidence at which a pair counts as separated.
+        tie : float, optional
+            Practical-equivalence zone in nats; by default the noise sd of a run among the
+            candidates.
+
+        Returns
+        -------
+        Ranking
+        """
+        _check_prob(prob)
+        draws = self.predict_draws(
+            candidates, kind, random_seed=random_seed, max_draws=max_draws,
+            allow_unconverged=allow_unconverged,
+        )  # fmt: skip
+        table = read_candidates(candidates)
+        if tie is None:
+            finite = draws.to_numpy()[np.isfinite(draws.to_numpy())]
+            if finite.size:
+                tie = float(np.median(self.predictor.noise_sd(table)) * np.median(finite))
+        return Ranking.from_draws(draws, prob=prob, tie=tie, kind=kind)
+
+    def loo(self):
+        """Leave-one-out cross-validation with coefficients and discrepancy integrated out.
+
+        Returns
+        -------
+        arviz_stats ELPDData
+            On the log-loss scale, one observation a convergent run.
+        """
+        self._require_fit()
+        return loo(self)
+
+    def summary(self, prob: float = 0.9) -> pd.DataFrame:
+        """Posterior of the coefficients, exponents and scales.
+
+        Parameters
+        ----------
+        prob : float
+            Probability inside the central interval.
+
+        Returns
+        -------
+        DataFrame
+            Rows ``intercept`` and the features (standardised columns), ``exponent[group]`` and
+            the hyper-parameters; columns mean, sd, lower, upper, ess_bulk, rhat, block, and
+            ``paper_units`` (posterior mean of the coefficient of the raw feature, in the
+            paper's units: billions of parameters and tokens, LR over 1.5e-2).
+        """
+        _check_prob(prob)
+        return archive.summary(self, prob)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the law, its runs and its posterior to one NetCDF file.
+
+        The file is written beside its final place and moved there when complete.
+        """
+        return archive.save(self, self._require_fit(), Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> OptLaw:
+        """Read a law written by `save`; nothing is sampled again."""
+        return archive.load(cls, Path(path))
+
+    def __repr__(self) -> str:
+        """Say what the law is and how far it is."""
+        options = f"features={self.features!r}, transfer={self.transfer}"
+        if self._sample is None:
+            return f"OptLaw({options}), not fitted"
+        n = len(self._fitted)
+        cells = len(self._fitted[["n_params", "tokens"]].drop_duplicates())
+        state = "; ".join(sampling.failures(self.diagnostics)) or "converged"
+        return (
+            f"OptLaw({options}), fitted to {n} convergent of {len(self.runs)} runs in {cells} "
+            f"(N, tokens) cells, {self._features.tree.n_combinations} exponent combinations, "
+            f"{len(BLOCKS)} blocks; {state}"
+        )
+
+
+def _check_prob(prob: float) -> None:
+    if not 0 < prob < 1:
+        raise ValueError(f"prob must lie strictly between 0 and 1, got {prob!r}")

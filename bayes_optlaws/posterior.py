@@ -1,0 +1,322 @@
+"""Exact draws of exponents, coefficients and discrepancy given NUTS draws, and of new losses.
+
+NUTS samples the hyper-parameters only.  Given one draw of them the exponent combination is a
+categorical draw, the coefficients and the discrepancy a Gaussian one; `recover` makes one of
+each for every hyper-parameter draw, so the joint posterior is exact.  `Predictor` then carries
+joint draws to any table of candidates.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+from bayes_optlaws._hyper import JITTER, hyper_inputs
+from bayes_optlaws.features import FeatureSet, Standardizer
+from bayes_optlaws.hyper import HyperSpace
+from bayes_optlaws.likelihood import draw_coefficients
+from bayes_optlaws.noise import NoiseClasses
+from bayes_optlaws.priors import Priors
+from bayes_optlaws.transfer import Discrepancy, interpolation, matern52
+
+MAX_JOINT = 64
+"""New scales (or settings) drawn jointly at once; beyond, in blocks of this many."""
+
+
+@njit(cache=True, nogil=True)
+def _recover(
+    noise_sd,
+    noise_slope,
+    coefficient_sd,
+    scale_length,
+    field_sd,
+    shared_sd,
+    shared_length,
+    column_block,
+    intercept_sd,
+    noise_covariates,
+    cells,
+    points,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+    screened,
+    uniform,
+    normal,
+):
+    draws = noise_sd.shape[0]
+    q = column_block.size
+    m = xy.shape[1] - q
+    combination = np.empty(draws, dtype=np.int64)
+    beta, u = np.empty((draws, q)), np.empty((draws, m))
+    log_ratio = np.empty(draws)
+    for s in range(draws):
+        w, d, scale_factor, _, _, _, shared_factor = hyper_inputs(
+            noise_sd[s],
+            noise_slope[s],
+            coefficient_sd[s],
+            scale_length[s],
+            field_sd[s],
+            shared_sd[s],
+            shared_length[s],
+            column_block,
+            intercept_sd,
+            noise_covariates,
+            cells,
+            points,
+        )
+        combination[s], beta[s], u[s], log_ratio[s] = draw_coefficients(
+            w,
+            d,
+            scale_factor,
+            field_sd[s],
+            shared_factor,
+            gram,
+            xy,
+            yy,
+            n,
+            log_prior,
+            common,
+            columns,
+            n_candidates,
+            n_columns,
+            screened,
+            uniform[s],
+            normal[s],
+        )
+    return combination, beta, u, log_ratio
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Joint posterior draws, one row each.
+
+    Parameters
+    ----------
+    hyper : dict of str to array, shape (n_draws, size)
+        Hyper-parameters.
+    combination : int array, shape (n_draws,)
+        Exponent combination.
+    beta : array, shape (n_draws, n_columns)
+        Coefficients of the standardised dictionary, zero outside the combination.
+    fields : array, shape (n_draws, n_fields, n_cells)
+        Discrepancy over scales at its inducing points.
+    shared : array, shape (n_draws, n_shared)
+        Correction over settings at its inducing points.
+    """
+
+    hyper: dict[str, np.ndarray]
+    combination: np.ndarray
+    beta: np.ndarray
+    fields: np.ndarray
+    shared: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of draws."""
+        return self.combination.size
+
+    def thin(self, limit: int) -> Draws:
+        """At most ``limit`` draws, evenly spaced."""
+        if self.n <= limit:
+            return self
+        return self.take(np.linspace(0, self.n - 1, limit).round().astype(int))
+
+    def take(self, i: np.ndarray) -> Draws:
+        """Draws of the given indices."""
+        return Draws(
+            {k: v[i] for k, v in self.hyper.items()},
+            self.combination[i],
+            self.beta[i],
+            self.fields[i],
+            self.shared[i],
+        )
+
+
+def recover(
+    space: HyperSpace,
+    hyper: dict[str, np.ndarray],
+    screened: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Draws, np.ndarray]:
+    """Draw exponents, coefficients and discrepancy for every hyper-parameter draw.
+
+    Parameters
+    ----------
+    space : HyperSpace
+        Of the full model (all combinations).
+    hyper : dict of str to array, shape (n_draws, size)
+        Hyper-parameter draws.
+    screened : bool array, shape (n_combinations,)
+        Combinations that the hyper-parameters were sampled with.
+    rng : numpy Generator
+
+    Returns
+    -------
+    draws : Draws
+    log_ratio : array, shape (n_draws,)
+        Log evidence with all combinations minus that with the screened ones: the importance
+        weight of the draw, zero where nothing was left out.
+    """
+    data = space.data
+    inputs = space.kernel_inputs(hyper)
+    n_draws = inputs[0].shape[0]
+    uniform = rng.random(n_draws)
+    normal = rng.standard_normal((n_draws, data.statistics.xy.shape[1]))
+    args = data.kernel_args(space.priors)
+    workers = max(1, min(os.cpu_count() or 1, 8, n_draws // 50))
+    parts = np.array_split(np.arange(n_draws), workers)
+
+    def work(i):
+        some = (np.ascontiguousarray(x[i]) for x in inputs)
+        return _recover(*some, *args, screened, uniform[i], np.ascontiguousarray(normal[i]))
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(work, parts))
+    combination, beta, u, log_ratio = (np.concatenate(x) for x in zip(*done, strict=True))
+    n_fields, n_cells = len(data.fields), len(data.cells) if data.fields else 0
+    fields = u[:, : n_fields * n_cells].reshape(n_draws, n_fields, n_cells)
+    draws = Draws(hyper, combination, beta, fields, u[:, n_fields * n_cells :])
+    return draws, log_ratio
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Joint predictive draws of log loss for any candidates.
+
+    Parameters
+    ----------
+    features, standardizer, discrepancy, noise
+        Learned from the training runs; ``discrepancy`` is used only when ``transfer``.
+    transfer : bool
+    centre : float
+        Mean log loss of the training runs.
+    priors : Priors
+    draws : Draws
+    """
+
+    features: FeatureSet
+    standardizer: Standardizer
+    discrepancy: Discrepancy
+    noise: NoiseClasses
+    transfer: bool
+    centre: float
+    priors: Priors
+    draws: Draws
+
+    def law(self, table: pd.DataFrame) -> np.ndarray:
+        """Log loss by the law alone, shape (n_draws, n)."""
+        x = self.standardizer(self.features.dictionary(table))
+        return self.centre + self.draws.beta @ x.T
+
+    def mean(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
+        out = self.law(table)
+        if not self.transfer:
+            return out
+        d = self.discrepancy
+        out += self._over_scales(table, rng)
+        if len(d.shared):
+            out += self._over_settings(table, rng)
+        unseen = d.unseen(table)
+        if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
+            effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
+            out += self.priors.unseen_sd * effect @ unseen.T
+        return out
+
+    def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
+        """Noise sd of log loss, shape (n_draws, n)."""
+        log_sd = np.log(self.draws.hyper["noise_sd"])
+        if self.noise.names:
+            covariates = self.noise.at(table, self.discrepancy)
+            return np.exp(log_sd + self.draws.hyper["noise_slope"] @ covariates.T)
+        return np.exp(np.repeat(log_sd, len(table), axis=1))
+
+    def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Level and slopes at the candidates' scales, given those at the cells."""
+        d, draws = self.discrepancy, self.draws
+        s = d.standard_scales(table)
+        distinct, which = np.unique(np.round(s, 9), axis=0, return_inverse=True)
+        which = which.ravel()
+        sd = np.concatenate(
+            [draws.hyper["level_sd"], draws.hyper.get("slope_sd", np.zeros((draws.n, 0)))], axis=1
+        )
+        slopes = d.slopes(table)
+        out = np.zeros((draws.n, len(table)))
+        for block in _blocks(len(distinct)):
+            value = _conditional(
+                d.cells, distinct[block], draws.hyper["scale_length"], sd, draws.fields, rng
+            )
+            mine = np.flatnonzero((which >= block.start) & (which < block.stop))
+            for part in np.array_split(mine, max(1, mine.size // 2000)):
+                at = value[:, :, which[part] - block.start]
+                out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
+        return out
+
+    def _over_settings(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Shared correction at the candidates' settings: interpolated, plus what that misses."""
+        d, draws = self.discrepancy, self.draws
+        z = d.standard_settings(table, d.varying)
+        weights = interpolation(matern52, z, d.shared)
+        out = draws.shared @ weights.T
+        length = np.median(draws.hyper["shared_length"], axis=0)
+        distinct, which = np.unique(np.round(z, 9), axis=0, return_inverse=True)
+        which = which.ravel()
+        first = np.full(len(distinct), -1)
+        first[which] = np.arange(which.size)
+        gram = matern52(d.shared, d.shared, length)
+        for block in _blocks(len(distinct)):
+            w, p = weights[first[block]], distinct[block]
+            cross = matern52(d.shared, p, length)
+            missed = matern52(p, p, length) - w @ cross - cross.T @ w.T + w @ gram @ w.T
+            factor = _psd_factor(missed)
+            value = draws.hyper["shared_sd"] * (rng.standard_normal((draws.n, len(p))) @ factor.T)
+            mine = np.flatnonzero((which >= block.start) & (which < block.stop))
+            out[:, mine] += value[:, which[mine] - block.start]
+        return out
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(i, min(i + MAX_JOINT, n)) for i in range(0, n, MAX_JOINT)]
+
+
+def _psd_factor(matrix: np.ndarray) -> np.ndarray:
+    value, vector = np.linalg.eigh(0.5 * (matrix + np.swapaxes(matrix, -1, -2)))
+    return vector * np.sqrt(np.maximum(value, 0.0))[..., None, :]
+
+
+def _conditional(known: np.ndarray, new: np.ndarray, length, sd, values, rng) -> np.ndarray:
+    """Draw squared-exponential Gaussian-process fields at new points given known values.
+
+    All fields share the correlation; ``length`` (n_draws, 1), ``sd`` (n_draws, n_fields),
+    ``values`` (n_draws, n_fields, n_known).  Returns (n_draws, n_fields, n_new).
+    """
+    n_draws, n_fields, _ = values.shape
+    out = np.empty((n_draws, n_fields, len(new)))
+    size = max(1, int(2e6 // (len(known) + len(new)) ** 2))
+    for start in range(0, n_draws, size):
+        i = slice(start, min(start + size, n_draws))
+        ell = length[i][:, :, None, None]
+        points = np.concatenate([known, new])
+        d2 = np.sum((points[:, None, :] - points[None, :, :]) ** 2, axis=-1)
+        corr = np.exp(-0.5 * d2 / ell[:, 0] ** 2)
+        m = len(known)
+        inner = corr[:, :m, :m] + JITTER * np.eye(m)
+        weight = np.linalg.solve(inner, corr[:, :m, m:])  # (draws, known, new)
+        rest = corr[:, m:, m:] - np.swapaxes(corr[:, :m, m:], 1, 2) @ weight
+        factor = _psd_factor(rest)
+        normal = rng.standard_normal((corr.shape[0], n_fields, len(new)))
+        fresh = np.einsum("sij,sfj->sfi", factor, normal) * sd[i][:, :, None]
+        out[i] = np.einsum("sfk,skn->sfn", values[i], weight) + fresh
+    return out
