@@ -78,6 +78,25 @@ def _cholesky_adjoint(F, G):
 
 
 @njit(cache=True)
+def noise_variance(noise_sd, noise_slope, noise_covariates):
+    """Noise variance of each class: a floor, plus a part that grows with the settings.
+
+    ``noise_sd`` holds the floor's sd and, where there are covariates, the sd of the growing part
+    at average settings.  Returns the variances and the growing parts.
+    """
+    n = noise_covariates.shape[0]
+    variance, growth = np.full(n, noise_sd[0] ** 2), np.zeros(n)
+    if noise_sd.size > 1:
+        for c in range(n):
+            s = np.log(noise_sd[1])
+            for j in range(noise_slope.size):
+                s += noise_covariates[c, j] * noise_slope[j]
+            growth[c] = np.exp(2.0 * s)
+            variance[c] += growth[c]
+    return variance, growth
+
+
+@njit(cache=True)
 def hyper_inputs(
     noise_sd,
     noise_slope,
@@ -93,12 +112,7 @@ def hyper_inputs(
     points,
 ):
     """Noise precision, column precision and factors, with the kernels' derivatives."""
-    w = np.empty(noise_covariates.shape[0])
-    for c in range(w.size):
-        s = np.log(noise_sd[0])
-        for j in range(noise_slope.size):
-            s += noise_covariates[c, j] * noise_slope[j]
-        w[c] = np.exp(-2.0 * s)
+    w = 1.0 / noise_variance(noise_sd, noise_slope, noise_covariates)[0]
     d = np.empty(column_block.size)
     for j in range(d.size):
         sd = intercept_sd[0] if column_block[j] < 0 else coefficient_sd[column_block[j]]
@@ -174,12 +188,15 @@ def log_evidence_and_gradient(
         n_candidates,
         n_columns,
     )
-    g_noise, g_slope = np.zeros(1), np.zeros(noise_slope.size)
+    growth = noise_variance(noise_sd, noise_slope, noise_covariates)[1]
+    g_noise, g_slope = np.zeros(noise_sd.size), np.zeros(noise_slope.size)
     for c in range(w.size):
-        g = -2.0 * w[c] * g_w[c]
-        g_noise[0] += g / noise_sd[0]
+        g = -2.0 * w[c] * w[c] * g_w[c]
+        g_noise[0] += g * noise_sd[0]
+        if noise_sd.size > 1:
+            g_noise[1] += g * growth[c] / noise_sd[1]
         for j in range(noise_slope.size):
-            g_slope[j] += g * noise_covariates[c, j]
+            g_slope[j] += g * growth[c] * noise_covariates[c, j]
     g_sd = np.zeros(coefficient_sd.size)
     for j in range(d.size):
         if column_block[j] >= 0:
@@ -213,8 +230,9 @@ def _by_pointer(
 ):  # fmt: skip
     s = carray(size, (16,))
     classes, p, q = s[0], s[1], s[2]
+    parts = 2 if s[3] > 0 else 1
     r = log_evidence_and_gradient(
-        carray(noise_sd, (1,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
+        carray(noise_sd, (parts,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
         carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(shared_sd, (s[7],)),
         carray(shared_length, (s[8],)), carray(column_block, (q,)), carray(intercept_sd, (1,)),
         carray(noise_covariates, (classes, s[3])), carray(cells, (s[9], 2)),
@@ -224,7 +242,7 @@ def _by_pointer(
         carray(n_candidates, (s[13],)), carray(n_columns, (s[13],)),
     )  # fmt: skip
     carray(out, (1,))[0] = r[0]
-    carray(g0, (1,))[:] = r[1]
+    carray(g0, (parts,))[:] = r[1]
     carray(g1, (s[3],))[:] = r[2]
     carray(g2, (s[4],))[:] = r[3]
     carray(g3, (s[5],))[:] = r[4]

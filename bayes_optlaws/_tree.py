@@ -197,7 +197,11 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     cumulative = np.zeros(total + 1)  # of the weight, or of the combinations that count at all
     least = NEGLIGIBLE if reverse else 0.5
     for k in range(total):
-        step = np.exp(log_weight[k]) if reverse else float(log_prior[k] > -np.inf)
+        step = 1.0
+        if reverse:
+            step = np.exp(log_weight[k])
+        elif log_prior[k] == -np.inf:
+            step = 0.0
         cumulative[k + 1] = cumulative[k] + step
     digit = np.zeros(levels + 1, dtype=np.int64)
     first = 0

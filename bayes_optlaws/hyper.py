@@ -146,6 +146,8 @@ class HyperSpace:
             ("noise_sd", 1, np.log(p.noise_sd.median), p.noise_sd.log_sd, True)
         ]
         if data.noise_names:
+            g = p.noise_growth
+            parts.append(("noise_growth", 1, np.log(g.median), g.log_sd, True))
             parts.append(("noise_slope", len(data.noise_names), 0.0, p.noise_slope_sd, False))
         positive = [("coefficient_sd", len(BLOCKS), p.coefficient_sd)]
         if data.fields:
@@ -180,9 +182,10 @@ class HyperSpace:
         """The seven hyper-parameter arrays of the kernels; missing parts are empty."""
         empty = np.zeros(np.shape(values["noise_sd"])[:-1] + (0,))
         get = lambda k: values.get(k, empty)  # noqa: E731
+        noise = np.concatenate([get("noise_sd"), get("noise_growth")], axis=-1)
         fields = np.concatenate([get("level_sd"), get("slope_sd")], axis=-1)
         return (
-            get("noise_sd"),
+            noise,
             get("noise_slope"),
             get("coefficient_sd"),
             get("scale_length"),
@@ -203,7 +206,8 @@ class HyperSpace:
         )
         g_noise, g_slope, g_sd, g_length, g_field, g_shared, g_shared_length = result[1:]
         by_name = {
-            "noise_sd": g_noise,
+            "noise_sd": g_noise[:1],
+            "noise_growth": g_noise[1:],
             "noise_slope": g_slope,
             "coefficient_sd": g_sd,
             "scale_length": g_length,

@@ -47,7 +47,7 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     get = lambda k: draws.hyper.get(k, empty)  # noqa: E731
     for s in range(draws.n):
         w, d, scale, _, _, _, shared = hyper_inputs(
-            draws.hyper["noise_sd"][s], get("noise_slope")[s], draws.hyper["coefficient_sd"][s],
+            np.concatenate([draws.hyper["noise_sd"][s], get("noise_growth")[s]]), get("noise_slope")[s], draws.hyper["coefficient_sd"][s],
             get("scale_length")[s], fields[s], get("shared_sd")[s], get("shared_length")[s],
             *space_args,
         )  # fmt: skip

@@ -106,13 +106,13 @@ def _evidence_numba(op, node, **kwargs):
             np.ascontiguousarray(yy), np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
         )  # fmt: skip
         out = (
-            np.empty(1), np.empty(1), np.empty(h1.size), np.empty(h2.size), np.empty(h3.size),
+            np.empty(1), np.empty(h0.size), np.empty(h1.size), np.empty(h2.size), np.empty(h3.size),
             np.empty(h4.size), np.empty(h5.size), np.empty(h6.size),
         )  # fmt: skip
         call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
         return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6], out[7]
 
-    return evidence, 1
+    return evidence, 2
 
 
 def _positive(name: str, prior: LogNormal, dims: str | None = None):
@@ -141,9 +141,11 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
     with pm.Model(coords=data.coords) as model:
-        noise_sd = _positive("noise_sd", priors.noise_sd)
+        noise_sd = _positive("noise_sd", priors.noise_sd)[None]
         slope = scale_length = field_sd = shared_sd = shared_length = absent
         if data.noise_names:
+            growth = _positive("noise_growth", priors.noise_growth)
+            noise_sd = pt.concatenate([noise_sd, growth[None]])
             slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
         coefficient_sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
         if transfer:
@@ -156,7 +158,7 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
                 shared_sd = _positive("shared_sd", priors.shared_sd)[None]
                 shared_length = _positive("shared_length", priors.shared_length, "setting")
         terms = Evidence()(
-            noise_sd[None],
+            noise_sd,
             slope,
             coefficient_sd,
             scale_length,

@@ -1,4 +1,4 @@
-"""Noise that varies: log sd linear in the settings, constant within a few classes of runs.
+"""Noise that varies: a floor, and a part whose log sd is linear in the settings.
 
 A run near the edge of divergence scatters several times more than one near the optimum, so one
 noise sd is too wide where it matters and too narrow elsewhere.  The log of the sd is a linear

@@ -237,11 +237,13 @@ class Predictor:
 
     def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Noise sd of log loss, shape (n_draws, n)."""
-        log_sd = np.log(self.draws.hyper["noise_sd"])
-        if self.noise.names:
-            covariates = self.noise.at(table, self.discrepancy)
-            return np.exp(log_sd + self.draws.hyper["noise_slope"] @ covariates.T)
-        return np.exp(np.repeat(log_sd, len(table), axis=1))
+        hyper = self.draws.hyper
+        floor = np.repeat(hyper["noise_sd"], len(table), axis=1)
+        if not self.noise.names:
+            return floor
+        covariates = self.noise.at(table, self.discrepancy)
+        growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ covariates.T)
+        return np.hypot(floor, growth)
 
     def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Level and slopes at the candidates' scales, given those at the cells."""

@@ -58,9 +58,11 @@ class Priors:
     coefficient_sd : LogNormal
         Sd of the standardised coefficients of a block, one draw for each block.
     noise_sd : LogNormal
-        Sd of log loss between a run and the law at average settings.
+        Sd of log loss between a run and the law where runs repeat best: the floor of the noise.
+    noise_growth : LogNormal
+        Sd of the part of the noise that grows with the settings, at average settings.
     noise_slope_sd : float
-        Sd of the change of log noise sd per sd of a setting (LR, batch, warm-up).
+        Sd of the change of its log per sd of a setting (LR, batch, warm-up).
     scale_length : LogNormal
         Length-scale of the discrepancy over scales, in nats of log N and log tokens.
     level_sd, slope_sd : LogNormal
@@ -80,7 +82,8 @@ class Priors:
 
     intercept_sd: float = 1.0
     coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
-    noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
+    noise_growth: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
     noise_slope_sd: float = 0.5
     scale_length: LogNormal = field(default_factory=lambda: LogNormal(2.0, 0.7))
     level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
