@@ -60,6 +60,19 @@ def pocket() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
+def small_law(pocket: pd.DataFrame):
+    """Return a law fitted once to the pocket grid without discrepancy; shared, do not refit it.
+
+    The quickest fit that passes the convergence gate: for tests of what is done with a fitted
+    law, not of the statistics.
+    """
+    from bayes_optlaws.law import OptLaw  # here, so that other tests do not load PyMC
+
+    law = OptLaw(transfer=False)
+    return law.fit(pocket, draws=400, tune=200, chains=4, random_seed=1, progressbar=False)
+
+
+@pytest.fixture(scope="session")
 def public_folder() -> Path:
     """Return the folder of the public tables; for tests marked `public` only."""
     folder = _public_folder()
