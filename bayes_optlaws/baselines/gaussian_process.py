@@ -183,7 +183,8 @@ class GaussianProcess:
         ndarray, shape (n_runs,)
             Nats per token.
         """
-        return np.exp(self._y_mean + self._y_sd * self._require_fit().predict(self._points(runs)))
+        mean = self._require_fit().predict(self._points(runs))
+        return np.exp(self._y_mean + self._y_sd * mean)
 
     def predict_draws(
         self, runs: pd.DataFrame, *, n: int = 200, random_seed: int | None = None

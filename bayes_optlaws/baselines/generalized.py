@@ -12,6 +12,7 @@ import pandas as pd
 from bayes_optlaws.baselines._base import ResampledBaseline
 from bayes_optlaws.features import PAPER_BATCH, FeatureSet
 
+_RANK = 1e-10  # relative size below which a direction of the columns counts as none
 _MOST = 50.0  # log losses are cut here: exp(50) nats stands for "no prediction"
 
 
@@ -112,7 +113,7 @@ class GeneralizedOptLaw(ResampledBaseline):
         both = np.column_stack([self._standardised(inputs), np.log(loss)]) * root[:, None]
         factor = np.linalg.qr(both, mode="r")
         columns = self._search(factor)
-        coefficients = np.linalg.lstsq(factor[:, columns], factor[:, -1], rcond=None)[0]
+        coefficients = np.linalg.lstsq(factor[:, columns], factor[:, -1], rcond=_RANK)[0]
         return _State(columns, coefficients)
 
     def _search(self, factor: np.ndarray) -> np.ndarray:
@@ -174,7 +175,7 @@ def squared_errors(factor: np.ndarray, columns: np.ndarray) -> np.ndarray:
     Notes
     -----
     The last diagonal element of the triangular factor of [columns, target] is the norm of the
-    residual.
+    residual, unless the columns are dependent; those choices are solved one by one.
 
     Examples
     --------
@@ -184,11 +185,22 @@ def squared_errors(factor: np.ndarray, columns: np.ndarray) -> np.ndarray:
     out = np.empty(len(columns))
     terms = columns.shape[1]
     if factor.shape[0] <= terms:
-        return np.zeros(len(columns))
+        return np.array([_squared_error(factor, c) for c in columns])
     for start in range(0, len(columns), 256):
         part = columns[start : start + 256]
         stacked = np.empty((len(part), factor.shape[0], terms + 1))
         stacked[..., :-1] = np.moveaxis(factor[:, part], 0, 1)
         stacked[..., -1] = factor[:, -1]
-        out[start : start + 256] = np.linalg.qr(stacked, mode="r")[:, terms, terms] ** 2
+        diagonal = np.abs(np.diagonal(np.linalg.qr(stacked, mode="r"), axis1=1, axis2=2))
+        out[start : start + 256] = diagonal[:, terms] ** 2
+        # A column that depends on the ones before it would take a share of the residual with it.
+        norm = np.linalg.norm(stacked[..., :-1], axis=1)
+        for i in np.flatnonzero(np.any(diagonal[:, :-1] <= _RANK * norm, axis=1)):
+            out[start + i] = _squared_error(factor, part[i])
     return out
+
+
+def _squared_error(factor: np.ndarray, columns: np.ndarray) -> float:
+    """Least squared error of the last column on some of the others, which may be dependent."""
+    x, y = factor[:, columns], factor[:, -1]
+    return float(np.sum((y - x @ np.linalg.lstsq(x, y, rcond=_RANK)[0]) ** 2))
