@@ -170,7 +170,7 @@ def sample(
             break
     pareto_k = np.nan
     if np.ptp(log_ratio) > 1e-9:
-        pareto_k = float(array_stats.psislw(log_ratio)[1])
+        pareto_k = float(array_stats.psislw(-log_ratio)[1])  # takes minus log weights
         index = [
             c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
         ]
