@@ -21,10 +21,10 @@ JITTER = 1e-6
 
 
 @njit(cache=True)
-def squared_exponential_factor(points, length):
-    """Cholesky factor of the squared-exponential correlation, and its derivative in log length.
+def squared_exponential_factor(points, length, nugget):
+    """Cholesky factor of squared-exponential correlation plus nugget**2 on the diagonal.
 
-    Returns ``(factor, correlation, d correlation / d log length)``.
+    Returns ``(factor, d correlation / d log length)``.
     """
     n = points.shape[0]
     K, D = np.empty((n, n)), np.empty((n, n))
@@ -36,7 +36,7 @@ def squared_exponential_factor(points, length):
             r2 /= length * length
             K[i, j] = np.exp(-0.5 * r2)
             D[i, j] = K[i, j] * r2
-        K[i, i] += JITTER
+        K[i, i] += JITTER + nugget * nugget
     return np.linalg.cholesky(K), D
 
 
@@ -118,7 +118,9 @@ def hyper_inputs(
         sd = intercept_sd[0] if column_block[j] < 0 else coefficient_sd[column_block[j]]
         d[j] = 1.0 / (sd * sd)
     if field_sd.size > 0:
-        scale_factor, scale_derivative = squared_exponential_factor(cells, scale_length[0])
+        scale_factor, scale_derivative = squared_exponential_factor(
+            cells, scale_length[0], scale_length[1]
+        )
     else:
         scale_factor, scale_derivative = np.zeros((0, 0)), np.zeros((0, 0))
     if shared_sd.size > 0:
@@ -206,6 +208,7 @@ def log_evidence_and_gradient(
     if field_sd.size > 0:
         K_bar = _cholesky_adjoint(scale_factor, g_scale)
         g_length[0] = (K_bar * dK_scale).sum() / scale_length[0]
+        g_length[1] = 2.0 * scale_length[1] * np.trace(K_bar)
     g_shared_sd = np.zeros(shared_sd.size)
     g_shared_length = np.zeros(shared_length.size)
     if shared_sd.size > 0:

@@ -218,7 +218,7 @@ def load(cls, path: Path):
     posterior = tree["posterior"].to_dataset()
     chains, n = posterior.sizes["chain"], posterior.sizes["draw"]
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
-    names = ["noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "level_sd", "slope_sd",
+    names = ["noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd", "level_sd", "slope_sd",
              "shared_sd", "shared_length"]  # fmt: skip
     hyper = {k: flat(k) for k in names if k in posterior}
     n_fields, n_cells = len(law._data.fields), len(law._data.cells)

@@ -34,7 +34,13 @@ PAPER_EXPONENTS = (0.10, 0.15, 0.20, 0.30, 0.50)
 """Candidate exponents, the values that the paper's Table 11 shows."""
 
 SIGNED_EXPONENTS = (-0.50, -0.30, -0.15, 0.15, 0.30, 0.50)
-"""Candidates for model size and data: a negative exponent saturates as in Chinchilla's law."""
+"""Candidates of both signs for scale features."""
+
+SATURATING_EXPONENTS = (-0.50, -0.30, -0.15)
+"""Negative candidates: the feature tends to a constant as N or the data grow (Chinchilla)."""
+
+COARSE_EXPONENTS = (0.15, 0.30, 0.50)
+"""Positive candidates, fewer: neighbouring ones cannot be told apart on real tables."""
 
 N_UNIT, TOKEN_UNIT, LR_UNIT = 1e9, 1e9, 1.5e-2
 """The paper's normalisation: N and tokens in billions, LR over the grid's maximum."""
@@ -104,17 +110,31 @@ EXPONENT_PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
         "escape": PAPER_EXPONENTS,
         "cross": PAPER_EXPONENTS,
     },
-    "separate": {
-        "data": SIGNED_EXPONENTS,
-        "mixed": PAPER_EXPONENTS,
-        "escape": PAPER_EXPONENTS,
+    "saturating": {
+        "model_size": SATURATING_EXPONENTS,
+        "data": SATURATING_EXPONENTS,
+        "settings": COARSE_EXPONENTS,
+        "mixed": COARSE_EXPONENTS,
+        "escape": COARSE_EXPONENTS,
+        "cross": COARSE_EXPONENTS,
+    },
+    "both": {
         "model_size": SIGNED_EXPONENTS,
-        "cross": PAPER_EXPONENTS,
+        "data": SIGNED_EXPONENTS,
+        "settings": COARSE_EXPONENTS,
+        "mixed": COARSE_EXPONENTS,
+        "escape": COARSE_EXPONENTS,
+        "cross": COARSE_EXPONENTS,
     },
 }
-"""Candidate exponents by group; ``separate`` gives model size an exponent of its own."""
+"""Candidate exponents by group.
 
-DEFAULT_EXPONENTS = "separate"
+``paper`` has the paper's groups and values.  In ``saturating`` and ``both`` model size (N), data
+(steps, tokens) and settings (LR, batch) have exponents of their own.
+"""
+
+DEFAULT_EXPONENTS = "saturating"
+"""Own choice, by held-out scales: positive exponents of data are unbounded beyond the table."""
 
 
 def feature_bases(
@@ -242,7 +262,7 @@ class FeatureSet:
             return _GROUP_OF[feature.block]
         if "scale" in self.exponents:
             return "scale"
-        return "model_size" if feature.name == "N" else "data"
+        return {"N": "model_size", "S": "data", "tokens": "data"}.get(feature.name, "settings")
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -312,6 +332,10 @@ class FeatureSet:
         return out
 
 
+LEAST_SPREAD = 0.3
+"""Least sd, in nats, that a quantity is taken to have when its powers are standardised."""
+
+
 @dataclass(frozen=True)
 class Standardizer:
     """Column means and sds of the training dictionary; makes units of pure powers irrelevant."""
@@ -320,15 +344,21 @@ class Standardizer:
     sd: np.ndarray
 
     @classmethod
-    def fit(cls, raw: np.ndarray) -> Standardizer:
-        """Learn from a raw dictionary, shape (n_runs, n_columns).
+    def fit(cls, raw: np.ndarray, exponent: np.ndarray) -> Standardizer:
+        """Learn from a raw dictionary.
 
-        A column that barely varies keeps a floor of one percent of its mean as its sd, so that a
-        candidate outside the seen range moves it by many units: unknown stays uncertain.
+        Parameters
+        ----------
+        raw : array, shape (n_runs, n_columns)
+        exponent : array, shape (n_columns,)
+            Exponent of each column.  To the sd is added, in quadrature, that of a quantity with
+            sd `LEAST_SPREAD` in its log: a column that barely varies in the table keeps a
+            sensible unit for candidates at which it does.
         """
         mean, sd = raw.mean(axis=0), raw.std(axis=0)
+        sd = np.hypot(sd, LEAST_SPREAD * np.abs(exponent * mean))
         mean[0], sd[0] = 0.0, 1.0
-        return cls(mean, np.maximum(sd, np.maximum(0.01 * np.abs(mean), 1e-12)))
+        return cls(mean, np.maximum(sd, 1e-12))
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Standardise a raw dictionary."""

@@ -151,7 +151,11 @@ class HyperSpace:
             parts.append(("noise_slope", len(data.noise_names), 0.0, p.noise_slope_sd, False))
         positive = [("coefficient_sd", len(BLOCKS), p.coefficient_sd)]
         if data.fields:
-            positive += [("scale_length", 1, p.scale_length), ("level_sd", 1, p.level_sd)]
+            positive += [
+                ("scale_length", 1, p.scale_length),
+                ("cell_sd", 1, p.cell_sd),
+                ("level_sd", 1, p.level_sd),
+            ]
             if len(data.fields) > 1:
                 positive.append(("slope_sd", len(data.fields) - 1, p.slope_sd))
             if len(data.shared):
@@ -188,7 +192,7 @@ class HyperSpace:
             noise,
             get("noise_slope"),
             get("coefficient_sd"),
-            get("scale_length"),
+            np.concatenate([get("scale_length"), get("cell_sd")], axis=-1),
             fields,
             get("shared_sd"),
             get("shared_length"),
@@ -210,7 +214,8 @@ class HyperSpace:
             "noise_growth": g_noise[1:],
             "noise_slope": g_slope,
             "coefficient_sd": g_sd,
-            "scale_length": g_length,
+            "scale_length": g_length[:1],
+            "cell_sd": g_length[1:],
             "level_sd": g_field[:1],
             "slope_sd": g_field[1:],
             "shared_sd": g_shared,

@@ -55,8 +55,9 @@ class OptLaw:
     divergence : bool
         Model the probability of divergence beside the loss.
     exponents : str or mapping, optional
-        Candidate exponents: ``"paper"`` (positive, four groups), ``"signed"``, ``"separate"``
-        (the default: both signs, model size on its own), or a mapping from group to values.
+        Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
+        ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
+        from group to values; see `bayes_optlaws.features.EXPONENT_PRESETS`.
     priors : Priors, optional
 
     Examples
@@ -153,7 +154,7 @@ class OptLaw:
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
         )
         raw = self._features.dictionary(table)
-        self._standardizer = Standardizer.fit(raw)
+        self._standardizer = Standardizer.fit(raw, self._features.column_exponent)
         self._discrepancy = Discrepancy.fit(table)
         self._noise = NoiseClasses.fit(table, self._discrepancy, constant=not self.transfer)
         log_loss = np.log(table["final_loss"].to_numpy(float))

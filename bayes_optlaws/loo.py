@@ -48,7 +48,7 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     for s in range(draws.n):
         w, d, scale, _, _, _, shared = hyper_inputs(
             np.concatenate([draws.hyper["noise_sd"][s], get("noise_growth")[s]]), get("noise_slope")[s], draws.hyper["coefficient_sd"][s],
-            get("scale_length")[s], fields[s], get("shared_sd")[s], get("shared_length")[s],
+            np.concatenate([get("scale_length")[s], get("cell_sd")[s]]), fields[s], get("shared_sd")[s], get("shared_length")[s],
             *space_args,
         )  # fmt: skip
         selected = data.tree.selected(draws.combination[s])

@@ -27,7 +27,6 @@ from bayes_optlaws._hyper import (
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.priors import LogNormal, Priors
 
-
 DATA_NAMES = (
     "column_block",
     "intercept_sd",
@@ -112,7 +111,7 @@ def _evidence_numba(op, node, **kwargs):
         call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
         return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6], out[7]
 
-    return evidence, 2
+    return evidence, 3
 
 
 def _positive(name: str, prior: LogNormal, dims: str | None = None):
@@ -149,7 +148,9 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
         coefficient_sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
         if transfer:
-            scale_length = _positive("scale_length", priors.scale_length)[None]
+            length = _positive("scale_length", priors.scale_length)
+            own = _positive("cell_sd", priors.cell_sd)
+            scale_length = pt.stack([length, own])
             field_sd = _positive("level_sd", priors.level_sd)[None]
             if len(data.fields) > 1:
                 slopes = _positive("slope_sd", priors.slope_sd, "slope")

@@ -258,7 +258,13 @@ class Predictor:
         out = np.zeros((draws.n, len(table)))
         for block in _blocks(len(distinct)):
             value = _conditional(
-                d.cells, distinct[block], draws.hyper["scale_length"], sd, draws.fields, rng
+                d.cells,
+                distinct[block],
+                draws.hyper["scale_length"],
+                draws.hyper["cell_sd"],
+                sd,
+                draws.fields,
+                rng,
             )
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
             for part in np.array_split(mine, max(1, mine.size // 2000)):
@@ -298,21 +304,21 @@ def _psd_factor(matrix: np.ndarray) -> np.ndarray:
     return vector * np.sqrt(np.maximum(value, 0.0))[..., None, :]
 
 
-def _conditional(known: np.ndarray, new: np.ndarray, length, sd, values, rng) -> np.ndarray:
+def _conditional(known: np.ndarray, new: np.ndarray, length, nugget, sd, values, rng) -> np.ndarray:
     """Draw squared-exponential Gaussian-process fields at new points given known values.
 
-    All fields share the correlation; ``length`` (n_draws, 1), ``sd`` (n_draws, n_fields),
-    ``values`` (n_draws, n_fields, n_known).  Returns (n_draws, n_fields, n_new).
+    All fields share the correlation; ``length`` and ``nugget`` (n_draws, 1), ``sd`` (n_draws,
+    n_fields), ``values`` (n_draws, n_fields, n_known).  Returns (n_draws, n_fields, n_new).
     """
     n_draws, n_fields, _ = values.shape
     out = np.empty((n_draws, n_fields, len(new)))
     size = max(1, int(2e6 // (len(known) + len(new)) ** 2))
     for start in range(0, n_draws, size):
         i = slice(start, min(start + size, n_draws))
-        ell = length[i][:, :, None, None]
         points = np.concatenate([known, new])
         d2 = np.sum((points[:, None, :] - points[None, :, :]) ** 2, axis=-1)
-        corr = np.exp(-0.5 * d2 / ell[:, 0] ** 2)
+        corr = np.exp(-0.5 * d2 / length[i][:, :, None] ** 2)
+        corr += nugget[i][:, :, None] ** 2 * (d2 < 1e-12)  # a known scale keeps what is its own
         m = len(known)
         inner = corr[:, :m, :m] + JITTER * np.eye(m)
         weight = np.linalg.solve(inner, corr[:, :m, m:])  # (draws, known, new)

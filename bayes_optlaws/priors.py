@@ -65,6 +65,8 @@ class Priors:
         Sd of the change of its log per sd of a setting (LR, batch, warm-up).
     scale_length : LogNormal
         Length-scale of the discrepancy over scales, in nats of log N and log tokens.
+    cell_sd : LogNormal
+        Sd of what each (N, tokens) cell has for itself, relative to the smooth discrepancy.
     level_sd, slope_sd : LogNormal
         Sd of the discrepancy in level, and in each slope per sd of its setting.
     shared_sd : LogNormal
@@ -81,13 +83,14 @@ class Priors:
     """
 
     intercept_sd: float = 1.0
-    coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
+    coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.05, 1.0))
     noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
     noise_growth: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
     noise_slope_sd: float = 0.5
-    scale_length: LogNormal = field(default_factory=lambda: LogNormal(2.0, 0.7))
-    level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
-    slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
+    scale_length: LogNormal = field(default_factory=lambda: LogNormal(3.0, 0.5))
+    cell_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
+    level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
+    slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     shared_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
     shared_length: LogNormal = field(default_factory=lambda: LogNormal(1.5, 0.5))
-    unseen_sd: float = 0.01
+    unseen_sd: float = 0.02

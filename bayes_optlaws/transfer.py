@@ -8,9 +8,10 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
     \delta(r) = u(s) + \sum_j z_j\, v_j(s) + f(z),
 
-with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in LR, its square, batch,
-warm-up and schedule shape) over scales, sharing one length-scale, and one correction
-:math:`f` over settings, shared by all scales.  Candidates of one cell share :math:`u`, so a
+with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, its exponential, batch,
+warm-up and schedule shape) over scales, sharing one length-scale and a part that every
+(N, tokens) cell has for itself, and one correction :math:`f` over settings, shared by all
+scales.  Candidates of one cell share :math:`u`, so a
 doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
 
 Every process is carried by a fixed set of inducing points (the cells themselves while they are
@@ -36,11 +37,16 @@ MAX_SHARED = 30
 INTERPOLATION_LENGTH = 1.0
 """Length-scale of the fixed interpolation from inducing points to runs."""
 
+HIGH_LR = "high lr"
+"""Slope that acts near the edge of divergence only: the exponential of standardised log LR."""
+
+_EXP_SD = 2.16  # sd of exp of a standard normal
+
 SETTINGS = ("lr", "batch", "warmup", "cooldown", "shape", "floor")
 """Coordinates of a run's settings, see `settings`."""
 
-_VARIES = {"lr": 0.02, "batch": 0.02, "warmup": 0.02, "cooldown": 0.02, "shape": 0.02, "floor": 0.1}
-_UNIT = {"lr": 1.0, "batch": 1.0, "warmup": 1.0, "cooldown": 0.3, "shape": 0.5, "floor": 0.3}
+_VARIES = {"lr": 0.02, "batch": 0.02, "warmup": 0.3, "cooldown": 0.02, "shape": 0.02, "floor": 0.1}
+_UNIT = {"lr": 1.0, "batch": 2.0, "warmup": 3.0, "cooldown": 0.5, "shape": 0.7, "floor": 0.35}
 
 
 def scales(table: pd.DataFrame) -> np.ndarray:
@@ -59,9 +65,9 @@ def settings(table: pd.DataFrame) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to array, shape (n,)
-        ``lr`` log peak LR; ``batch`` log batch tokens; ``warmup`` log of the warm-up's share of
-        the run; ``cooldown`` share of the time after warm-up spent cooling down (1 for linear
-        and cosine, 0 for constant); ``shape`` log of the cooldown's squared-slope integral over
+        ``lr`` log peak LR; ``batch`` log batch tokens; ``warmup`` log of the warm-up steps;
+        ``cooldown`` share of the time after warm-up spent cooling down (1 for linear and cosine,
+        0 for constant); ``shape`` log of the cooldown's squared-slope integral over
         that of a straight line (0 for straight, 0.21 for cosine); ``floor`` final LR over peak.
     """
     steps = table["steps"].to_numpy(float)
@@ -79,7 +85,7 @@ def settings(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return {
         "lr": np.log(peak),
         "batch": np.log(table["batch_tokens"].to_numpy(float)),
-        "warmup": np.log(warm / steps),
+        "warmup": np.log(warm),
         "cooldown": cool_time / np.maximum(steps - warm, 1.0),
         "shape": shape,
         "floor": final / peak,
@@ -167,7 +173,7 @@ class Discrepancy:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields over scales: the level, then the slopes."""
-        slopes = [x for k in self.varying for x in ((k, "lr^2") if k == "lr" else (k,))]
+        slopes = [x for k in self.varying for x in ((k, HIGH_LR) if k == "lr" else (k,))]
         return ("level", *slopes)
 
     @property
@@ -193,9 +199,9 @@ class Discrepancy:
             if name == "level":
                 out.append(np.ones(len(table)))
                 continue
-            key = "lr" if name == "lr^2" else name
+            key = "lr" if name == HIGH_LR else name
             value = (z[key] - self.location[key]) / self.unit[key]
-            out.append((value**2 - 1.0) / np.sqrt(2.0) if name == "lr^2" else value)
+            out.append(np.exp(value) / _EXP_SD if name == HIGH_LR else value)
         return np.column_stack(out)
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
