@@ -9,7 +9,7 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
     \delta(r) = u(s) + \sum_j z_j\, v_j(s) + f(z),
 
 with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, its exponential, batch,
-warm-up and schedule shape) over scales, sharing one length-scale and a part that every
+warm-up, their products with log LR, and schedule shape) over scales, sharing one length-scale and a part that every
 (N, tokens) cell has for itself, and one correction :math:`f` over settings, shared by all
 scales.  Candidates of one cell share :math:`u`, so a
 doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
@@ -31,7 +31,7 @@ from bayes_optlaws.schedules import integrals
 MAX_CELLS = 20
 """Inducing points over scales; with no more (N, tokens) cells than this the form is exact."""
 
-MAX_SHARED = 30
+MAX_SHARED = 45
 """Inducing points of the correction over settings."""
 
 INTERPOLATION_LENGTH = 1.0
@@ -41,6 +41,9 @@ HIGH_LR = "high lr"
 """Slope that acts near the edge of divergence only: the exponential of standardised log LR."""
 
 _EXP_SD = 2.16  # sd of exp of a standard normal
+
+PRODUCTS = {"lr x batch": ("lr", "batch"), "lr x warmup": ("lr", "warmup")}
+"""Slopes in products: where the best LR sits depends on batch and warm-up."""
 
 SETTINGS = ("lr", "batch", "warmup", "cooldown", "shape", "floor")
 """Coordinates of a run's settings, see `settings`."""
@@ -174,7 +177,8 @@ class Discrepancy:
     def fields(self) -> tuple[str, ...]:
         """Names of the fields over scales: the level, then the slopes."""
         slopes = [x for k in self.varying for x in ((k, HIGH_LR) if k == "lr" else (k,))]
-        return ("level", *slopes)
+        products = [n for n, pair in PRODUCTS.items() if set(pair) <= set(self.varying)]
+        return ("level", *slopes, *products)
 
     @property
     def n_columns(self) -> int:
@@ -193,16 +197,15 @@ class Discrepancy:
 
     def slopes(self, table: pd.DataFrame) -> np.ndarray:
         """Multiplier of each field, shape (n, n_fields): one, then the slope coordinates."""
-        z = settings(table)
-        out = []
-        for name in self.fields:
-            if name == "level":
-                out.append(np.ones(len(table)))
-                continue
-            key = "lr" if name == HIGH_LR else name
-            value = (z[key] - self.location[key]) / self.unit[key]
-            out.append(np.exp(value) / _EXP_SD if name == HIGH_LR else value)
-        return np.column_stack(out)
+        z = self.standard_settings(table, self.varying)
+        value = dict(zip(self.varying, z.T, strict=True))
+        value["level"] = np.ones(len(table))
+        if "lr" in value:
+            value[HIGH_LR] = np.exp(value["lr"]) / _EXP_SD
+        for name, (a, b) in PRODUCTS.items():
+            if a in value and b in value:
+                value[name] = value[a] * value[b]
+        return np.column_stack([value[name] for name in self.fields])
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
         """Columns of the training runs, shape (n, n_columns): fields by cell, then shared."""
