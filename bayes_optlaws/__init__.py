@@ -31,6 +31,7 @@ _PUBLIC: dict[str, str | None] = {
     "RunTableWarning": "runs",
     "Schedule": "schedules",
     "datasets": None,
+    "evaluate": "evaluation",
     "read_candidates": "runs",
     "read_runs": "runs",
     "schedules": None,

@@ -8,10 +8,10 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
     \delta(r) = u(s) + \sum_j z_j\, v_j(s) + f(z),
 
-with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, its exponential, batch,
-warm-up, their products with log LR, and schedule shape) over scales, sharing one length-scale and a part that every
-(N, tokens) cell has for itself, and one correction :math:`f` over settings, shared by all
-scales.  Candidates of one cell share :math:`u`, so a
+with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, its exponential,
+batch, warm-up, their products with log LR, and schedule shape) over scales, sharing one
+length-scale and a part that every (N, tokens) cell has for itself, and one correction :math:`f`
+over settings, shared by all scales.  Candidates of one cell share :math:`u`, so a
 doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
 
 Every process is carried by a fixed set of inducing points (the cells themselves while they are
