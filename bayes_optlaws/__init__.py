@@ -23,6 +23,7 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 # Public name -> module that defines it; None: the name is the module itself.
 _PUBLIC: dict[str, str | None] = {
     "ConvergenceError": "sampling",
+    "DesignPlan": "design",
     "LogNormal": "priors",
     "OptLaw": "law",
     "Priors": "priors",
@@ -32,6 +33,7 @@ _PUBLIC: dict[str, str | None] = {
     "Schedule": "schedules",
     "datasets": None,
     "evaluate": "evaluation",
+    "pool": "pools",
     "read_candidates": "runs",
     "read_runs": "runs",
     "schedules": None,

@@ -1,0 +1,308 @@
+"""Joint posterior of the expected log loss of pool runs and candidates, draw by draw.
+
+Given one draw of hyper-parameters and exponents everything is Gaussian and linear in whitened
+coefficients v ~ N(0, I): those of the law's columns, of the fields over scales and of the
+correction over settings.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed form.
+What a run shares with another beyond these coefficients (the same scale not seen yet, the same
+settings between inducing points, an effect of a setting that never varied) is a covariance of
+its own, the one that `bayes_optlaws.posterior.Predictor` draws from.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy.linalg import block_diag
+
+from bayes_optlaws._hyper import hyper_inputs
+from bayes_optlaws.hyper import HyperSpace
+from bayes_optlaws.posterior import Draws
+from bayes_optlaws.transfer import interpolation, matern52
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the moments need of a table: standardised columns, coordinates, noise variance."""
+
+    x: np.ndarray
+    scale: np.ndarray
+    which: np.ndarray
+    slopes: np.ndarray
+    settings: np.ndarray
+    weights: np.ndarray
+    unseen: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Rows with their whitened features, means and covariance for every draw.
+
+    Parameters
+    ----------
+    rows : Rows
+    feature : array, shape (n_draws, n, n_whitened)
+        Features times the inverse posterior factor: inner products are covariances.
+    over_scale : array, shape (n_draws, n, n_cells)
+        Whitened correlation of each row's scale with the cells.
+    mean, noise : arrays, shape (n_draws, n)
+        Expected log loss; noise variance of one run.
+    cov : array, shape (n_draws, n, n)
+        Covariance of the expected log losses.
+    """
+
+    rows: Rows
+    feature: np.ndarray
+    over_scale: np.ndarray
+    mean: np.ndarray
+    noise: np.ndarray
+    cov: np.ndarray
+
+
+@dataclass(frozen=True)
+class Block:
+    """Moments of some pool rows: arrays of shape (n, n_draws), ``cov`` (n, n_draws, n_targets)."""
+
+    mean: np.ndarray
+    var: np.ndarray
+    noise: np.ndarray
+    cov: np.ndarray
+
+
+class Joint:
+    """Posterior means and covariances of expected log loss, for each draw.
+
+    Parameters
+    ----------
+    law : OptLaw
+        Fitted (or at least prepared) law.
+    draws : Draws
+        Posterior draws in use; only their hyper-parameters and exponents are.
+    """
+
+    def __init__(self, law, draws: Draws) -> None:
+        self.law, self.draws = law, draws
+        data = law._data
+        q = data.column_block.size
+        inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
+        self.length, self.field_sd, self.shared_sd = inputs[3:6]
+        args = data.kernel_args(law.priors)[:5]
+        stats = data.statistics
+        self.selected, self.column_sd = [], []
+        self.scale_inverse, self.shared_factor = [], []
+        self.inverse_factor, self.coefficient = [], []
+        for s in range(draws.n):
+            w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *args)
+            selected = data.tree.selected(draws.combination[s])
+            index = np.concatenate([selected, np.arange(q, stats.xy.shape[1])])
+            column_sd = 1.0 / np.sqrt(d[selected])
+            transform = block_diag(
+                np.diag(column_sd), *[a * scale for a in self.field_sd[s]], shared
+            )[: index.size, : index.size]
+            precision = np.einsum("c,cij->ij", w, stats.gram[:, index[:, None], index])
+            whitened = transform.T @ precision @ transform
+            factor = np.linalg.cholesky(whitened + np.eye(index.size))
+            inverse = np.linalg.inv(factor)
+            self.selected.append(selected)
+            self.column_sd.append(column_sd)
+            self.scale_inverse.append(np.linalg.inv(scale) if scale.size else scale)
+            self.shared_factor.append(shared)
+            self.inverse_factor.append(inverse)
+            self.coefficient.append(
+                inverse.T @ (inverse @ (transform.T @ (w @ stats.xy[:, index])))
+            )
+        self._single = [
+            (
+                np.ascontiguousarray(i.T, dtype=np.float32),
+                c.astype(np.float32),
+                sd.astype(np.float32),
+                t.astype(np.float32),
+            )
+            for i, c, sd, t in zip(
+                self.inverse_factor, self.coefficient, self.column_sd, self.shared_factor,
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    @property
+    def n(self) -> int:
+        """Number of draws."""
+        return self.draws.n
+
+    @cached_property
+    def _shared_gram(self) -> tuple[np.ndarray, np.ndarray]:
+        d = self.law._discrepancy
+        length = np.median(self.draws.hyper["shared_length"], axis=0)
+        return length, matern52(d.shared, d.shared, length)
+
+    @property
+    def _with_shared(self) -> bool:
+        return self.law.transfer and len(self.law._discrepancy.shared) > 0
+
+    def rows(self, table: pd.DataFrame, dtype=np.float64) -> Rows:
+        """Everything of a validated table that does not depend on the draw."""
+        law, n = self.law, len(table)
+        x = law._standardizer(law._features.dictionary(table)).astype(dtype)
+        none = np.zeros((n, 0), dtype)
+        scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
+        points, weights, unseen = none, none, none
+        noise = law._predictor(self.draws).noise_sd(table) ** 2
+        if law.transfer:
+            d = law._discrepancy
+            scale, which = np.unique(
+                np.round(d.standard_scales(table), 9), axis=0, return_inverse=True
+            )
+            slopes = d.slopes(table).astype(dtype)
+            unseen = d.unseen(table).astype(dtype)
+            if len(d.shared):
+                points = d.standard_settings(table, d.varying)
+                weights = interpolation(matern52, points, d.shared).astype(dtype)
+        return Rows(x, scale.astype(dtype), which.ravel(), slopes, points, weights, unseen, noise)
+
+    def _features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened features of the rows (n, n_whitened), and scale part by distinct scale."""
+        if exact:
+            sd, shared = self.column_sd[s], self.shared_factor[s]
+        else:
+            _, _, sd, shared = self._single[s]
+        dtype = rows.x.dtype
+        k, f, c, m = (
+            sd.size,
+            self.field_sd.shape[1],
+            self.scale_inverse[s].shape[0],
+            shared.shape[0],
+        )
+        out = np.empty((rows.n, k + f * c + m), dtype)
+        out[:, :k] = rows.x[:, self.selected[s]] * sd
+        over = np.zeros((1, 0), dtype)
+        if self.law.transfer:
+            corr = self._correlation(s, rows.scale, self.law._discrepancy.cells.astype(dtype))
+            over = corr @ self.scale_inverse[s].T.astype(dtype)
+            own = over[rows.which]
+            for j in range(f):
+                amplitude = rows.slopes[:, j : j + 1] * dtype.type(self.field_sd[s, j])
+                np.multiply(own, amplitude, out=out[:, k + j * c : k + (j + 1) * c])
+            if m:
+                out[:, k + f * c :] = rows.weights @ shared
+        return out, over
+
+    def _correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Correlation of a field at two sets of scales, with what a scale has for itself."""
+        length, nugget = self.length[s]
+        d2 = (a[:, :1] - b[:, 0]) ** 2 + (a[:, 1:] - b[:, 1]) ** 2
+        same = d2 < 1e-12
+        d2 *= a.dtype.type(-0.5 / length**2)
+        corr = np.exp(d2, out=d2)
+        corr[same] += a.dtype.type(nugget**2)
+        return corr
+
+    def _missed(self, a: Rows, b: Rows | None = None) -> np.ndarray:
+        """Covariance of the shared correction that inducing points leave out, per unit sd.
+
+        Of a with b, shape (n_a, n_b); without b, the variances of a.
+        """
+        length, gram = self._shared_gram
+        inducing = self.law._discrepancy.shared
+        to_a = matern52(a.settings, inducing, length)
+        if b is None:
+            half = a.weights @ gram
+            value = 1.0 - 2.0 * np.sum(a.weights * to_a, axis=1)
+            return np.maximum(value + np.sum(half * a.weights, axis=1), 0.0)
+        to_b = matern52(b.settings, inducing, length)
+        return (
+            matern52(a.settings, b.settings, length)
+            - a.weights @ to_b.T
+            - to_a @ b.weights.T
+            + a.weights @ gram @ b.weights.T
+        )
+
+    def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw-independent shares of the covariance: missed settings, unseen effects."""
+        if not self.law.transfer:
+            return np.zeros(1), np.zeros(1)
+        missed = self._missed(a, b) if self._with_shared else np.zeros(1)
+        right = a.unseen if b is None else b.unseen
+        unseen = np.sum(a.unseen**2, axis=1) if b is None else a.unseen @ right.T
+        return missed, self.law.priors.unseen_sd**2 * unseen
+
+    def targets(self, table: pd.DataFrame) -> Targets:
+        """Means and full covariance of a few rows, in double precision."""
+        rows = self.rows(table)
+        missed, unseen = self._own(rows, rows)
+        feature, over, mean, cov = [], [], [], []
+        for s in range(self.n):
+            phi, g = self._features(s, rows, exact=True)
+            mean.append(self.law._centre + phi @ self.coefficient[s])
+            a = phi @ self.inverse_factor[s].T
+            c = a @ a.T + unseen
+            if self.law.transfer:
+                rest = (self._correlation(s, rows.scale, rows.scale) - g @ g.T)[
+                    rows.which[:, None], rows.which
+                ]
+                c += rest * ((rows.slopes * self.field_sd[s] ** 2) @ rows.slopes.T)
+                if self._with_shared:
+                    c += self.shared_sd[s, 0] ** 2 * missed
+            feature.append(a)
+            over.append(g[rows.which] if self.law.transfer else np.zeros((rows.n, 0)))
+            cov.append(0.5 * (c + c.T))
+        return Targets(
+            rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
+        )
+
+    def block(self, table: pd.DataFrame, targets: Targets) -> Block:
+        """Means, variances and covariances with the targets of some pool rows.
+
+        Single precision: features are already whitened, so nothing large cancels.
+        """
+        rows = self.rows(table, np.float32)
+        n, t = rows.n, targets.rows.n
+        missed_var, unseen_var = self._own(rows)
+        missed, unseen = self._own(rows, targets.rows)
+        missed, unseen = missed.astype(np.float32), unseen.astype(np.float32)
+        mean = np.empty((n, self.n), np.float32)
+        var = np.empty((n, self.n), np.float32)
+        cov = np.empty((n, self.n, t), np.float32)
+        target_scale, target_which = targets.rows.scale.astype(np.float32), targets.rows.which
+        target_slopes = targets.rows.slopes.astype(np.float32)
+
+        def work(part: np.ndarray) -> None:
+            for s in part:
+                phi, g = self._features(s, rows, exact=False)
+                inverse, coefficient = self._single[s][:2]
+                mean[:, s] = self.law._centre + phi @ coefficient
+                a = phi @ inverse
+                v = np.einsum("ij,ij->i", a, a) + unseen_var
+                c = a @ targets.feature[s].T.astype(np.float32)
+                c += unseen
+                if self.law.transfer:
+                    amplitude = (self.field_sd[s] ** 2).astype(np.float32)
+                    first = np.unique(target_which, return_index=True)[1]
+                    near = targets.over_scale[s][first].astype(np.float32)
+                    rest = self._correlation(s, rows.scale, target_scale) - g @ near.T
+                    prior = np.float32(1.0 + self.length[s, 1] ** 2)
+                    alone = np.maximum(prior - np.sum(g * g, axis=1), 0.0)
+                    v += alone[rows.which] * (rows.slopes**2 @ amplitude)
+                    if np.abs(rest).max() > 1e-5:
+                        both = (rows.slopes * amplitude) @ target_slopes.T
+                        both *= rest[rows.which[:, None], target_which]
+                        c += both
+                    if self._with_shared:
+                        square = np.float32(self.shared_sd[s, 0] ** 2)
+                        v += square * missed_var
+                        c += square * missed
+                var[:, s] = v
+                cov[:, s] = c
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(work, np.array_split(np.arange(self.n), WORKERS)))
+        return Block(mean, var, np.ascontiguousarray(rows.noise.T, dtype=np.float32), cov)
