@@ -32,6 +32,7 @@ _PUBLIC: dict[str, str | None] = {
     "RunTableWarning": "runs",
     "Schedule": "schedules",
     "datasets": None,
+    "plots": None,
     "evaluate": "evaluation",
     "pool": "pools",
     "read_candidates": "runs",
