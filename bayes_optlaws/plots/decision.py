@@ -1,0 +1,236 @@
+"""Plots for the decision: ranks, pairs, schedule shapes, resolution against scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws.plots._style import BLUE, DASHES, GREY, PALETTE, RED, axes, figure_of, short
+from bayes_optlaws.runs import read_candidates
+from bayes_optlaws.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bayes_optlaws.law import OptLaw
+    from bayes_optlaws.ranking import Ranking
+
+_MOST = 12
+_INTEGRALS = (
+    ("conv_warmup", "C_w", "LR x steps"),
+    ("conv_cooldown", "C_c", "LR x steps"),
+    ("escape_warmup", "E_w", "LR² / step"),
+    ("escape_cooldown", "E_c", "LR² / step"),
+)
+_PHASES = ("warmup_steps", "decay_end_step", "cooldown_start_step")
+
+
+def ranks(ranking: Ranking, *, top: int = 20, ax: Axes | None = None) -> Figure:
+    """Plot the probability of each rank beside the losses; the same as `Ranking.plot`.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    top : int
+        Most candidates shown, best first.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    return ranking.plot(ax=ax, top=top)
+
+
+def pairs(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
+    """Plot P(row ends lower than column); the same as `Ranking.plot_pairs`.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    top : int
+        Most candidates shown, best first.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    return ranking.plot_pairs(ax=ax, top=top)
+
+
+def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule]) -> Figure:
+    """Plot schedules over the run, and the four integrals by which the law knows them.
+
+    Parameters
+    ----------
+    given : DataFrame, mapping or sequence
+        Candidate table (rows named by its index), or `Schedule` objects; at most 12.
+
+    Returns
+    -------
+    matplotlib Figure
+        Above, learning rate against step. Below, a bar for each schedule and integral: C, the
+        area below the curve (LR x steps), in warm-up and in plateau and cooldown; E, the
+        integral of its squared slope (LR² / step), likewise.
+
+    Raises
+    ------
+    ValueError
+        With no or more than 12 schedules, or a row of schedule ``array``, whose curve is not in
+        the table.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> figure = schedules([Schedule.linear(peak_lr=1e-3, steps=1000, warmup_steps=100)])
+    >>> len(figure.axes)
+    5
+    """
+    import matplotlib.pyplot as plt
+
+    named = _named_schedules(given)
+    if not 1 <= len(named) <= _MOST:
+        raise ValueError(f"{len(named)} schedules given: choose 1 to {_MOST} to be readable")
+    figure = plt.figure(figsize=(7.6, 4.4 + 0.14 * len(named)), layout="constrained")
+    rows = figure.add_gridspec(2, 4, height_ratios=[2.2, 0.6 + 0.14 * len(named)])
+    ax = figure.add_subplot(rows[0, :])
+    colours = [PALETTE[i % len(PALETTE)] for i in range(len(named))]
+    for i, (name, schedule) in enumerate(named.items()):
+        corners = [schedule.warmup_steps, schedule.decay_end_step, schedule.cooldown_start_step]
+        t = np.unique(np.concatenate([np.linspace(0, schedule.steps, 601), corners]))
+        style = DASHES[(i // len(PALETTE) + i) % len(DASHES)]
+        ax.plot(t, schedule.lr(t), style, color=colours[i], label=name)
+    ax.set(xlabel="step", ylabel="learning rate")
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", frameon=False)
+    found = [schedule.integrals() for schedule in named.values()]
+    for k, (attribute, symbol, unit) in enumerate(_INTEGRALS):
+        small = figure.add_subplot(rows[1, k])
+        small.barh(range(len(named)), [getattr(i, attribute) for i in found], color=colours)
+        small.set_ylim(len(named) - 0.4, -0.6)
+        small.set_yticks(range(len(named)), list(named) if k == 0 else [""] * len(named))
+        small.tick_params(axis="y", length=0, labelsize="small")
+        small.tick_params(axis="x", labelsize="small")
+        small.ticklabel_format(axis="x", scilimits=(-2, 3))
+        small.locator_params(axis="x", nbins=3)
+        small.set_title(f"${symbol}$, {unit}", fontsize="small")
+        small.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _named_schedules(given) -> dict[str, Schedule]:
+    if isinstance(given, Mapping):
+        return {str(name): schedule for name, schedule in given.items()}
+    if not isinstance(given, pd.DataFrame):
+        return {f"{i + 1}: {s.kind}": s for i, s in enumerate(given)}
+    table = read_candidates(given)
+    arrays = table.index[table["schedule"] == "array"]
+    if len(arrays):
+        raise ValueError(
+            f"row {arrays[0]!r} has schedule 'array', whose curve is not in the table: "
+            "give the Schedule object"
+        )
+    fields = ("peak_lr", "steps", "warmup_steps", "min_lr", *_PHASES[1:2], "plateau_lr", _PHASES[2])
+    return {
+        str(label): Schedule(row["schedule"], *(row[f] for f in fields))
+        for label, row in table.iterrows()
+    }
+
+
+def resolution(
+    law: OptLaw,
+    candidates: pd.DataFrame,
+    *,
+    factors: Sequence[float] = (1, 2, 4, 8, 16),
+    by: str = "tokens",
+    prob: float = 0.9,
+    ax: Axes | None = None,
+    random_seed: int = 0,
+) -> Figure:
+    """Plot how far apart two candidates must be to be told apart, as the scale grows.
+
+    Parameters
+    ----------
+    law : OptLaw
+        Fitted.
+    candidates : DataFrame
+        At least two candidates; they are read again at each scale with their schedules stretched.
+    factors : sequence of float
+        Multiples of their scale.
+    by : {"tokens", "n_params", "both"}
+        What is multiplied.
+    prob : float
+        Confidence at which a pair counts as told apart.
+    ax : matplotlib Axes, optional
+    random_seed : int
+
+    Returns
+    -------
+    matplotlib Figure
+        Gap of mean losses (nats) that is told apart with probability ``prob``, for a single new
+        run and for the average over seeds, against the scale; the spread between the best and the
+        worst of the candidates; dotted, the scales beyond the fitted ones.
+
+    Raises
+    ------
+    ValueError
+        With fewer than two candidates or an unknown ``by``.
+    """
+    if by not in ("tokens", "n_params", "both"):
+        raise ValueError(f"by is {by!r}: it must be 'tokens', 'n_params' or 'both'")
+    table = read_candidates(candidates)
+    if len(table) < 2:
+        raise ValueError(f"{len(table)} candidate given: a gap needs at least two")
+    factors = np.sort(np.asarray(factors, dtype=float))
+    gaps = {"new_run": [], "mean": []}
+    spread = []
+    for factor in factors:
+        scaled = _scaled(table, factor, by)
+        for kind, values in gaps.items():
+            ranking = law.rank(scaled, kind=kind, prob=prob, random_seed=random_seed)
+            values.append(ranking.resolution)
+        spread.append(float(np.ptp(ranking.table["loss_mean"])))
+    ax = axes(ax, (6.0, 3.8))
+    column = "n_params" if by == "n_params" else "tokens"
+    x = factors * float(table[column].median())
+    ax.plot(x, gaps["new_run"], "o-", color=BLUE, label="told apart, single new run")
+    ax.plot(x, gaps["mean"], "s--", color=RED, label="told apart, average over seeds")
+    ax.plot(x, spread, "^:", color=GREY, label="best to worst candidate")
+    largest = float(law.runs.loc[~law.runs["diverged"], column].max())
+    if x[-1] > largest:
+        ax.axvspan(max(largest, x[0] / 1.2), x[-1] * 1.2, color="0.93", zorder=0)
+        ax.set_xlim(x[0] / 1.2, x[-1] * 1.2)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(x, [short(value) for value in x])
+    ax.set_ylim(bottom=0)
+    ax.grid(axis="y", alpha=0.3)
+    unit = {"tokens": "tokens", "n_params": "parameters", "both": "tokens (N grows alike)"}[by]
+    ax.set(
+        xlabel=f"{unit}; shaded: beyond the fitted runs",
+        ylabel="gap of final loss, nats per token",
+        title=f"gap that is told apart with {100 * prob:g} % probability",
+    )
+    ax.legend(fontsize="small", frameon=False)
+    return figure_of(ax)
+
+
+def _scaled(table: pd.DataFrame, factor: float, by: str) -> pd.DataFrame:
+    out = table.copy()
+    if by in ("n_params", "both"):
+        out["n_params"] *= factor
+    if by in ("tokens", "both"):
+        for column in ("tokens", "steps", *_PHASES):
+            out[column] *= factor
+        if "conv_warmup" in out:  # rows of schedule "array" carry their integrals
+            for column in ("conv_warmup", "conv_cooldown"):
+                out[column] *= factor
+            for column in ("escape_warmup", "escape_cooldown"):
+                out[column] /= factor
+    return out
