@@ -26,6 +26,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_optlaws import archive, sampling
+from bayes_optlaws.design import DesignPlan, design
 from bayes_optlaws.features import BLOCKS, FeatureSet, Standardizer
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.likelihood import SufficientStatistics
@@ -382,6 +383,36 @@ class OptLaw:
             if finite.size:
                 tie = float(np.median(self.predictor.noise_sd(table)) * np.median(finite))
         return Ranking.from_draws(draws, prob=prob, tie=tie, kind=kind)
+
+    def design(
+        self,
+        pool: pd.DataFrame | str | Path,
+        decide: pd.DataFrame | str | Path,
+        n_runs: int | None = 5,
+        objective: str = "regret",
+        cost="flops",
+        budget: float | None = None,
+        **options,
+    ) -> DesignPlan:
+        """Propose the extra small runs that would help most to choose among candidates.
+
+        Parameters
+        ----------
+        pool : DataFrame or path
+            Runs that could be made: a candidate table, see `bayes_optlaws.pool`.
+        decide : DataFrame or path
+            Candidate table of the large runs among which the choice is.
+        n_runs, objective, cost, budget, **options
+            As in `bayes_optlaws.design.design`.
+
+        Returns
+        -------
+        DesignPlan
+        """
+        return design(
+            self, pool, decide=decide, n_runs=n_runs, objective=objective, cost=cost,
+            budget=budget, **options,
+        )  # fmt: skip
 
     def loo(self):
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.
