@@ -104,14 +104,15 @@ def _evidence_numba(op, node, **kwargs):
             np.ascontiguousarray(points), np.ascontiguousarray(gram), np.ascontiguousarray(xy),
             np.ascontiguousarray(yy), np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
         )  # fmt: skip
+        # what the kernel raises cannot leave it: then the buffers say that nothing came back
         out = (
-            np.empty(1), np.empty(h0.size), np.empty(h1.size), np.empty(h2.size), np.empty(h3.size),
-            np.empty(h4.size), np.empty(h5.size), np.empty(h6.size),
+            np.full(1, np.nan), np.empty(h0.size), np.empty(h1.size), np.empty(h2.size),
+            np.empty(h3.size), np.empty(h4.size), np.empty(h5.size), np.empty(h6.size),
         )  # fmt: skip
         call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
         return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6], out[7]
 
-    return evidence, 3
+    return evidence, 4
 
 
 def _positive(name: str, prior: LogNormal, dims: str | None = None):
