@@ -10,6 +10,7 @@ import numpy as np
 from bayes_optlaws import __version__
 
 DRAWS, TUNE, CHAINS = 1000, 500, 4
+DEMO_TUNE = 300
 
 _COLUMNS = """\
 columns of a run table, one row a finished run:
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         default="bayes_optlaws_demo",
         help="folder (default: %(default)s); files of an earlier demo are replaced",
     )
-    _add_sampling(p, seed=1)
+    _add_sampling(p, seed=1, tune=DEMO_TUNE)
 
     p = command(
         "check",
@@ -147,7 +148,7 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
-def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None) -> None:
+def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None, tune: int = TUNE) -> None:
     p.add_argument(
         "--seed",
         type=_at_least(0),
@@ -165,7 +166,7 @@ def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None) -> Non
     p.add_argument(
         "--tune",
         type=_at_least(50),
-        default=TUNE,
+        default=tune,
         metavar="N",
         help="tuning steps before them (default: %(default)s)",
     )

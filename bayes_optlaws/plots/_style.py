@@ -30,6 +30,17 @@ def figure_of(ax: Axes) -> Figure:
     return ax.figure.get_figure(root=True)
 
 
+def legend_below(ax: Axes, *, alone: bool) -> None:
+    """Put the legend below a figure of its own, or into axes that were given."""
+    if alone:
+        handles, labels = ax.get_legend_handles_labels()
+        figure_of(ax).legend(
+            handles, labels, loc="outside lower center", ncols=3, fontsize="small", frameon=False
+        )
+    else:
+        ax.legend(fontsize="x-small")
+
+
 def short(value: float) -> str:
     """Write a count with a metric suffix.
 

@@ -97,14 +97,14 @@ def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule])
     named = _named_schedules(given)
     if not 1 <= len(named) <= _MOST:
         raise ValueError(f"{len(named)} schedules given: choose 1 to {_MOST} to be readable")
-    figure = plt.figure(figsize=(7.6, 4.4 + 0.14 * len(named)), layout="constrained")
+    figure = plt.figure(figsize=(8.4, 4.4 + 0.14 * len(named)), layout="constrained")
     rows = figure.add_gridspec(2, 4, height_ratios=[2.2, 0.6 + 0.14 * len(named)])
     ax = figure.add_subplot(rows[0, :])
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(named))]
     for i, (name, schedule) in enumerate(named.items()):
         corners = [schedule.warmup_steps, schedule.decay_end_step, schedule.cooldown_start_step]
         t = np.unique(np.concatenate([np.linspace(0, schedule.steps, 601), corners]))
-        style = DASHES[(i // len(PALETTE) + i) % len(DASHES)]
+        style = DASHES[(i % len(PALETTE) + i // len(PALETTE)) % len(DASHES)]
         ax.plot(t, schedule.lr(t), style, color=colours[i], label=name)
     ax.set(xlabel="step", ylabel="learning rate")
     ax.set_ylim(bottom=0)
@@ -119,8 +119,8 @@ def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule])
         small.tick_params(axis="y", length=0, labelsize="small")
         small.tick_params(axis="x", labelsize="small")
         small.ticklabel_format(axis="x", scilimits=(-2, 3))
-        small.locator_params(axis="x", nbins=3)
-        small.set_title(f"${symbol}$, {unit}", fontsize="small")
+        small.locator_params(axis="x", nbins=2)
+        small.set_title(f"${symbol}$\n{unit}", fontsize="small")
         small.grid(axis="x", alpha=0.3)
     return figure
 

@@ -15,6 +15,7 @@ from bayes_optlaws.plots._style import (
     SKY,
     axes,
     figure_of,
+    legend_below,
     scale_label,
     short,
 )
@@ -121,7 +122,7 @@ def predictive_check(
     replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre
     groups = table.groupby(["n_params", "tokens"]).indices
-    ax = axes(ax, (6.4, 1.4 + 0.45 * len(groups)))
+    alone, ax = ax is None, axes(ax, (6.4, 1.4 + 0.45 * len(groups)))
     rng = np.random.default_rng(random_seed)
     for place, rows in enumerate(groups.values()):
         for share, colour in ((prob, "#cfe6f5"), (0.5, SKY)):
@@ -140,11 +141,8 @@ def predictive_check(
     ax.set_yticks(range(len(groups)), [scale_label(*cell) for cell in groups])
     ax.set_ylim(len(groups) - 0.4, -0.6)
     ax.set(xlabel="residual of log loss, % of the loss", title="posterior predictive check")
-    figure = figure_of(ax)
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize="small", frameon=False
-    )
-    return figure
+    legend_below(ax, alone=alone)
+    return figure_of(ax)
 
 
 def loss_surface(
@@ -226,7 +224,7 @@ def loss_surface(
     loss = law.predict(
         read_candidates(candidates), kind="mean", random_seed=random_seed, max_draws=_DRAWS // 2
     )["loss_mean"].to_numpy()
-    ax = axes(ax, (6.2, 4.4))
+    alone, ax = ax is None, axes(ax, (6.2, 4.4))
     here = runs[np.isclose(runs["n_params"], n_params) & np.isclose(runs["tokens"], tokens)]
     good = here[~here["diverged"]]
     values = np.concatenate([loss, good["final_loss"].to_numpy(float)])
@@ -249,6 +247,7 @@ def loss_surface(
             s=42,
             label="run",
             zorder=3,
+            clip_on=False,
         )
     failed = here[here["diverged"]]
     if len(failed):
@@ -280,7 +279,5 @@ def loss_surface(
         ylabel="warm-up, steps",
         title=f"{scale_label(n_params, tokens)}, {schedule}, {short(steps)} steps",
     )
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, fontsize="small", frameon=False
-    )
+    legend_below(ax, alone=alone)
     return figure
