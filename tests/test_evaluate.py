@@ -199,6 +199,23 @@ def test_a_broken_run_goes_on_where_it_stopped(pocket, tmp_path):
     assert len(Spy.seen) == 19  # and so are other runs
 
 
+@pytest.mark.parametrize("name", baselines.available())
+def test_a_result_is_found_again_by_options_and_not_by_an_earlier_fit(pocket, name):
+    (split,) = splits.make_splits(pocket, "hold-out-largest-n")
+
+    def file_name(law):
+        return protocols._file_name(name, law, pocket, split, {}, 0)
+
+    law = baselines.get(name)
+    before = file_name(law)
+    assert before == file_name(baselines.get(name))
+    if name != "generalized":  # slow
+        assert before == file_name(law.fit(pocket))
+    other = next(k for k, v in vars(law).items() if not k.startswith("_") and k != "n_parameters")
+    setattr(law, other, "another value")
+    assert before != file_name(law)
+
+
 def test_two_processes_give_the_same_table(pocket, tmp_path):
     law = baselines.Chinchilla(n_starts=2)
     options = {"k": 2, "baselines": {"mean": baselines.ConstantBlockMean()}, "n_boot": 5}

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", nargs="?", help="folder of the public tables")
     parser.add_argument("--only", nargs="+", choices=[s.name for s in report.STUDIES])
+    parser.add_argument("--without", nargs="+", default=(), help="methods to leave out")
     parser.add_argument("--out", default="evaluation_results", help="where result tables go")
     parser.add_argument("--work", default="out/evaluation", help="where single results are kept")
     parser.add_argument("--page", default="docs/calibration.png", help="the page of plots")
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             work=args.work,
             out=args.out,
             n_jobs=args.n_jobs,
+            without=args.without,
             draws=args.draws,
             tune=args.tune,
         )

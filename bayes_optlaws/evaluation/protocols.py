@@ -140,7 +140,7 @@ def evaluate(
         name to a baseline or another `OptLaw`.
     folder : path, optional
         Keep one file a task there; what is there is not computed again. A file is found again only
-        by the same runs, split, options and seed.
+        by the same runs, split, options and seed; after a change of the law's code take another.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
     draws, tune, chains : int
@@ -305,7 +305,7 @@ def _methods(law: Any, baselines: Sequence | Mapping | None) -> dict[str, Any]:
 
 
 def options(law: Any) -> dict[str, Any]:
-    """Constructor options of a law, as its attributes hold them.
+    """Options of a law: constructor arguments, or the public attributes of a baseline.
 
     Examples
     --------
@@ -313,8 +313,11 @@ def options(law: Any) -> dict[str, Any]:
     >>> options(baselines.ConstantBlockMean(tolerance=0.05))
     {'tolerance': 0.05}
     """
+    if isinstance(law, laws.Baseline):
+        hidden = ("n_parameters",)  # depends on the fit
+        return {k: v for k, v in vars(law).items() if not k.startswith("_") and k not in hidden}
     names = inspect.signature(type(law).__init__).parameters
-    return {n: getattr(law, n) for n in names if n != "self" and hasattr(law, n)}
+    return {n: getattr(law, n) for n in names if n != "self"}
 
 
 def fresh(law: Any) -> Any:

@@ -126,6 +126,7 @@ def run_study(
     out: str | Path = "evaluation_results",
     n_jobs: int = 1,
     random_seed: int = 0,
+    without: Sequence[str] = (),
     **sampling: int,
 ) -> pd.DataFrame:
     """Run one study and write ``<name>.csv`` and ``<name>-curves.csv``.
@@ -141,6 +142,8 @@ def run_study(
         Where the tables go.
     n_jobs, random_seed, **sampling
         As for `held_out`.
+    without : sequence of str
+        Methods of `compared` that are left out.
 
     Returns
     -------
@@ -150,8 +153,9 @@ def run_study(
     from bayes_optlaws.law import OptLaw
 
     runs = read_runs(datasets.load(study.table, folder=folder), group=study.group)
+    others = {k: v for k, v in compared(runs).items() if k not in without}
     found = held_out(
-        OptLaw(), runs, n_jobs=n_jobs, baselines=compared(runs), random_seed=random_seed,
+        OptLaw(), runs, n_jobs=n_jobs, baselines=others, random_seed=random_seed,
         folder=None if work is None else Path(work) / study.name, **sampling, **study.split(runs),
     )  # fmt: skip
     table = tabulate(found)
