@@ -1,0 +1,241 @@
+"""The command line: exit codes, messages, files; mostly by calls of `main` in this process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_optlaws import __version__, _demo
+from bayes_optlaws.cli import main
+from bayes_optlaws.datasets import load
+
+
+@pytest.fixture(scope="session")
+def law_file(small_law, tmp_path_factory):
+    return small_law.save(tmp_path_factory.mktemp("a folder with spaces") / "my law.nc")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Four candidates inside the pocket grid, in a file whose path has a space."""
+    rows = [
+        {"run_id": f"lr {lr:g} {kind}", "n_params": 115008, "tokens": 3686400,
+         "batch_tokens": 1024, "peak_lr": lr, "warmup_steps": 300, "schedule": kind}
+        for lr in (0.003, 0.02)
+        for kind in ("linear", "cosine")
+    ]  # fmt: skip
+    path = tmp_path / "the plan.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def write(table, path):
+    table.to_csv(path, index=False)
+    return str(path)
+
+
+def test_help_teaches_and_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("demo", "check", "fit", "predict", "rank", "datasets", "peak_lr", "exit codes"):
+        assert word in text
+    assert main(["fit", "--help"]) == 0
+    assert "cooldown_start_step" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nonsense"],
+        ["fit", "runs.csv"],
+        ["rank", "law.nc"],
+        ["rank", "law.nc", "plan.csv", "--prob", "1"],
+        ["fit", "runs.csv", "-o", "x.nc", "--draws", "ten"],
+        ["demo", "--seed", "-1"],
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_the_usage(argv, capsys):
+    assert main(argv) == 2
+    assert "usage: bayes-optlaws" in capsys.readouterr().err
+
+
+def test_check_describes_a_good_table(tmp_path, capsys):
+    path = write(load("pocket"), tmp_path / "runs of mine.csv")
+    assert main(["check", path]) == 0
+    out = capsys.readouterr().out
+    assert "260 runs, 28 diverged: the table is valid." in out
+    assert "7 (n_params, tokens) cells" in out
+    assert "Varies among finished runs: n_params, tokens, peak_lr, warmup_steps." in out
+    assert main(["check", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == 260 and found["diverged"] == 28 and found["cells"] == 7
+
+
+def test_check_says_what_cannot_be_learned(tmp_path, capsys):
+    table = load("pocket").query("block == 'd16_1200' and warmup_steps == 64")
+    assert main(["check", write(table, tmp_path / "runs.csv")]) == 0
+    assert "Nothing can be learned about warmup_steps" in capsys.readouterr().out
+
+
+def test_a_bad_table_ends_with_1_and_one_report(tmp_path, capsys):
+    """Three rows in ten are bad: each is listed, with no traceback."""
+    table = load("pocket").iloc[:50].copy()
+    bad = table.index[::10].union(table.index[1::10]).union(table.index[2::10])
+    table.loc[bad, "peak_lr"] = -0.1
+    path = write(table, tmp_path / "runs.csv")
+    for argv in (["check", path], ["fit", path, "-o", str(tmp_path / "law.nc")]):
+        assert main(argv) == 1
+        said = capsys.readouterr()
+        assert "error: the table has 15 problems in 15 rows; nothing was read." in said.err
+        assert all(str(table["run_id"][i]) in said.err for i in bad)
+        assert "Traceback" not in said.err and said.out == ""
+    assert not (tmp_path / "law.nc").exists()
+    assert main(["check", path, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"] and len(found["problems"]) == 15
+    assert found["problems"][0]["column"] == "peak_lr"
+
+
+def test_inputs_that_are_not_there_or_no_law(tmp_path, plan, capsys):
+    assert main(["check", str(tmp_path / "none.csv")]) == 1
+    assert "none.csv" in capsys.readouterr().err
+    assert main(["rank", str(tmp_path / "none.nc"), str(plan)]) == 1
+    assert "no such file" in capsys.readouterr().err
+    broken = tmp_path / "broken.nc"
+    broken.write_text("not a law")
+    assert main(["predict", str(broken), str(plan)]) == 1
+    assert "is not a law written by OptLaw.save" in capsys.readouterr().err
+    assert main(["datasets", "nothing"]) == 1
+    assert "choose from pocket" in capsys.readouterr().err
+
+
+def test_an_empty_candidate_table_is_refused_before_anything_is_fitted(tmp_path, law_file, capsys):
+    empty = tmp_path / "empty.csv"
+    empty.write_text("n_params,tokens,batch_tokens,peak_lr,warmup_steps,schedule\n")
+    for command in ("rank", "predict"):
+        assert main([command, str(law_file), str(empty)]) == 1
+        assert "the table must have at least one row" in capsys.readouterr().err
+    runs = write(load("pocket"), tmp_path / "runs.csv")
+    assert main(["rank", runs, str(empty)]) == 1
+    assert "fitting" not in capsys.readouterr().err
+
+
+def test_predict_prints_what_the_law_says(law_file, plan, small_law, tmp_path, capsys):
+    target = tmp_path / "new folder" / "losses.csv"
+    argv = ["predict", str(law_file), str(plan), "--prob", "0.8"]
+    assert main([*argv, "-o", str(target)]) == 0
+    said = capsys.readouterr()
+    assert "lr 0.02 cosine" in said.out and "80 % interval" in said.out
+    table = pd.read_csv(plan)
+    expected = small_law.predict(table.set_index("run_id", drop=False), prob=0.8)
+    written = pd.read_csv(target, index_col="candidate")
+    np.testing.assert_allclose(written["loss_mean"], expected["loss_mean"], rtol=1e-9)
+    assert f"{expected['loss_mean'].iloc[0]:.4f}" in said.out
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["candidate"] for row in found["table"]] == list(table["run_id"])
+    np.testing.assert_allclose([r["loss_upper"] for r in found["table"]], expected["loss_upper"])
+
+
+def test_rank_answers_in_words_table_file_and_figure(law_file, plan, small_law, tmp_path, capsys):
+    table, figure = tmp_path / "ranking.csv", tmp_path / "a figure.png"
+    argv = ["rank", str(law_file), str(plan), "-o", str(table), "--figure", str(figure)]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    candidates = pd.read_csv(plan).set_index("run_id", drop=False)
+    expected = small_law.rank(candidates)
+    assert out.startswith(f"Choose {expected.table.index[0]}.")
+    assert list(pd.read_csv(table)["candidate"]) == list(expected.table.index)
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+
+    before = table.read_bytes()
+    assert main(argv) == 1
+    assert "exists: give another name, or --force" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    assert main([*argv, "--force"]) == 0
+
+    capsys.readouterr()
+    assert main(["rank", str(law_file), str(plan), "--json", "--tie", "0.5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tie"] == 0.5 and len(found["flips"]) == 3
+    assert sum(row["p_best"] for row in found["table"]) == pytest.approx(1)
+
+
+def test_outputs_that_make_no_sense_are_refused(law_file, plan, tmp_path, capsys):
+    for output, words in (
+        (tmp_path, "is a folder"),
+        (plan, "is also an input"),
+    ):
+        argv = ["rank", str(law_file), str(plan), "-o", str(output), "--force"]
+        assert main(argv) == 1
+        assert words in capsys.readouterr().err
+    argv = ["rank", str(law_file), str(plan), "--figure", str(tmp_path / "x.docx")]
+    assert main(argv) == 1
+    assert "a figure ends in .png" in capsys.readouterr().err
+    assert main(["datasets", "-o", "x.csv"]) == 1
+
+
+def test_fit_too_short_is_said_and_refused_later(tmp_path, plan, capsys):
+    """100 draws of 2 chains cannot reach an effective sample size of 400."""
+    runs = write(load("pocket"), tmp_path / "runs.csv")
+    law = tmp_path / "short.nc"
+    argv = ["fit", runs, "-o", str(law), "--no-transfer", "--draws", "100", "--tune", "100",
+            "--chains", "2", "--seed", "1"]  # fmt: skip
+    assert main(argv) == 3
+    said = capsys.readouterr()
+    assert "did not converge" in said.err and law.exists()
+    assert main(["rank", str(law), str(plan)]) == 3
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err and "Choose" not in said.out
+    assert main(["rank", str(law), str(plan), "--allow-unconverged"]) == 0
+    said = capsys.readouterr()
+    assert "UNCONVERGED" in said.err and "Choose" in said.out
+    assert main(argv) == 1, "an existing law is not replaced"
+
+
+def test_assumptions_about_a_table_are_said(law_file, plan, tmp_path, capsys):
+    path = write(pd.read_csv(plan).drop(columns="warmup_steps"), tmp_path / "no warmup.csv")
+    assert main(["predict", str(law_file), path]) == 0
+    assert "warning: warmup_steps is not given" in capsys.readouterr().err
+
+
+def test_datasets_are_listed_described_and_written(tmp_path, capsys):
+    assert main(["datasets"]) == 0
+    assert "pocket" in capsys.readouterr().out
+    assert main(["datasets", "--json"]) == 0
+    assert {"pocket", "steplaw"} <= {d["name"] for d in json.loads(capsys.readouterr().out)}
+    target = tmp_path / "pocket.csv"
+    assert main(["datasets", "pocket", "-o", str(target)]) == 0
+    assert len(pd.read_csv(target)) == 260
+    assert "pocket" in capsys.readouterr().out
+
+
+def test_the_demo_asks_about_a_scale_that_the_grid_lacks(pocket):
+    plan = _demo.candidates()
+    assert plan.index.is_unique and set(plan["schedule"]) == {"linear", "cosine", "wsd"}
+    assert plan["tokens"].min() >= 4 * pocket["tokens"].max()
+    assert plan["peak_lr"].between(pocket["peak_lr"].min(), pocket["peak_lr"].max()).all()
+
+
+def test_demo_figures(small_law, tmp_path):
+    names = []
+    ranking = small_law.rank(_demo.candidates())
+    _demo.write_figures(small_law, ranking, tmp_path, lambda path: names.append(path.name))
+    assert "ranking.png" in names and len(names) == len(list(tmp_path.glob("*.png")))
+
+
+def test_the_module_runs_as_a_process(tmp_path):
+    """In a real process the exit code arrives, and JSON alone is on standard output."""
+    path = write(load("pocket").assign(peak_lr=0), tmp_path / "runs.csv")
+    call = [sys.executable, "-m", "bayes_optlaws.cli", "check", "--json", path]
+    done = subprocess.run(call, capture_output=True, text=True, env=dict(os.environ), timeout=120)
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["problems"]) == 260
+    assert done.stderr == ""
