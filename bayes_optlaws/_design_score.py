@@ -32,6 +32,9 @@ FIRST_NODES, LATER_NODES = 33, 15
 REPEATS = 4
 """Joint draws of the candidates for each posterior draw, in `Information`."""
 
+SHUFFLES = 2
+"""Shufflings of the labels, by which chance information is measured."""
+
 PERFECT = 64
 """The same where perfect information is valued."""
 
@@ -270,7 +273,9 @@ class Information(Scorer):
         value = t.mean[:, None, :c] + np.einsum("sij,srj->sri", factor[:, :c, :c], normal)
         winner = np.argmin(value, axis=2).ravel()
         names, index = np.unique(winner, return_inverse=True)
-        self.label = np.eye(names.size, dtype=np.float32)[index]
+        self.n_labels = names.size
+        shuffled = [index, *(rng.permutation(index) for _ in range(SHUFFLES))]
+        self.label = np.hstack([np.eye(names.size, dtype=np.float32)[i] for i in shuffled])
         n = n_draws * REPEATS
         self.z = normal[None]
         self.weight = np.full((1, n), 1.0 / n)
@@ -303,11 +308,11 @@ class Information(Scorer):
         mean = (centred[:, None, :, None] + shift).reshape(n, f, n_draws * REPEATS)
         return mutual_information(
             np.ascontiguousarray(mean), np.ascontiguousarray(var), self.weight.astype(np.float32),
-            self.label, REPEATS, LATER_NODES if len(self.chosen) else FIRST_NODES,
+            self.label, self.n_labels, REPEATS, LATER_NODES if len(self.chosen) else FIRST_NODES,
         )  # fmt: skip
 
     @property
     def perfect(self) -> float:
         """Entropy of which candidate is best, nats: what there is to know."""
-        p = self.label.mean(axis=0, dtype=float)
+        p = self.label[:, : self.n_labels].mean(axis=0, dtype=float)
         return float(-np.sum(p * np.log(p)))

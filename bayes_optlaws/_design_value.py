@@ -87,9 +87,31 @@ def expected_drop(mean, var, cov, weight, target, best, nodes):
     return out
 
 
+@njit(cache=True)
+def _table_information(G, first, n_labels, total):
+    """Mutual information of rows and columns (from ``first`` on) of a table of weights."""
+    by_label = np.zeros(n_labels)
+    for q in range(G.shape[0]):
+        for a in range(n_labels):
+            by_label[a] += G[q, first + a] / total
+    value = 0.0
+    for q in range(G.shape[0]):
+        row = 0.0
+        for a in range(n_labels):
+            row += G[q, first + a] / total
+        for a in range(n_labels):
+            g = G[q, first + a] / total
+            if g > 1e-30:
+                value += g * np.log(g / (row * by_label[a]))
+    return max(value, 0.0)
+
+
 @njit(cache=True, parallel=True, fastmath=True)
-def mutual_information(mean, var, weight, label, repeats, nodes):
+def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
     """Mutual information, in nats, of the outcome and a label of the components.
+
+    A finite number of components makes any outcome look a little informative.  So the same is
+    computed with shuffled labels, subtracted, and what falls below zero is zero (own choice).
 
     Parameters
     ----------
@@ -98,9 +120,9 @@ def mutual_information(mean, var, weight, label, repeats, nodes):
     var : array, shape (n, n_components // repeats)
         Its variance; component j has that of column ``j // repeats``.
     weight : array, shape (n_fantasies, n_components)
-    label : array, shape (n_components, n_labels)
-        One in the column of the component's label.
-    repeats, nodes : int
+    label : array, shape (n_components, n_labels * (1 + n_shuffles))
+        One in the column of the component's label; then the same with labels shuffled.
+    n_labels, repeats, nodes : int
 
     Returns
     -------
@@ -108,7 +130,7 @@ def mutual_information(mean, var, weight, label, repeats, nodes):
         Mean over fantasies; never negative and never above the entropy of the label.
     """
     n, n_fantasies, n_components = mean.shape
-    n_labels = label.shape[1]
+    shuffles = label.shape[1] // n_labels - 1
     out = np.zeros(n)
     for i in prange(n):
         P = np.empty((nodes, n_components), np.float32)
@@ -120,23 +142,11 @@ def mutual_information(mean, var, weight, label, repeats, nodes):
         for f in range(n_fantasies):
             total = _grid_weights(mean[i, f], spread, weight[f], nodes, P, D)
             G = np.dot(P, label)
-            by_label = np.zeros(n_labels)
-            for q in range(nodes):
-                for a in range(n_labels):
-                    by_label[a] += G[q, a] / total
-            value = 0.0
-            for q in range(nodes):
-                row = 0.0
-                for a in range(n_labels):
-                    row += G[q, a] / total
-                if row <= 0.0:
-                    continue
-                for a in range(n_labels):
-                    g = G[q, a] / total
-                    if g > 1e-30:
-                        value += g * np.log(g / (row * by_label[a]))
-            acc += max(value, 0.0)
-        out[i] = acc / n_fantasies
+            chance = 0.0
+            for k in range(shuffles):
+                chance += _table_information(G, (k + 1) * n_labels, n_labels, total) / shuffles
+            acc += _table_information(G, 0, n_labels, total) - chance
+        out[i] = max(acc / n_fantasies, 0.0)
     return out
 
 

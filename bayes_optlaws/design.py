@@ -56,7 +56,7 @@ POWERS = (1.0, 0.5)
 SHORTLIST = 10_000
 """Pool runs that are scored again after the first choice, those of highest first score."""
 
-MOST_DRAWS, LEAST_DRAWS, ROWS_TIMES_DRAWS = 400, 128, 2e7
+MOST_DRAWS, LEAST_DRAWS, ROWS_TIMES_DRAWS = 400, 128, 1.28e7
 """Posterior draws in use, fewer for a large pool."""
 
 _NEEDED = (
