@@ -19,8 +19,11 @@ from bayes_optlaws.likelihood import _upper_solve, evidence_and_gradient
 JITTER = 1e-6
 """Relative variance added to correlation matrices over inducing points."""
 
+RESOLUTION = 1e-6
+"""Least noise sd of log loss, in quadrature: runs that repeat exactly leave the noise bounded."""
 
-@njit(cache=True)
+
+@njit(cache=True, error_model="numpy")
 def squared_exponential_factor(points, length, nugget):
     """Cholesky factor of squared-exponential correlation plus nugget**2 on the diagonal.
 
@@ -40,7 +43,7 @@ def squared_exponential_factor(points, length, nugget):
     return np.linalg.cholesky(K), D
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def matern_factor(points, lengths):
     """Cholesky factor of the Matern-5/2 correlation, and its derivatives in log lengths."""
     n, v = points.shape
@@ -60,7 +63,7 @@ def matern_factor(points, lengths):
     return np.linalg.cholesky(K), D
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cholesky_adjoint(F, G):
     """Adjoint of a symmetric matrix given that of its Cholesky factor (lower part of G)."""
     n = F.shape[0]
@@ -77,7 +80,7 @@ def _cholesky_adjoint(F, G):
     return 0.5 * (X + X.T)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def noise_variance(noise_sd, noise_slope, noise_covariates):
     """Noise variance of each class: a floor, plus a part that grows with the settings.
 
@@ -85,7 +88,7 @@ def noise_variance(noise_sd, noise_slope, noise_covariates):
     at average settings.  Returns the variances and the growing parts.
     """
     n = noise_covariates.shape[0]
-    variance, growth = np.full(n, noise_sd[0] ** 2), np.zeros(n)
+    variance, growth = np.full(n, noise_sd[0] ** 2 + RESOLUTION**2), np.zeros(n)
     if noise_sd.size > 1:
         for c in range(n):
             s = np.log(noise_sd[1])
@@ -96,7 +99,7 @@ def noise_variance(noise_sd, noise_slope, noise_covariates):
     return variance, growth
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def hyper_inputs(
     noise_sd,
     noise_slope,
@@ -132,7 +135,7 @@ def hyper_inputs(
     return w, d, scale_factor, scale_derivative, unit_factor, shared_derivative, shared_factor
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def log_evidence_and_gradient(
     noise_sd,
     noise_slope,

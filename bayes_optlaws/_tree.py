@@ -26,7 +26,7 @@ NEGLIGIBLE = 1e-10
 """Subtrees below this posterior weight are left out of moments (never out of the evidence)."""
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _eliminate(M, b, d, own, c, rest, m, inv, W, mu, M_next, b_next):
     """Eliminate the c columns ``own`` from (M, b); return their term of the log evidence.
 
@@ -97,7 +97,7 @@ def _eliminate(M, b, d, own, c, rest, m, inv, W, mu, M_next, b_next):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fold(own, c, rest, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar):
     """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left."""
     Wb = np.zeros(c)
@@ -126,7 +126,7 @@ def _fold(own, c, rest, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_
             M_bar[rest[i], rest[j]] += M_bar_next[i, j]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _layout(common, columns, n_candidates, n_columns):
     """Order of the columns (common, then level by level) and where each level starts."""
     levels = n_candidates.size
@@ -145,7 +145,7 @@ def _layout(common, columns, n_candidates, n_columns):
     return order, start
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weight, reverse):
     """Forward walk (log evidence by combination) or reverse walk (moments).
 
@@ -264,7 +264,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     return out, mean, second, inclusion
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def log_evidence(P, b, d, common, columns, n_candidates, n_columns, log_prior):
     """Log evidence of every combination, shape (n_combinations,).
 
@@ -281,7 +281,7 @@ def log_evidence(P, b, d, common, columns, n_candidates, n_columns, log_prior):
     return _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_prior, False)[0]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     """First and second posterior moments of the coefficients, averaged over combinations.
 
@@ -293,7 +293,7 @@ def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     return result[1], result[2], result[3]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def draw(P, b, d, selected, normal):
     """One draw of the coefficients of the ``selected`` columns: mean + L^-T normal, shape (q,)."""
     m = selected.size
@@ -319,7 +319,7 @@ def draw(P, b, d, selected, normal):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def selected_columns(k, common, columns, n_candidates, n_columns):
     """Columns of combination k, in the order common, group 0, group 1, ..."""
     out = np.empty(common.size + n_columns.sum(), dtype=np.int64)

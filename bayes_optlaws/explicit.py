@@ -22,6 +22,9 @@ from bayes_optlaws.transfer import matern52, squared_exponential
 JITTER = 1e-6
 """Relative variance that the model adds to the correlations over inducing points."""
 
+RESOLUTION = 1e-6
+"""Least noise sd, in quadrature."""
+
 
 def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
     """Noise sd of every class given hyper-parameters, shape (..., n_classes).
@@ -34,9 +37,9 @@ def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
     """
     floor = np.repeat(hyper["noise_sd"], len(data.noise_covariates), axis=-1)
     if not data.noise_names:
-        return floor
+        return np.hypot(floor, RESOLUTION)
     growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ data.noise_covariates.T)
-    return np.sqrt(floor**2 + growth**2)
+    return np.sqrt(floor**2 + growth**2 + RESOLUTION**2)
 
 
 def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]) -> np.ndarray:
@@ -148,7 +151,7 @@ def _positive(name: str, prior: LogNormal, dims: str | None = None):
 def _noise(data: ModelData, priors: Priors):
     """Noise variance of every class, with its priors."""
     floor = _positive("noise_sd", priors.noise_sd)
-    variance = floor**2 * np.ones(len(data.noise_covariates))
+    variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
     if data.noise_names:
         growth = _positive("noise_growth", priors.noise_growth)
         slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")

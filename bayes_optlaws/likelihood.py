@@ -122,7 +122,7 @@ class SufficientStatistics:
         return self.gram, self.xy, self.yy, self.n
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _lower_solve(L, B):
     """Solve L X = B in place, row operations only (they vectorise)."""
     m, q = B.shape
@@ -137,7 +137,7 @@ def _lower_solve(L, B):
             B[i, j] *= f
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _upper_solve(L, B):
     """Solve L' X = B in place."""
     m, q = B.shape
@@ -152,7 +152,7 @@ def _upper_solve(L, B):
                     B[t, j] -= g * B[i, j]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _weighted(w, gram, xy):
     n_classes, p = xy.shape
     P, b = np.zeros((p, p)), np.zeros(p)
@@ -164,7 +164,7 @@ def _weighted(w, gram, xy):
     return P, b
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _times_transform(A, q, scale_factor, amplitude, shared_factor):
     """A[:, q:] @ T for the block-diagonal T of the discrepancy, shape (rows, m)."""
     n_cells, n_shared = scale_factor.shape[0], shared_factor.shape[0]
@@ -181,7 +181,7 @@ def _times_transform(A, q, scale_factor, amplitude, shared_factor):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
     """Integrate the whitened discrepancy v out; return what the dictionary then sees.
 
@@ -221,13 +221,13 @@ def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
     return S, bs, L, Y, yb, R
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _log_sum_exp(x):
     top = x.max()
     return top + np.log(np.exp(x - top).sum())
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def log_evidence_by_combination(
     w,
     d,
@@ -256,7 +256,7 @@ def log_evidence_by_combination(
     return const + _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def evidence_and_gradient(
     w,
     d,
@@ -387,7 +387,7 @@ def evidence_and_gradient(
     return log_p, g_w, g_d, g_scale, g_amp, g_shared
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _transform_rows(A, q, scale_factor, amplitude, shared_factor):
     """A[:, q:] @ T' (rows are draws or moments of v; the result holds those of u = T v)."""
     return _times_transform(
@@ -399,7 +399,7 @@ def _transform_rows(A, q, scale_factor, amplitude, shared_factor):
     )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def draw_coefficients(
     w,
     d,
