@@ -1,0 +1,53 @@
+"""Leave-one-out densities equal refits without the run."""
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import norm
+
+from bayes_optlaws.explicit import covariance
+from bayes_optlaws.hyper import HyperSpace
+from bayes_optlaws.law import OptLaw
+from bayes_optlaws.loo import loo_density
+from bayes_optlaws.posterior import recover
+from bayes_optlaws.sampling import Sample
+
+FEW = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
+
+
+@pytest.mark.parametrize("transfer", [False, True], ids=["law alone", "transfer"])
+def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
+    rng = np.random.default_rng(6)
+    law = OptLaw(transfer=transfer, exponents=FEW)
+    law._prepare(pocket)
+    data = law._data
+    space = HyperSpace(data, law.priors)
+    x = space.mode() + 0.2 * space.sd * rng.standard_normal((4, space.size))
+    every = np.ones(data.tree.n_combinations, dtype=bool)
+    draws, _ = recover(space, space.split(x), every, rng)
+    law._sample = Sample(draws, 2, xr.Dataset(), 1.0, np.nan)
+    found = loo_density(law)
+    rows = law._rows(law._fitted)
+    y = np.log(law._fitted["final_loss"].to_numpy(float)) - law._centre
+    for s in range(4):
+        cov = covariance(
+            data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, law._noise.label
+        )
+        for i in rng.choice(y.size, 6, replace=False):
+            others = np.delete(np.arange(y.size), i)
+            gain = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
+            sd = np.sqrt(cov[i, i] - cov[i, others] @ gain)
+            expected = norm(gain @ y[others], sd).logpdf(y[i])
+            np.testing.assert_allclose(found[s, i], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_loo_of_a_fit_is_reliable_and_below_the_fit_to_the_own_runs(small_law):
+    with warnings.catch_warnings():  # ArviZ warns at the first run whose k is above the limit
+        warnings.filterwarnings("ignore", message="Estimated shape parameter")
+        result = small_law.loo()
+    assert result.n_data_points == len(small_law._fitted)
+    assert np.isfinite(result.elpd)
+    assert np.mean(np.asarray(result.pareto_k) < 0.7) > 0.95
+    assert 0 < result.p < 60  # effective number of parameters
