@@ -4,6 +4,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bayes-optlaws-installed
+WARM := $(VENV)/.bayes-optlaws-compiled
+KERNELS := $(wildcard $(addprefix bayes_optlaws/,_tree.py likelihood.py _hyper.py model.py posterior.py))
 
 .PHONY: help setup demo test lint format notebooks evaluate benchmark clean distclean
 
@@ -27,9 +29,14 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-setup: $(STAMP)
+# numba compiles for minutes once; set-up pays for that, so that the demo does not.
+$(WARM): $(KERNELS) | $(STAMP)
+	$(BIN)/python -m bayes_optlaws._warm
+	@touch $@
 
-demo: $(STAMP)
+setup: $(STAMP) $(WARM)
+
+demo: $(STAMP) $(WARM)
 	$(BIN)/bayes-optlaws demo
 
 lint: $(STAMP)

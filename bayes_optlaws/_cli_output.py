@@ -90,8 +90,8 @@ def save_figure(ranking: Ranking, target: Path) -> None:
     note(f"written to {target}")
 
 
-def print_ranking(ranking: Ranking) -> None:
-    """Print the answer and the table of a ranking."""
+def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
+    """Print the answer and the table; ``divergence`` says whether its probability is known."""
     print(textwrap.fill(ranking.answer(), 100, break_on_hyphens=False))
     print()
     rows = [
@@ -103,7 +103,7 @@ def print_ranking(ranking: Ranking) -> None:
             percent(row.p_best_or_tied),
             f"{row.expected_rank:.1f}",
             f"{row.expected_regret:.4f}",
-            percent(row.p_diverge),
+            percent(row.p_diverge if divergence else np.nan),
             str(row.tie_group),
         )
         for label, row in zip(ranking.table.index, ranking.table.itertuples(), strict=True)
@@ -116,12 +116,16 @@ def print_ranking(ranking: Ranking) -> None:
         "loss and regret in nats per token; or tied: within "
         f"{ranking.tie:.2g} nats of the best; tie group 1 is not shown to be worse than the first."
     )
+    if not divergence:
+        say_unknown_divergence()
 
 
-def say_unknown_divergence(table: pd.DataFrame) -> None:
-    """Say so when the chance of divergence is not known."""
-    if table["p_diverge"].isna().all():
-        print("diverges: not known; losses are those of a run that finishes.")
+def say_unknown_divergence() -> None:
+    """Say that the losses leave divergence out."""
+    print(
+        "This law does not model divergence: its losses and probabilities are those of runs that "
+        "finish, whatever is said of divergence above."
+    )
 
 
 def print_table(

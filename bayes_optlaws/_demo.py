@@ -41,13 +41,13 @@ def candidates() -> pd.DataFrame:
     --------
     >>> table = candidates()
     >>> table.index[0], int(table["tokens"].iloc[0])
-    ('linear lr=0.008 warmup=720', 14745600)
+    ('linear-0.008-w720', 14745600)
     """
     rows = []
     for peak_lr, warmup, schedule in _PLANS:
         rows.append(
             {
-                "run_id": f"{schedule} lr={peak_lr:g} warmup={warmup}",
+                "run_id": f"{schedule}-{peak_lr:g}-w{warmup}",
                 "n_params": N_PARAMS,
                 "tokens": STEPS * BATCH_TOKENS,
                 "batch_tokens": BATCH_TOKENS,

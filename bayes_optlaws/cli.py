@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from bayes_optlaws._cli_output import (
@@ -192,7 +193,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         for label, row in zip(table.index, table.itertuples(), strict=True)
     ]
     print_table(["candidate", "loss", interval, "diverges", "decades beyond the fit"], rows)
-    say_unknown_divergence(table)
+    if table["p_diverge"].isna().all():
+        say_unknown_divergence()
     return DONE
 
 
@@ -212,24 +214,27 @@ def _rank(arguments: argparse.Namespace) -> int:
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
-    write_csv(ranking.table, target)
+    known = _divergence_known(law, candidates)
+    table = ranking.table if known else ranking.table.assign(p_diverge=np.nan)
+    write_csv(table, target)
     if figure is not None:
         save_figure(ranking, figure)
     if arguments.json:
         print_json(
             {
                 "answer": ranking.answer(),
+                "divergence_modelled": known,
                 "kind": ranking.kind,
                 "prob": ranking.prob,
                 "tie": ranking.tie,
                 "resolution": ranking.resolution,
-                "table": records(ranking.table),
+                "table": records(table),
                 "flips": records(ranking.flips, index=False),
             }
         )
         return DONE
     _warn_unconverged(law)
-    print_ranking(ranking)
+    print_ranking(ranking, divergence=known)
     return DONE
 
 
@@ -314,7 +319,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     fitted = time.perf_counter() - began
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
-    print_ranking(ranking)
+    print_ranking(ranking, divergence=_divergence_known(law, plan))
     # The demo owns its folder: the same names are written again at each call.
     plan.to_csv(folder / "candidates.csv", index=False)
     ranking.table.to_csv(folder / "ranking.csv")
@@ -369,6 +374,12 @@ def _failures(law: OptLaw) -> list[str]:
     from bayes_optlaws.sampling import failures
 
     return failures(law.diagnostics)
+
+
+def _divergence_known(law: OptLaw, candidates: pd.DataFrame) -> bool:
+    """Whether the law says how likely a run diverges; else infinite draws are just absent."""
+    few = law.predict(candidates, max_draws=100, allow_unconverged=True)
+    return not few["p_diverge"].isna().all()
 
 
 def _warn_unconverged(law: OptLaw) -> None:

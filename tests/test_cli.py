@@ -152,7 +152,12 @@ def test_rank_answers_in_words_table_file_and_figure(law_file, plan, small_law, 
     candidates = pd.read_csv(plan).set_index("run_id", drop=False)
     expected = small_law.rank(candidates)
     assert out.startswith(f"Choose {expected.table.index[0]}.")
-    assert list(pd.read_csv(table)["candidate"]) == list(expected.table.index)
+    written = pd.read_csv(table, index_col="candidate")
+    assert list(written.index) == list(expected.table.index)
+    # A probability of divergence that the law does not give is nowhere shown as a small one.
+    modelled = small_law.predict(candidates)["p_diverge"].notna().all()
+    assert written["p_diverge"].notna().all() == modelled
+    assert ("does not model divergence" in out) != modelled
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
     before = table.read_bytes()
