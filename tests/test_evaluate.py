@@ -360,6 +360,13 @@ def test_tables_targets_readme_and_plots_from_result_files(pocket, tmp_path, cap
     assert judged.loc[("pocket-5fold", "log_score"), "holds"]  # the rival is off by a factor e
 
 
+def test_a_single_marker_becomes_a_pair(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"a\n{report.START}\nb\n")
+    assert report.write_readme(path, "first") and report.write_readme(path, "second")
+    assert path.read_text() == f"a\n{report.START}\nsecond\n{report.END}\nb\n"
+
+
 def test_readme_without_markers_is_left_alone(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("no table here\n")

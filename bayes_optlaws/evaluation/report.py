@@ -342,39 +342,52 @@ def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
                 f"| {_pm(row, 'pair_calibration_error', 3)} |"
             )
             title = ""
-    judged = targets(tables)
     lines += [
         "",
+        "Measured on the convergent runs that were held out. "
         "± is one bootstrap standard error over held-out blocks (runs inside them where there are "
         "fewer than four). *error*: mean relative error of the loss; *regret*: nats lost by taking "
-        "the run predicted best, mean over blocks; *50 %, 95 %*: share of runs inside the central "
-        "intervals; *log score*: mean log predictive density of log loss, higher is better; "
-        "*pairs*: calibration error of the probability that one run of a pair ends lower. "
-        "(*): a refit did not pass the convergence gate.",
+        "the run predicted best, mean over blocks of three runs or more; *50 %, 95 %*: share of "
+        "runs inside the central intervals; *log score*: mean log predictive density of log loss, "
+        "higher is better; *pairs*: calibration error of the probability that one run of a pair "
+        "ends lower. (*): a refit, made with fewer draws than `fit` takes, did not pass the "
+        "convergence gate; its row is to be read with care.",
         "",
-        f"Of {len(judged)} targets set before the evaluation {judged['holds'].sum()} hold. "
-        "Those that do not:"
-        if not judged["holds"].all()
-        else "All targets hold.",
-        "",
+        *_target_lines(targets(tables), titles),
     ]
-    for _, t in judged[~judged["holds"]].iterrows():
-        se = f" ± {t['se']:.2g}" if np.isfinite(t["se"]) else ""
-        lines.append(
-            f"- {titles[t['study']]}: {t['measure'].replace('_', ' ')} {t['value']:.3g}{se} "
-            f"(target: {t['target']})"
-        )
     absent = [s.title for s in STUDIES if s.name not in tables]
     if absent:
         lines += ["", "Not measured yet: " + "; ".join(absent) + "."]
     return "\n".join(lines)
 
 
+def _target_lines(judged: pd.DataFrame, titles: Mapping[str, str]) -> list[str]:
+    """Sentences on the targets: which do not hold, then where the others do."""
+    lines = [f"Of the {len(judged)} targets that were set, {judged['holds'].sum()} hold."]
+    missed = judged[~judged["holds"]]
+    if len(missed):
+        lines += ["Those that do not:", ""]
+    for _, t in missed.iterrows():
+        se = f" ± {t['se']:.2g}" if np.isfinite(t["se"]) else ""
+        what = f"{'gap in ' if 'within' in t['target'] else ''}{t['measure'].replace('_', ' ')}"
+        lines.append(f"- {titles[t['study']]}: {what} {t['value']:.3g}{se} (target: {t['target']})")
+    kept = judged[judged["holds"]].groupby("study", sort=False)["measure"]
+    if len(kept):
+        lines += ["", "Those that do:", ""]
+    for name, measures in kept:
+        lines.append(f"- {titles[name]}: {', '.join(measures).replace('_', ' ')}")
+    return lines
+
+
 def write_readme(path: str | Path, text: str) -> bool:
-    """Put `text` between the markers of a file; False where it has none."""
+    """Put `text` between the markers of a file (after the first, where it stands alone).
+
+    False where the file has no marker.
+    """
     path = Path(path)
     found = path.read_text()
-    pattern = re.compile(re.escape(START) + ".*?" + re.escape(END), flags=re.DOTALL)
+    end = f".*?{re.escape(END)}" if END in found else ""
+    pattern = re.compile(re.escape(START) + end, flags=re.DOTALL)
     if not pattern.search(found):
         return False
     path.write_text(pattern.sub(lambda _: f"{START}\n{text}\n{END}", found, count=1))
