@@ -179,6 +179,15 @@ def test_lead_in_log_score_is_paired(pocket):
     assert pooled["log_score_lead"]["spy"] == 0.0
 
 
+def test_single_runs_do_not_count_as_blocks_to_resample(pocket):
+    block = splits.block_labels(pocket)
+    first = pocket.groupby(block).head(1).index
+    test = pocket.index.isin(first) | (block == block[0])
+    (found,) = protocols.held_out(Spy(), pocket, test=test)
+    assert len(set(found.blocks)) == 7
+    assert found.standard_errors(n_boot=5)[1] == "runs"
+
+
 def test_a_broken_run_goes_on_where_it_stopped(pocket, tmp_path):
     options = {"k": 3, "folder": tmp_path, "n_boot": 5, "baselines": {"shifted": Spy(shift=0.1)}}
     first = protocols.evaluate(Spy(), pocket, **options)

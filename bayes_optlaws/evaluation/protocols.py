@@ -33,7 +33,8 @@ POOLED = "all"
 """Label of the row that pools all blocks."""
 
 MIN_BLOCKS = 4
-"""With fewer blocks, standard errors come from resampling runs inside the blocks (own choice)."""
+"""With fewer blocks of three runs, standard errors come from resampling runs inside the blocks
+(own choice)."""
 
 BASELINE_DRAWS = {"gaussian-process": 2000}
 OTHER_DRAWS = 200  # each is a refit
@@ -89,7 +90,8 @@ class HeldOut:
 
     def standard_errors(self, *, n_boot: int = 200) -> tuple[pd.Series, str]:
         """Bootstrap standard errors of the metrics of all runs, and what was resampled."""
-        resample = "blocks" if len(set(self.blocks)) >= MIN_BLOCKS else "runs"
+        sizes = pd.Series(self.blocks).value_counts()
+        resample = "blocks" if (sizes >= 3).sum() >= MIN_BLOCKS else "runs"
         found = bootstrap_se(**self._arguments(slice(None)), resample=resample, n_boot=n_boot)
         return found, resample
 
