@@ -41,6 +41,9 @@ PERFECT = 64
 MIN_EFFECTIVE = 20.0
 """Least effective number of draws after re-weighting by fantasies."""
 
+REACH_NATS = 2.0
+"""Expected log losses are taken to lie within this of the runs' mean, for the loss scale."""
+
 CELLS = 2.5e7
 """Covariances held at once: pool rows x draws x targets."""
 
@@ -65,7 +68,9 @@ class Scorer:
         t = joint.targets(candidates)
         self.log_mean = t.mean.mean(axis=0)
         variance = np.diagonal(t.cov, axis1=1, axis2=2)
-        self.loss = np.exp(t.mean + 0.5 * variance).mean(axis=0)
+        # a law that knows next to nothing may extrapolate without bound, a loss does not
+        centre = np.clip(t.mean, joint.law._centre - REACH_NATS, joint.law._centre + REACH_NATS)
+        self.loss = np.exp(centre + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
         self.pooled_cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True).reshape(t.cov.shape[1:])
         self._first = t
         self.condition(candidates.iloc[:0])

@@ -291,6 +291,40 @@ def _plan(
     random_seed, progressbar,
 ) -> DesignPlan:  # fmt: skip
     """Make the plan from checked inputs."""
+    scorer, rows, first, chosen, values, rule = choose(
+        law, pool, candidates, costs, keep, n_runs=n_runs, objective=objective, budget=budget,
+        max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,
+    )  # fmt: skip
+    table = pool.iloc[chosen].copy()
+    table["cost"] = costs[chosen]
+    table["value"] = values
+    table["value_per_cost"] = values / costs[chosen]
+    table["cumulative"] = np.cumsum(values)
+    table["cumulative_cost"] = np.cumsum(costs[chosen])
+    table["p_diverge"] = 1.0 - keep[chosen]
+    table["settles"] = _settles(scorer, rows, chosen, candidates.index)
+    return DesignPlan(
+        table=table,
+        scores=pd.Series(first, index=pool.index, name="value"),
+        costs=pd.Series(costs, index=pool.index, name="cost"),
+        objective=objective,
+        unit=UNITS.get(objective, UNITS["regret"]),
+        perfect=scorer.perfect,
+        cost_label=label,
+        budget=None if budget is None else float(budget),
+        rule=rule,
+        candidates=candidates,
+    )
+
+
+def choose(
+    law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
+    random_seed=0, progressbar=False,
+) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
+
+    ``keep`` is the probability that each row does not diverge. Nothing is checked.
+    """
     if max_draws is None:
         max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
     joint = Joint(law, law._require_fit().draws.thin(max_draws))
@@ -313,26 +347,7 @@ def _plan(
             plans.append((*search.greedy(first, power, progressbar), power))
         chosen, values, power = max(plans, key=lambda p: p[1].sum())
         rule = {1.0: "value per cost", 0.5: "value per square root of cost"}[power]
-    table = pool.iloc[chosen].copy()
-    table["cost"] = costs[chosen]
-    table["value"] = values
-    table["value_per_cost"] = values / costs[chosen]
-    table["cumulative"] = np.cumsum(values)
-    table["cumulative_cost"] = np.cumsum(costs[chosen])
-    table["p_diverge"] = 1.0 - keep[chosen]
-    table["settles"] = _settles(scorer, rows, chosen, candidates.index)
-    return DesignPlan(
-        table=table,
-        scores=pd.Series(first, index=pool.index, name="value"),
-        costs=pd.Series(costs, index=pool.index, name="cost"),
-        objective=objective,
-        unit=UNITS.get(objective, UNITS["regret"]),
-        perfect=scorer.perfect,
-        cost_label=label,
-        budget=None if budget is None else float(budget),
-        rule=rule,
-        candidates=candidates,
-    )
+    return scorer, rows, first, chosen, values, rule
 
 
 class _Search:

@@ -142,6 +142,7 @@ def test_regret_equals_real_refits_over_all_exponents(split):
     draws of the combination, so four sets of draws give the standard error.
     """
     runs, plan, block = split
+    runs = runs[~runs["diverged"]].iloc[::12]  # so few that much is left to learn
     candidates, x = close_race(fixed_law(runs, transfer=False), plan, block)
     values = []
     for seed in range(4):
@@ -177,7 +178,7 @@ def test_regret_equals_real_refits_over_all_exponents(split):
     exact = now.min() - loss.min(axis=1).sum() * step
     assert loss.sum(axis=0) * step == pytest.approx(now, rel=1e-6)
     error = np.std(values, ddof=1) / 2
-    assert exact > 0
+    assert exact > 1e-3
     assert abs(np.mean(values) - exact) < 4 * error + 0.03 * exact
 
 
@@ -373,6 +374,7 @@ def test_tempered_weights_keep_enough_draws():
 def test_value_agrees_with_nested_refits_by_nuts(split):
     """Simulate outcomes of one run, sample the whole posterior again for each, choose again."""
     runs, plan, block = split
+    runs = runs[~runs["diverged"]].iloc[::8]
     fit = {"draws": 250, "tune": 200, "chains": 4, "progressbar": False}
     law = bo.OptLaw(transfer=False).fit(runs, random_seed=1, **fit)
     candidates, x = close_race(law, plan, block)

@@ -1,0 +1,255 @@
+"""Replay: how much compute each way of choosing runs needs, on tables whose runs are all made.
+
+The cell of the largest model is the target: which of its runs ends lowest is to be decided. All
+other convergent runs are the pool. A replay starts from the five cheapest runs, spends a share of
+the pool's total FLOPs by one objective, refitting between batches, and then ranks the target's
+runs; their measured losses are the truth.
+
+Run it with ``python -m bayes_optlaws.evaluation.replay --table pocket``: each (objective, budget,
+repeat) writes one file, what is there already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws import datasets
+from bayes_optlaws._design_rules import RULES, order_by_rule
+from bayes_optlaws.design import COMPARISONS, OBJECTIVES, choose
+from bayes_optlaws.evaluation import metrics
+from bayes_optlaws.law import OptLaw
+from bayes_optlaws.runs import read_candidates, read_runs
+
+START = 5
+"""Runs that are there at the start, the cheapest."""
+
+STAGES, BATCH = 5, 30
+"""Refits while a budget is spent, and most runs between two of them."""
+
+RANDOM = ("random", "cost-weighted random", "space-filling")
+"""Objectives with chance in them, which are repeated."""
+
+MEASURES = ("regret", "r2", "log_score", "coverage", "spent", "n_runs", "seconds")
+
+
+def problem(name: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Convergent runs of a table and which of them are the target.
+
+    Parameters
+    ----------
+    name : {"pocket", "steplaw"}
+        Target: the block of the largest model, of the most tokens where it has several.
+
+    Returns
+    -------
+    runs : DataFrame
+    target : bool array, shape (n,)
+
+    Examples
+    --------
+    >>> runs, target = problem("pocket")
+    >>> runs.loc[target, "block"].unique().tolist(), int(target.sum())
+    (['d96_2400'], 28)
+    """
+    runs = read_runs(datasets.load(name))
+    runs = runs[~runs["diverged"]].reset_index(drop=True)
+    tokens = "tokens_nominal" if "tokens_nominal" in runs else "tokens"
+    last = runs.sort_values(["n_params", tokens]).iloc[-1]
+    return runs, (runs["block"] == last["block"]).to_numpy()
+
+
+def flops(runs: pd.DataFrame) -> np.ndarray:
+    """Training cost 6 N D of each row."""
+    return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
+
+
+def replay(
+    runs: pd.DataFrame,
+    target: np.ndarray,
+    *,
+    objective: str,
+    share: float,
+    repeat: int = 0,
+    draws: int = 300,
+    tune: int = 300,
+    stages: int = STAGES,
+    batch: int = BATCH,
+) -> dict[str, float]:
+    """Spend a share of the pool's FLOPs by one objective, then decide.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Convergent runs with their losses.
+    target : bool array, shape (n,)
+    objective : str
+        Of `bayes_optlaws.design`.
+    share : float
+        Budget as a share of the FLOPs of all pool runs.
+    repeat : int
+        Seed.
+    draws, tune : int
+        Of each fit.
+    stages, batch : int
+        Refits while the budget is spent, each spending an equal part of what is left, and most
+        runs between two of them. Rules that do not look at the law spend it all at once.
+
+    Returns
+    -------
+    dict
+        ``regret`` nats of the pick over the best target run; ``r2`` of log loss, ``log_score``,
+        ``coverage`` (95 %) of the target's runs; ``spent`` share of the pool's FLOPs;
+        ``n_runs`` chosen; ``seconds``; ``converged``.
+    """
+    begin = time.monotonic()
+    pool, goal = runs[~target].reset_index(drop=True), runs[target].reset_index(drop=True)
+    cost = flops(pool)
+    budget = share * cost.sum()
+    plan = read_candidates(pool.drop(columns=["final_loss", "diverged"]))
+    candidates = read_candidates(goal.drop(columns=["final_loss", "diverged"]))
+    known = list(np.argsort(cost, kind="stable")[:START])
+    start = len(known)
+    left = budget
+
+    def fit(k: int) -> OptLaw:
+        return OptLaw(divergence=False).fit(
+            pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
+            progressbar=False,
+        )  # fmt: skip
+
+    if objective in RULES:
+        rng = np.random.default_rng(repeat)
+        for i in order_by_rule(objective, plan, cost, rng):
+            if i not in known and cost[i] <= left:
+                known.append(int(i))
+                left -= cost[i]
+    else:
+        for k in range(stages):
+            open_ = np.setdiff1d(np.arange(len(pool)), known)
+            part = left / (stages - k)
+            if not np.any(cost[open_] <= part):
+                continue
+            found = choose(
+                fit(k), plan.iloc[open_], candidates, cost[open_], np.ones(open_.size),
+                n_runs=batch, objective=objective, budget=part, max_draws=200, random_seed=repeat,
+            )[3]  # fmt: skip
+            known += [int(i) for i in open_[found]]
+            left -= cost[open_[found]].sum()
+    law = fit(stages)
+    loss = law.predict_draws(candidates, allow_unconverged=True).to_numpy()
+    observed = goal["final_loss"].to_numpy(float)
+    pick = int(np.argmin(loss.mean(axis=0)))
+    return {
+        "regret": float(observed[pick] - observed.min()),
+        "r2": float(metrics.r2(np.log(observed), np.log(loss).mean(axis=0))),
+        "log_score": float(np.mean(metrics.log_score(observed, loss))),
+        "coverage": float(metrics.coverage(observed, loss, prob=0.95)),
+        "spent": float(cost[known[start:]].sum() / cost.sum()),
+        "n_runs": len(known) - start,
+        "seconds": time.monotonic() - begin,
+        "converged": bool(law.diagnostics["rhat"] <= 1.01),
+    }
+
+
+def _path(folder: Path, table: str, objective: str, share: float, repeat: int) -> Path:
+    return folder / table / f"{objective.replace(' ', '-')}_{100 * share:g}_{repeat}.json"
+
+
+def study(
+    table: str,
+    folder: str | Path,
+    *,
+    objectives: Sequence[str] = OBJECTIVES + COMPARISONS,
+    shares: Sequence[float] = (0.01, 0.05, 0.10),
+    repeats: int = 10,
+    **options,
+) -> pd.DataFrame:
+    """Replay every objective and budget, one result file each; done ones are read.
+
+    Parameters
+    ----------
+    table : str
+        As for `problem`.
+    folder : path
+        Where results are kept.
+    objectives, shares : sequences
+    repeats : int
+        Of objectives that are random; the others are replayed once.
+    **options
+        Passed on to `replay`.
+
+    Returns
+    -------
+    DataFrame
+        `summary` of the folder.
+    """
+    runs, target = problem(table)
+    folder = Path(folder)
+    for share in shares:
+        for repeat in range(repeats):
+            for objective in objectives:
+                if repeat and objective not in RANDOM:
+                    continue
+                path = _path(folder, table, objective, share, repeat)
+                if path.exists():
+                    continue
+                result = replay(
+                    runs, target, objective=objective, share=share, repeat=repeat, **options
+                )
+                result |= {"objective": objective, "share": share, "repeat": repeat}
+                path.parent.mkdir(parents=True, exist_ok=True)
+                waiting = path.with_suffix(f".{os.getpid()}.part")
+                waiting.write_text(json.dumps(result))
+                waiting.replace(path)
+                print(json.dumps(result), flush=True)
+    return summary(folder, table)
+
+
+def summary(folder: str | Path, table: str) -> pd.DataFrame:
+    """Means and standard errors over repeats of all results in a folder.
+
+    Returns
+    -------
+    DataFrame
+        Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat).
+    """
+    files = sorted((Path(folder) / table).glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
+    results = pd.DataFrame([json.loads(f.read_text()) for f in files])
+    groups = results.groupby(["share", "objective"])[list(MEASURES)]
+    return groups.mean().join(groups.sem().add_suffix("_se"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a study from the command line."""
+    parser = argparse.ArgumentParser(description="Replay ways of choosing runs on a finished table")
+    parser.add_argument("--table", choices=("pocket", "steplaw"), default="pocket")
+    parser.add_argument("--out", default="evaluation_results/replay")
+    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES + COMPARISONS))
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.05, 0.10])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--tune", type=int, default=300)
+    parser.add_argument("--stages", type=int, default=STAGES)
+    a = parser.parse_args(argv)
+    unknown = set(a.objectives) - set(OBJECTIVES + COMPARISONS)
+    if unknown:
+        parser.error(f"unknown objectives {sorted(unknown)}")
+    table = study(
+        a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
+        draws=a.draws, tune=a.tune, stages=a.stages,
+    )  # fmt: skip
+    print(table.to_string())
+
+
+if __name__ == "__main__":
+    main()
