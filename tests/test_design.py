@@ -376,7 +376,7 @@ def test_value_agrees_with_nested_refits_by_nuts(split):
     runs, plan, block = split
     runs = runs[~runs["diverged"]].iloc[::8]
     fit = {"draws": 250, "tune": 200, "chains": 4, "progressbar": False}
-    law = bo.OptLaw(transfer=False).fit(runs, random_seed=1, **fit)
+    law = bo.OptLaw(transfer=False, divergence=False).fit(runs, random_seed=1, **fit)
     candidates, x = close_race(law, plan, block)
     made = design(law, x, decide=candidates, n_runs=1, cost=None, **SETTINGS)
     value = made.table["value"].iloc[0]
@@ -390,7 +390,9 @@ def test_value_agrees_with_nested_refits_by_nuts(split):
             row[column] = x[column].to_numpy()
         row["run_id"], row["diverged"] = "new", False
         row["final_loss"] = outcome[int((k + 0.5) / n * outcome.size)]
-        again = bo.OptLaw(transfer=False).fit(pd.concat([runs, row]), random_seed=k, **fit)
+        again = bo.OptLaw(transfer=False, divergence=False).fit(
+            pd.concat([runs, row]), random_seed=k, **fit
+        )
         mean = again.predict_draws(candidates, "mean", allow_unconverged=True).to_numpy()
         after = mean.mean(axis=0)
         drops.append(after[np.argmin(now)] - after.min())
