@@ -19,6 +19,8 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats
 
+from bayes_optlaws.divergence import DivergencePriors
+from bayes_optlaws.divergence import coords as divergence_coords
 from bayes_optlaws.features import BLOCKS
 from bayes_optlaws.posterior import Draws
 from bayes_optlaws.priors import LogNormal, Priors
@@ -68,6 +70,10 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
             variables[name] = ((*cd, dims[name]), shape(value))
         else:
             variables[name] = (cd, shape(value[:, 0]))
+    for name, value in draws.divergence.items():
+        labels = {"divergence_z": "divergence_direction"}.get(name, "divergence_column")
+        matrix = value.ndim > 1
+        variables[name] = ((*cd, labels) if matrix else cd, shape(value))
     coords = {
         "chain": np.arange(chains),
         "draw": np.arange(n),
@@ -75,6 +81,8 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
         "exponent_group": list(law._features.groups),
         **law._data.coords,
     }
+    if draws.divergence:
+        coords |= divergence_coords(law._divergence)
     if law._data.fields:
         variables["discrepancy"] = ((*cd, "field", "cell"), shape(draws.fields))
         coords["field"] = list(law._data.fields)
@@ -89,17 +97,25 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
     return xr.DataTree.from_dict(
         {
             "posterior": xr.Dataset(variables, coords=coords),
-            "sample_stats": sample.sample_stats.drop_vars(
-                [v for v in sample.sample_stats if sample.sample_stats[v].dtype == object]
-            ),
+            "sample_stats": _numeric(sample.sample_stats),
             "observed_data": xr.Dataset(
                 {"log_loss": ("run", np.log(fitted["final_loss"].to_numpy(float)))}, coords=run
+            ),
+            **(
+                {}
+                if sample.divergence_stats is None
+                else {"divergence_stats": _numeric(sample.divergence_stats)}
             ),
             "constant_data": xr.Dataset(
                 {c: ("run", fitted[c].to_numpy(float)) for c in numeric}, coords=run
             ),
         }
     )
+
+
+def _numeric(stats: xr.Dataset) -> xr.Dataset:
+    """Sampler statistics without the text that NetCDF cannot hold."""
+    return stats.drop_vars([v for v in stats if stats[v].dtype == object])
 
 
 def summary(law, prob: float) -> pd.DataFrame:
@@ -131,7 +147,9 @@ def summary(law, prob: float) -> pd.DataFrame:
         add(f.name, tree["coefficient"].to_numpy()[:, :, j], f.block, float(paper))
     for g, name in enumerate(law._features.groups):
         add(f"exponent[{name}]", tree["exponent"].to_numpy()[:, :, g], "exponent")
-    for name in draws.hyper:
+    for name in (*draws.hyper, *draws.divergence):
+        if name == "divergence_z":
+            continue
         value = tree[name].to_numpy()
         if value.ndim == 2:
             add(name, value, "scale of the model")
@@ -152,6 +170,7 @@ def save(law, sample: Sample, path: Path) -> Path:
         "divergence": law.divergence,
         "exponents": None if law.exponents is None else _plain(law.exponents),
         "priors": asdict(law.priors),
+        "divergence_priors": asdict(law.divergence_priors),
         "random_seed": law.random_seed,
     }
     tree = law.posterior.copy()
@@ -188,6 +207,10 @@ def _plain(exponents) -> str | dict[str, list[float]]:
     return {str(g): [float(p) for p in c] for g, c in exponents.items()}
 
 
+def _priors(kind: type, stored: dict):
+    return kind(**{k: LogNormal(**v) if isinstance(v, dict) else v for k, v in stored.items()})
+
+
 def load(cls, path: Path):
     """Read a law; see `OptLaw.load`."""
     if not path.exists():
@@ -209,17 +232,17 @@ def load(cls, path: Path):
         )
     runs = pd.read_csv(io.StringIO(str(meta["table"].item())), index_col="__index__")
     runs.index.name = None
-    priors = Priors(**{
-        k: LogNormal(**v) if isinstance(v, dict) else v for k, v in options["priors"].items()
-    })  # fmt: skip
-    law = cls(options["features"], options["transfer"], options["divergence"],
-              options["exponents"], priors)  # fmt: skip
+    priors = _priors(Priors, options["priors"])
+    divergence = options["divergence"] and _priors(DivergencePriors, options["divergence_priors"])
+    law = cls(options["features"], options["transfer"], divergence, options["exponents"], priors)
     law._prepare(read_runs(runs))
     posterior = tree["posterior"].to_dataset()
     chains, n = posterior.sizes["chain"], posterior.sizes["draw"]
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
-    names = ["noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd", "level_sd", "slope_sd",
-             "shared_sd", "shared_length"]  # fmt: skip
+    names = [
+        "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
+        "level_sd", "slope_sd", "shared_sd", "shared_length",
+    ]  # fmt: skip
     hyper = {k: flat(k) for k in names if k in posterior}
     n_fields, n_cells = len(law._data.fields), len(law._data.cells)
     total = chains * n
@@ -228,11 +251,21 @@ def load(cls, path: Path):
     )
     shared = flat("shared_correction") if n_fields else np.zeros((total, 0))
     draws = Draws(
-        hyper, flat("combination")[:, 0].astype(np.int64), meta["beta"].to_numpy(), fields, shared
+        hyper,
+        flat("combination")[:, 0].astype(np.int64),
+        meta["beta"].to_numpy(),
+        fields,
+        shared,
+        {
+            str(k): posterior[k].to_numpy().reshape(total, *posterior[k].shape[2:])
+            for k in posterior
+            if str(k).startswith("divergence_")
+        },
     )
     law._sample = Sample(
         draws, chains, tree["sample_stats"].to_dataset(), float(meta.attrs["kept"]),
         float(meta.attrs["pareto_k"]),
+        tree["divergence_stats"].to_dataset() if "divergence_stats" in tree else None,
     )  # fmt: skip
     law.random_seed = options["random_seed"]
     return law

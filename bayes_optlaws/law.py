@@ -18,6 +18,7 @@ Divergent runs take no part in the loss (their loss says nothing about the law);
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,12 @@ import xarray as xr
 
 from bayes_optlaws import archive, sampling
 from bayes_optlaws.design import DesignPlan, design
+from bayes_optlaws.divergence import (
+    DivergenceData,
+    DivergencePriors,
+    add_divergence,
+    divergence_probability,
+)
 from bayes_optlaws.features import BLOCKS, FeatureSet, Standardizer
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.likelihood import SufficientStatistics
@@ -53,7 +60,7 @@ class OptLaw:
         ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
-    divergence : bool
+    divergence : bool or DivergencePriors
         Model the probability of divergence beside the loss.
     exponents : str or mapping, optional
         Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
@@ -73,7 +80,7 @@ class OptLaw:
         self,
         features: str = "auto",
         transfer: bool = True,
-        divergence: bool = True,
+        divergence: bool | DivergencePriors = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
         priors: Priors | None = None,
     ) -> None:
@@ -82,6 +89,9 @@ class OptLaw:
         self.features = features
         self.transfer = bool(transfer)
         self.divergence = bool(divergence)
+        self.divergence_priors = (
+            divergence if isinstance(divergence, DivergencePriors) else DivergencePriors()
+        )
         self.exponents = exponents
         self.priors = Priors() if priors is None else priors
         FeatureSet.from_options(exponents)  # a wrong option fails here, not after sampling
@@ -91,7 +101,7 @@ class OptLaw:
         self,
         runs: pd.DataFrame | str | Path,
         draws: int = 1000,
-        tune: int = 500,
+        tune: int = 400,
         chains: int = 4,
         random_seed: int | None = None,
         progressbar: bool = True,
@@ -140,6 +150,17 @@ class OptLaw:
             random_seed=random_seed,
             progressbar=progressbar,
         )
+        if self.divergence:
+            values, stats = sampling.sample_divergence(
+                self._divergence,
+                self.divergence_priors,
+                draws=draws,
+                tune=tune,
+                chains=chains,
+                random_seed=random_seed,
+            )
+            draws_of_both = replace(self._sample.draws, divergence=values)
+            self._sample = replace(self._sample, draws=draws_of_both, divergence_stats=stats)
         self.random_seed = random_seed
         return self
 
@@ -147,6 +168,7 @@ class OptLaw:
         """Everything that follows from the table alone, before any sampling."""
         self.runs = runs
         self._fitted = runs[~runs["diverged"]]
+        self._divergence = DivergenceData.from_runs(runs)
         table = self._fitted
         vary = self.features == "auto" and table["batch_tokens"].nunique() > 1
         self._features = FeatureSet.from_options(
@@ -204,7 +226,16 @@ class OptLaw:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
         if not hasattr(self, "_data"):
             raise RuntimeError("the model depends on the runs: call fit(runs) first")
-        return build_model(self._data, self.priors)
+        model = build_model(self._data, self.priors)
+        if self.divergence:
+            with model:
+                add_divergence(self._divergence, self.divergence_priors)
+        return model
+
+    @property
+    def divergence_note(self) -> str | None:
+        """What a reader of ``p_diverge`` must know, as when no run of the table diverged."""
+        return self._divergence.message if self.divergence else None
 
     @cached_property
     def diagnostics(self) -> dict[str, float]:
@@ -212,7 +243,13 @@ class OptLaw:
         sample = self._require_fit()
         posterior = self.posterior["posterior"]
         names = [n for n in sample.draws.hyper] + ["intercept", "coefficient"]
-        return sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+        loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+        if sample.divergence_stats is None:
+            return loss
+        z = {"divergence_z": posterior["divergence_z"].to_numpy()}
+        other = sampling.diagnose(z, sample.divergence_stats)
+        worst = {"rhat": np.maximum, "divergent": np.add}
+        return {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in loss}
 
     @cached_property
     def posterior(self) -> xr.DataTree:
@@ -273,7 +310,11 @@ class OptLaw:
         self._require_fit()
         converged = self._require_converged(allow_unconverged)
         table = read_candidates(candidates)
-        loss = self._draw_loss(table, kind, np.random.default_rng(random_seed), max_draws)
+        rng = np.random.default_rng(random_seed)
+        loss, risk = self._draw_loss(table, kind, rng, max_draws)
+        if risk is not None:
+            lost = risk > (rng.random(risk.shape) if kind == "new_run" else 0.5)
+            loss = np.where(lost, np.inf, loss)
         return xr.DataArray(
             loss,
             dims=("sample", "candidate"),
@@ -282,12 +323,20 @@ class OptLaw:
             attrs={"kind": kind, "units": "nats per token", "converged": int(converged)},
         )
 
-    def _draw_loss(self, table, kind, rng, max_draws) -> np.ndarray:
-        predictor = self._predictor(self._require_fit().draws.thin(max_draws))
+    def _draw_loss(
+        self, table: pd.DataFrame, kind: str, rng: np.random.Generator, max_draws: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Loss given that the run does not diverge, and the probability that it does."""
+        draws = self._require_fit().draws.thin(max_draws)
+        predictor = self._predictor(draws)
         log_loss = predictor.mean(table, rng)
         if kind == "new_run":
             log_loss += predictor.noise_sd(table) * rng.standard_normal(log_loss.shape)
-        return np.exp(log_loss)
+        risk = None
+        if draws.divergence:
+            inputs = self._divergence.scale.inputs(table)
+            risk = divergence_probability(draws.divergence, inputs)
+        return np.exp(log_loss), risk
 
     def predict(
         self,
@@ -312,9 +361,10 @@ class OptLaw:
         -------
         DataFrame
             Index of ``candidates``; ``loss_mean``, ``loss_sd``, ``loss_lower``, ``loss_upper``
-            (nats a token, given that the run does not diverge), ``p_diverge``, and
-            ``extrapolation``: decades (factors of ten) in model size and tokens to the nearest
-            scale that was fitted; 0 means a scale that was.
+            (nats a token, given that the run does not diverge); ``p_diverge`` with the
+            interval of the probability, ``p_diverge_lower`` and ``p_diverge_upper`` (nan
+            without ``divergence``); and ``extrapolation``: decades (factors of ten) in model
+            size and tokens to the nearest scale that was fitted; 0 means a scale that was.
         """
         _check_prob(prob)
         if kind not in KINDS:
@@ -326,15 +376,22 @@ class OptLaw:
         parts = []
         for start in range(0, len(table), CHUNK):
             part = table.iloc[start : start + CHUNK]
-            loss = self._draw_loss(part, kind, np.random.default_rng(random_seed), max_draws)
+            loss, risk = self._draw_loss(part, kind, np.random.default_rng(random_seed), max_draws)
             lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
-            parts.append(np.column_stack([loss.mean(axis=0), loss.std(axis=0), lower, upper]))
+            columns = [loss.mean(axis=0), loss.std(axis=0), lower, upper]
+            if risk is None:
+                columns += [np.full(len(part), np.nan)] * 3
+            else:
+                columns += [risk.mean(axis=0), *np.quantile(risk, [tail, 1 - tail], axis=0)]
+            parts.append(np.column_stack(columns))
         out = pd.DataFrame(
             np.vstack(parts),
             index=table.index,
-            columns=["loss_mean", "loss_sd", "loss_lower", "loss_upper"],
-        )
-        out["p_diverge"] = np.nan
+            columns=[
+                "loss_mean", "loss_sd", "loss_lower", "loss_upper",
+                "p_diverge", "p_diverge_lower", "p_diverge_upper",
+            ],
+        )  # fmt: skip
         out["extrapolation"] = self.extrapolation(table)
         if not converged:
             out.attrs["unconverged"] = True
@@ -352,6 +409,7 @@ class OptLaw:
         prob: float = 0.9,
         tie: float | None = None,
         *,
+        divergence_loss: float = np.inf,
         random_seed: int = 0,
         max_draws: int = 4000,
         allow_unconverged: bool = False,
@@ -367,6 +425,9 @@ class OptLaw:
         tie : float, optional
             Practical-equivalence zone in nats; by default the noise sd of a run among the
             candidates.
+        divergence_loss : float
+            Loss that a divergent run counts as in expected regret (the paper uses 7); by
+            default one nat above the highest loss drawn.
 
         Returns
         -------
@@ -382,7 +443,9 @@ class OptLaw:
             finite = draws.to_numpy()[np.isfinite(draws.to_numpy())]
             if finite.size:
                 tie = float(np.median(self.predictor.noise_sd(table)) * np.median(finite))
-        return Ranking.from_draws(draws, prob=prob, tie=tie, kind=kind)
+        return Ranking.from_draws(
+            draws, prob=prob, tie=tie, kind=kind, divergence_loss=divergence_loss
+        )
 
     def design(
         self,
@@ -409,6 +472,11 @@ class OptLaw:
         -------
         DesignPlan
         """
+        if self._require_fit().draws.divergence and "p_diverge" not in options:
+            pool = read_candidates(pool)
+            inputs = self._divergence.scale.inputs(pool)
+            thinned = self._require_fit().draws.thin(200).divergence
+            options["p_diverge"] = divergence_probability(thinned, inputs).mean(axis=0)
         return design(
             self, pool, decide=decide, n_runs=n_runs, objective=objective, cost=cost,
             budget=budget, **options,

@@ -65,7 +65,7 @@ class NoiseClasses:
         names = () if constant else tuple(k for k in COVARIATES if k in discrepancy.varying)
         z = discrepancy.standard_settings(table, names)
         groups = [np.arange(len(table))]
-        while names and len(groups) < MAX_CLASSES:
+        while names and 2 * len(groups) <= MAX_CLASSES:
             split = []
             for g in groups:
                 axis = int(np.argmax(np.ptp(z[g], axis=0)))

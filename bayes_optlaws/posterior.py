@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -114,6 +114,8 @@ class Draws:
         Discrepancy over scales at its inducing points.
     shared : array, shape (n_draws, n_shared)
         Correction over settings at its inducing points.
+    divergence : dict of str to array, shape (n_draws, ...)
+        Parameters of the divergence part; empty when it is not modelled.
     """
 
     hyper: dict[str, np.ndarray]
@@ -121,6 +123,7 @@ class Draws:
     beta: np.ndarray
     fields: np.ndarray
     shared: np.ndarray
+    divergence: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -141,6 +144,7 @@ class Draws:
             self.beta[i],
             self.fields[i],
             self.shared[i],
+            {k: v[i] for k, v in self.divergence.items()},
         )
 
 

@@ -10,15 +10,25 @@ shape of the weights' tail.)
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import nutpie
+import pymc as pm
 import xarray as xr
 from arviz_stats.base import array_stats
 from threadpoolctl import threadpool_limits
 
 from bayes_optlaws._hyper import hyper_inputs
+from bayes_optlaws.divergence import (
+    DivergenceData,
+    DivergencePriors,
+    add_divergence,
+    parameters,
+    starting_point,
+)
+from bayes_optlaws.divergence import data_inputs as divergence_inputs
 from bayes_optlaws.hyper import HyperSpace, ModelData
 from bayes_optlaws.likelihood import log_evidence_by_combination
 from bayes_optlaws.model import build_model, data_inputs
@@ -36,6 +46,9 @@ SCREEN_DRAWS, SCREEN_SPREAD = 16, 1.5
 
 MIN_EFFICIENCY = 0.8
 """Least effective share of draws after reweighting."""
+
+DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 2000, 1000, 0.95
+"""Least draws and tuning of the divergence part, and its target acceptance."""
 
 MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
 """The gate: no interval leaves the package unless all of it holds."""
@@ -59,6 +72,8 @@ class Sample:
         Exponent combinations that NUTS ran with, as a share of all.
     pareto_k : float
         Shape of the tail of the importance weights of the others; nan when there are none.
+    divergence_stats : xarray.Dataset, optional
+        Sampler statistics of the divergence part.
     """
 
     draws: Draws
@@ -66,6 +81,7 @@ class Sample:
     sample_stats: xr.Dataset
     kept: float
     pareto_k: float
+    divergence_stats: xr.Dataset | None = None
 
 
 def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
@@ -178,6 +194,61 @@ def sample(
     return Sample(recovered, chains, stats, active.mean(), pareto_k)
 
 
+def sample_divergence(
+    data: DivergenceData,
+    priors: DivergencePriors,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    random_seed: int,
+) -> tuple[dict[str, np.ndarray], xr.Dataset]:
+    """Sample the divergence part; given the runs it is independent of the loss part.
+
+    It is cheap and its draws are more correlated, so it is sampled longer and thinned.
+
+    Parameters
+    ----------
+    data : DivergenceData
+    priors : DivergencePriors
+    draws, tune, chains, random_seed
+        As in `sample`.
+
+    Returns
+    -------
+    values : dict of str to array, shape (chains * draws, ...)
+        ``divergence_z`` and the parameters that `divergence_probability` takes.
+    sample_stats : Dataset
+    """
+    rotation, start = starting_point(data, priors)
+    key = ("divergence", data.scale.names, priors)
+    if key not in _compiled:
+        with pm.Model() as model:
+            add_divergence(data, priors, rotation=rotation)
+        _compiled[key] = nutpie.compile_pymc_model(model, var_names=["divergence_z"])
+    compiled = _compiled[key]
+    inside = {variable.name for variable in compiled.shared_var_keys}
+    inputs = divergence_inputs(data, rotation)
+    compiled = compiled.with_data(**{k: v for k, v in inputs.items() if k in inside})
+    every = -(-DIVERGENCE_DRAWS // draws)
+    with threadpool_limits(1):
+        tree = nutpie.sample(
+            compiled,
+            draws=draws * every,
+            tune=max(tune, DIVERGENCE_TUNE),
+            chains=chains,
+            seed=random_seed,
+            init_mean=start,
+            target_accept=DIVERGENCE_ACCEPT,
+            progress_bar=False,
+            save_warmup=False,
+        )
+    z = tree["posterior"]["divergence_z"].to_numpy()[:, ::every]
+    z = z.reshape(chains * draws, -1)
+    values = {"divergence_z": z} | parameters(z, data, priors, rotation)
+    return values, tree["sample_stats"].to_dataset()
+
+
 def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Indices of a systematic resample, in order."""
     position = (np.arange(weight.size) + rng.random()) / weight.size
@@ -200,13 +271,15 @@ def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict
         ``rhat``, ``ess_bulk``, ``ess_tail``, ``divergent``, ``bfmi``; nan where undefined.
     """
     rhat, bulk, tail = [], [], []
-    for value in variables.values():
-        flat = value.reshape(*value.shape[:2], -1)
-        for j in range(flat.shape[2]):
-            x = flat[:, :, j]
-            rhat.append(float(array_stats.rhat(x)))
-            bulk.append(float(array_stats.ess(x, method="bulk")))
-            tail.append(float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))))
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a stuck chain: nan, which fails
+        for value in variables.values():
+            flat = value.reshape(*value.shape[:2], -1)
+            for j in range(flat.shape[2]):
+                x = flat[:, :, j]
+                rhat.append(float(array_stats.rhat(x)))
+                bulk.append(float(array_stats.ess(x, method="bulk")))
+                tail.append(float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))))
     energy = sample_stats["energy"].to_numpy()
     bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
     return {

@@ -1,0 +1,590 @@
+r"""Will the run diverge?  The criterion R, a shrunken correction, and their probability.
+
+With :math:`\tilde N, \tilde S` model size and tokens in billions, :math:`\tilde a` the warm-up in
+billions of tokens and :math:`\tilde\eta` the peak LR over the highest one in the table,
+
+.. math::
+
+    R = \kappa\, (\tilde S / \tilde a)^{\gamma}\, \left(\sqrt{1 + \rho^2} - 1\right)^2, \qquad
+    \rho = \tilde\eta / \eta_L, \quad \eta_L = c_1\, \tilde S^{c_2} \tilde N^{-c_3},
+
+    P(\text{diverged}) = \operatorname{logistic}(s \log R + z^\top b).
+
+:math:`R` weighs the time above a threshold LR :math:`\eta_L` against the warm-up below it: the
+paper's Eq. (4).  Its text gives the shape, five parameters and the boundary R = 1, not the
+formula (inferred).  Our own choices: the power :math:`\gamma` instead of an offset of
+:math:`\eta_L`; :math:`\sqrt{1+\rho^2}-1` for :math:`(\rho-1)_+`, the same far above the threshold
+and a power of the LR below it, so that :math:`\log R` is finite and smooth everywhere; the
+correction :math:`z^\top b`, linear in log N, tokens, steps and warm-up, with squares of log batch
+and log warm-up, whose coefficients have a prior around zero.  The LR has no correction, so a higher
+peak LR never makes a run safer.
+
+Why this form.  Mean held-out log loss over five folds (pocket grid, Marin's AdamW runs, Step
+Law), then fitted on Step Law up to 0.43B and tested on 0.54B and 1.07B; modes of the posterior
+in a comparison of forms, lower is better:
+
+===========================================  ======  =====  ========  ==========
+form                                         pocket  Marin  Step Law  larger N
+===========================================  ======  =====  ========  ==========
+logistic regression on logs (C = 10)         0.052   0.171  0.070     0.090
+R alone, offset c0, sharp threshold          0.059   0.288  0.085     0.125
+R alone, offset c0, squared inputs, sharp    0.061   0.303  0.085     0.127
+R, offset, linear correction, soft           0.040   0.169  0.070     0.103
+R, offset, correction with squares, soft     0.033   0.172  0.062     0.076
+this module                                  0.030   0.167  0.061     0.075
+===========================================  ======  =====  ========  ==========
+
+The batch size enters R nowhere, yet both very small and very large batches diverge on Step Law:
+the square of log batch is what brings most of the gain there, and carries over to larger models.
+
+All priors are Gaussian on the unconstrained scale, so the model may be rotated freely: NUTS sees
+the principal directions of the posterior (`starting_point`), in which it moves quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from bayes_optlaws._divergence_cells import merge_rows
+
+BILLION = 1e9
+"""The paper's unit of model size, tokens and warm-up."""
+
+MAX_ROWS = 4000
+"""Longer tables are merged into this many cells, finest where the outcome is in doubt."""
+
+CRITERION = ("level", "steepness", "edge", "tokens", "size", "exposure")
+"""Parameters of R as they are sampled; the correction's coefficients follow."""
+
+CORRECTED = ("size", "tokens", "steps", "warmup")
+"""Logs with a linear correction."""
+
+SQUARED = ("batch", "warmup")
+"""Logs whose square is corrected too, where they vary in the table."""
+
+PREFIX = "divergence_"
+
+
+@dataclass(frozen=True)
+class DivergencePriors:
+    """Priors of the divergence part (own choice): means and sds of normals.
+
+    All are stated in logits, where the likelihood is closest to Gaussian. Quantities that must be
+    positive are the softplus of their normal: the normal itself where that is well above zero.
+
+    Parameters
+    ----------
+    level : tuple of float
+        Logit at the centre of the table's scales and at the highest LR seen.
+    steepness : tuple of float
+        Change of the logit per nat of LR there (softplus).
+    edge : tuple of float
+        Log of the highest LR over the threshold LR.
+    tokens, size : tuple of float
+        Fall of the logit per nat of tokens, and rise per nat of model size, well above the
+        threshold (softplus).
+    exposure : tuple of float
+        Rise of the logit per nat of tokens over warm-up tokens (softplus).
+    correction_sd : float
+        Sd of the coefficients of the correction, per nat (per sd of logs that spread wider).
+
+    Examples
+    --------
+    >>> DivergencePriors(correction_sd=1.0).steepness
+    (7.0, 4.0)
+    """
+
+    level: tuple[float, float] = (0.0, 6.0)
+    steepness: tuple[float, float] = (7.0, 4.0)
+    edge: tuple[float, float] = (1.0, 1.0)
+    tokens: tuple[float, float] = (1.5, 1.5)
+    size: tuple[float, float] = (1.5, 1.5)
+    exposure: tuple[float, float] = (2.0, 2.0)
+    correction_sd: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse sds that are not positive and finite."""
+        for name in (*CRITERION, "correction_sd"):
+            value = getattr(self, name)
+            mean, sd = (0.0, value) if name == "correction_sd" else value
+            if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
+                raise ValueError(
+                    f"DivergencePriors.{name} must be finite with a positive sd, got {value!r}"
+                )
+
+    def moments(self, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and sd of the unconstrained parameters, each of shape (6 + n_columns,)."""
+        mean, sd = np.array([getattr(self, name) for name in CRITERION]).T
+        return (
+            np.concatenate([mean, np.zeros(n_columns)]),
+            np.concatenate([sd, np.full(n_columns, self.correction_sd)]),
+        )
+
+
+@dataclass(frozen=True)
+class DivergenceInputs:
+    """What the criterion and its correction read of every run.
+
+    Parameters
+    ----------
+    log_size, log_tokens, log_warmup : arrays, shape (n,)
+        Logs of parameters, tokens and warm-up tokens, in billions.
+    log_lr : array, shape (n,)
+        Log of the peak LR over the unit of the table that was fitted.
+    columns : array, shape (n, n_columns)
+        Columns of the correction, zero at the centre of the table that was fitted.
+    """
+
+    log_size: np.ndarray
+    log_tokens: np.ndarray
+    log_warmup: np.ndarray
+    log_lr: np.ndarray
+    columns: np.ndarray
+
+
+@dataclass(frozen=True)
+class DivergenceScale:
+    """Units and centre of the table that was fitted; needed to read any other table.
+
+    Parameters
+    ----------
+    lr_unit : float
+        Highest peak LR.
+    centre, spread : dict of str to float
+        Mean of the logs ``size``, ``tokens``, ``steps``, ``warmup`` (steps), ``batch``, and their
+        sd or 1 nat, whichever is larger.
+    squared : tuple of str
+        Logs of `SQUARED` that vary.
+    """
+
+    lr_unit: float
+    centre: dict[str, float]
+    spread: dict[str, float]
+    squared: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, table: pd.DataFrame) -> DivergenceScale:
+        """Take units and centre from a validated run table."""
+        logs = _logs(table)
+        sd = {name: float(value.std()) for name, value in logs.items()}
+        return cls(
+            float(table["peak_lr"].max()),
+            {name: float(value.mean()) for name, value in logs.items()},
+            {name: max(value, 1.0) for name, value in sd.items()},
+            tuple(name for name in SQUARED if sd[name] > 1e-6),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Labels of the correction's columns."""
+        return (*CORRECTED, *(f"{name}^2" for name in self.squared))
+
+    @property
+    def origin(self) -> np.ndarray:
+        """Log N, log tokens and log tokens per warm-up token at the centre, shape (3,)."""
+        c, unit = self.centre, np.log(BILLION)
+        return np.array([c["size"] - unit, c["tokens"] - unit, c["steps"] - c["warmup"]])
+
+    def inputs(self, table: pd.DataFrame) -> DivergenceInputs:
+        """Inputs of every row of a validated run or candidate table."""
+        logs = _logs(table)
+        z = {name: (x - self.centre[name]) / self.spread[name] for name, x in logs.items()}
+        columns = [z[name] for name in CORRECTED] + [z[name] ** 2 for name in self.squared]
+        unit = np.log(BILLION)
+        return DivergenceInputs(
+            logs["size"] - unit,
+            logs["tokens"] - unit,
+            logs["tokens"] - logs["steps"] + logs["warmup"] - unit,
+            np.log(table["peak_lr"].to_numpy(float)) - np.log(self.lr_unit),
+            np.column_stack(columns),
+        )
+
+    def rows(self, inputs: DivergenceInputs) -> np.ndarray:
+        """Rows of the likelihood about the centre: size, tokens, exposure, LR, then columns."""
+        size, tokens, exposure = self.origin
+        head = [
+            inputs.log_size - size,
+            inputs.log_tokens - tokens,
+            inputs.log_tokens - inputs.log_warmup - exposure,
+            inputs.log_lr,
+        ]
+        return np.column_stack([*head, inputs.columns])
+
+
+def _logs(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Natural logs of sizes; a warm-up of no steps counts as one step."""
+    column = {"size": "n_params", "tokens": "tokens", "steps": "steps", "batch": "batch_tokens"}
+    out = {name: np.log(table[c].to_numpy(float)) for name, c in column.items()}
+    # rounded tables: the product of steps and batch is what tokens stand for in every column
+    out["steps"] = out["tokens"] - out["batch"]
+    out["warmup"] = np.log(np.maximum(table["warmup_steps"].to_numpy(float), 1.0))
+    return out
+
+
+@dataclass(frozen=True)
+class DivergenceData:
+    """What the likelihood needs of a run table: distinct rows, how often run, how often diverged.
+
+    Parameters
+    ----------
+    rows : array, shape (n_rows, 4 + n_columns)
+        As `DivergenceScale.rows`; equal runs are one row.
+    runs, events : arrays, shape (n_rows,)
+        Number of runs of a row and number of them that diverged.
+    scale : DivergenceScale
+    """
+
+    rows: np.ndarray
+    runs: np.ndarray
+    events: np.ndarray
+    scale: DivergenceScale
+
+    @classmethod
+    def from_runs(cls, table: pd.DataFrame, *, max_rows: int = MAX_ROWS) -> DivergenceData:
+        """Reduce a validated run table, divergent runs included.
+
+        Parameters
+        ----------
+        table : DataFrame
+            From `bayes_optlaws.read_runs`.
+        max_rows : int
+            Longer tables of distinct runs are merged into this many cells (an approximation: of
+            second order in the width of a cell).
+
+        Raises
+        ------
+        ValueError
+            If the table has no row.
+
+        Examples
+        --------
+        >>> import bayes_optlaws as bo
+        >>> data = DivergenceData.from_runs(bo.read_runs(bo.datasets.load("pocket")))
+        >>> data.n_runs, data.n_diverged, data.scale.names
+        (260, 28, ('size', 'tokens', 'steps', 'warmup', 'warmup^2'))
+        """
+        if not len(table):
+            raise ValueError("the run table must have at least one row; add the runs")
+        scale = DivergenceScale.fit(table)
+        rows = scale.rows(scale.inputs(table))
+        return cls(*merge_rows(rows, table["diverged"].to_numpy(float), max_rows), scale)
+
+    @property
+    def n_runs(self) -> int:
+        """Number of runs."""
+        return round(float(self.runs.sum()))
+
+    @property
+    def n_diverged(self) -> int:
+        """Number of divergent runs."""
+        return round(float(self.events.sum()))
+
+    @property
+    def message(self) -> str | None:
+        """What a reader of the probabilities must know; None where runs of both kinds are seen."""
+        if self.n_diverged == 0:
+            return (
+                f"none of the {self.n_runs} runs diverged: the probability of divergence rests on "
+                "the prior and on the absence of events, and its interval is wide above the LRs "
+                "seen; add runs at higher LR to find the boundary"
+            )
+        if self.n_diverged == self.n_runs:
+            return (
+                f"all {self.n_runs} runs diverged: the probability of divergence rests on the "
+                "prior below the LRs seen; add runs at lower LR to find the boundary"
+            )
+        return None
+
+
+def log_excess(log_ratio: np.ndarray) -> np.ndarray:
+    """Log of sqrt(1 + rho^2) - 1, the smooth excess of the LR over the threshold.
+
+    Parameters
+    ----------
+    log_ratio : array
+        log rho, rho = peak LR over threshold LR.
+
+    Examples
+    --------
+    >>> float(np.exp(log_excess(np.log(0.75))))  # sqrt(1 + 9/16) - 1
+    0.25
+    """
+    log_ratio = np.asarray(log_ratio, dtype=float)
+    return 2.0 * log_ratio - np.logaddexp(0.0, 0.5 * np.logaddexp(0.0, 2.0 * log_ratio))
+
+
+def _excess_slope(log_ratio):
+    """Derivative of `log_excess`: from 2 far below the threshold to 1 far above."""
+    return 1.0 + np.exp(-0.5 * np.logaddexp(0.0, 2.0 * log_ratio))
+
+
+def log_r(inputs: DivergenceInputs, params: Mapping[str, np.ndarray | float]) -> np.ndarray:
+    """Log of the criterion R.
+
+    Parameters
+    ----------
+    inputs : DivergenceInputs
+    params : mapping
+        ``kappa``, ``gamma``, ``c1``, ``c2``, ``c3``: positive scalars, or arrays of shape
+        (n_samples,).
+
+    Returns
+    -------
+    array, shape (n,) or (n_samples, n)
+        Positive: expected to diverge.
+
+    Examples
+    --------
+    >>> one = np.zeros(1)  # 1B parameters, 1B tokens, warm-up throughout, LR 1
+    >>> at = DivergenceInputs(one, one, one, one, one[:, None])
+    >>> p = {"kappa": 16.0, "gamma": 1.0, "c1": 4 / 3, "c2": 0.5, "c3": 0.5}
+    >>> np.exp(log_r(at, p)).round(6)  # 16 * 0.25 ** 2
+    array([1.])
+    """
+    p = {k: np.asarray(params[k], dtype=float)[..., None] for k in _PAPER}
+    log_threshold = np.log(p["c1"]) + p["c2"] * inputs.log_tokens - p["c3"] * inputs.log_size
+    out = 2.0 * log_excess(inputs.log_lr - log_threshold) + np.log(p["kappa"])
+    return out + p["gamma"] * (inputs.log_tokens - inputs.log_warmup)
+
+
+_PAPER = ("kappa", "gamma", "c1", "c2", "c3")
+
+
+def divergence_probability(
+    posterior: Mapping[str, np.ndarray], inputs: DivergenceInputs
+) -> np.ndarray:
+    """Probability of divergence of every run, for every posterior draw.
+
+    Parameters
+    ----------
+    posterior : mapping or Dataset
+        ``divergence_kappa``, ``_gamma``, ``_c1``, ``_c2``, ``_c3``, ``_slope`` of shape
+        (n_samples,) and ``divergence_correction`` of shape (n_samples, n_columns); as from
+        `parameters`, or a Dataset with dim ``sample``.
+    inputs : DivergenceInputs
+        Of the candidates, from the scale of the table that was fitted.
+
+    Returns
+    -------
+    array, shape (n_samples, n)
+    """
+    draw = {name: _values(posterior[PREFIX + name]) for name in (*_PAPER, "slope", "correction")}
+    logit = draw["slope"][:, None] * log_r(inputs, draw)
+    return expit(logit + draw["correction"] @ inputs.columns.T)
+
+
+def _values(draws) -> np.ndarray:
+    """Array of draws, sample first; Datasets keep what order of dims stacking gave them."""
+    if hasattr(draws, "transpose") and hasattr(draws, "dims"):
+        draws = draws.transpose("sample", ...)
+    return np.asarray(draws, dtype=float)
+
+
+def parameters(
+    z: np.ndarray, data: DivergenceData, priors: DivergencePriors, rotation: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Turn draws of the rotated standard normals into the parameters of R, in the paper's units.
+
+    Parameters
+    ----------
+    z : array, shape (n_samples, 6 + n_columns)
+        Draws of ``divergence_z``.
+    data : DivergenceData
+    priors : DivergencePriors
+    rotation : array, shape (6 + n_columns, 6 + n_columns)
+        The one the model was built with.
+
+    Returns
+    -------
+    dict of str to array
+        What `divergence_probability` takes; the Deterministics of `add_divergence`.
+    """
+    mean, sd = priors.moments(len(data.scale.names))
+    theta = mean + sd * (np.atleast_2d(z) @ rotation.T)
+    level, edge = theta[:, 0], theta[:, 2]
+    steepness, per_tokens, per_size, per_exposure = np.logaddexp(0.0, theta[:, [1, 3, 4, 5]]).T
+    slope = steepness / (2.0 * _excess_slope(edge))
+    c2, c3, gamma = (0.5 * per_tokens / slope, 0.5 * per_size / slope, per_exposure / slope)
+    size, tokens, exposure = data.scale.origin
+    out = {
+        "kappa": np.exp(level / slope - gamma * exposure - 2.0 * log_excess(edge)),
+        "gamma": gamma,
+        "c1": np.exp(-edge - c2 * tokens + c3 * size),
+        "c2": c2,
+        "c3": c3,
+        "slope": slope,
+        "correction": theta[:, 6:],
+    }
+    return {PREFIX + name: value for name, value in out.items()}
+
+
+def _logit_and_jacobian(theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logit of every row, and its derivative in the unconstrained parameters."""
+    level, _, edge = theta[:3]
+    steepness, per_tokens, per_size, per_exposure = np.logaddexp(0.0, theta[[1, 3, 4, 5]])
+    d_steepness, d_tokens, d_size, d_exposure = expit(theta[[1, 3, 4, 5]])
+    size, tokens, exposure, lr = rows[:, :4].T
+    slope = steepness / (2.0 * _excess_slope(edge))
+    shift = per_tokens * tokens - per_size * size  # of the logit, well above the threshold
+    at = edge + lr - 0.5 * shift / slope
+    rise = 2.0 * (log_excess(at) - log_excess(edge))
+    d_slope = rise + _excess_slope(at) * shift / slope
+    root = np.exp(0.5 * np.logaddexp(0.0, 2.0 * edge))
+    jacobian = [
+        np.ones(len(rows)),
+        d_slope * slope / steepness * d_steepness,
+        d_slope * slope * (root - 1.0) / root**2
+        + 2.0 * slope * (_excess_slope(at) - _excess_slope(edge)),
+        -_excess_slope(at) * tokens * d_tokens,
+        _excess_slope(at) * size * d_size,
+        exposure * d_exposure,
+    ]
+    columns = rows[:, 4:]
+    logit = level + slope * rise + per_exposure * exposure + columns @ theta[6:]
+    return logit, np.column_stack([*jacobian, columns])
+
+
+def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mode and the rotation that makes the posterior's principal directions the axes.
+
+    Parameters
+    ----------
+    data : DivergenceData
+    priors : DivergencePriors
+
+    Returns
+    -------
+    rotation : array, shape (d, d)
+        Orthogonal; columns are directions of the standardised parameters.
+    start : array, shape (d,)
+        Mode in rotated coordinates: where ``divergence_z`` should start.
+    """
+    mean, sd = priors.moments(len(data.scale.names))
+
+    def negative(u):
+        logit, jacobian = _logit_and_jacobian(mean + sd * u, data.rows)
+        value = 0.5 * u @ u - data.events @ logit + data.runs @ np.logaddexp(0.0, logit)
+        return value, u - sd * ((data.events - data.runs * expit(logit)) @ jacobian)
+
+    best = minimize(
+        negative,
+        np.zeros(mean.size),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-8.0, 8.0)] * mean.size,
+        options={"maxiter": 500},
+    )
+    logit, jacobian = _logit_and_jacobian(mean + sd * best.x, data.rows)
+    p = expit(logit)
+    scaled = jacobian * sd
+    information = scaled.T @ (scaled * (data.runs * p * (1.0 - p))[:, None])
+    rotation = np.linalg.eigh(information)[1]
+    return rotation, rotation.T @ best.x
+
+
+def data_inputs(data: DivergenceData, rotation: np.ndarray) -> dict[str, np.ndarray]:
+    """Name the arrays that a table puts into the model, for refits with other runs."""
+    return {
+        PREFIX + "rows": data.rows,
+        PREFIX + "runs": data.runs,
+        PREFIX + "events": data.events,
+        PREFIX + "origin": data.scale.origin,
+        PREFIX + "rotation": rotation,
+    }
+
+
+def coords(data: DivergenceData) -> dict[str, list[str]]:
+    """Labels of the divergence part's vectors; they change only with the columns that vary."""
+    names = data.scale.names
+    return {
+        PREFIX + "direction": [str(i) for i in range(len(CRITERION) + len(names))],
+        PREFIX + "column": list(names),
+    }
+
+
+def add_divergence(
+    data: DivergenceData, priors: DivergencePriors, *, rotation: np.ndarray | None = None
+) -> None:
+    """Add the divergence part to the open `pymc.Model`.
+
+    Adds the free variable ``divergence_z`` (standard normals), the named parameters as
+    Deterministics, and the observed ``diverged``, binomial counts of the distinct rows.
+
+    Parameters
+    ----------
+    data : DivergenceData
+    priors : DivergencePriors
+    rotation : array, shape (d, d), optional
+        From `starting_point`, found there by default. Any orthogonal matrix gives the same
+        posterior.
+
+    Raises
+    ------
+    TypeError
+        If no model context is open.
+
+    Examples
+    --------
+    >>> import bayes_optlaws as bo
+    >>> import pymc as pm
+    >>> data = DivergenceData.from_runs(bo.read_runs(bo.datasets.load("pocket")))
+    >>> with pm.Model() as model:
+    ...     add_divergence(data, DivergencePriors())
+    >>> [v.name for v in model.free_RVs], [v.name for v in model.observed_RVs]
+    (['divergence_z'], ['diverged'])
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    model = pm.modelcontext(None)
+    model.add_coords(coords(data))
+    rotation = starting_point(data, priors)[0] if rotation is None else rotation
+    inputs = {name: pm.Data(name, value) for name, value in data_inputs(data, rotation).items()}
+    rows, origin = inputs[PREFIX + "rows"], inputs[PREFIX + "origin"]
+    mean, sd = priors.moments(len(data.scale.names))
+
+    z = pm.Normal(PREFIX + "z", 0.0, 1.0, dims=PREFIX + "direction")
+    theta = mean + sd * pt.dot(inputs[PREFIX + "rotation"], z)
+    level, edge = theta[0], theta[2]
+    steepness, per_tokens, per_size, per_exposure = (pt.softplus(theta[i]) for i in (1, 3, 4, 5))
+
+    def excess(x):
+        return 2.0 * x - pt.softplus(0.5 * pt.softplus(2.0 * x))
+
+    slope = 0.5 * steepness / (1.0 + pt.exp(-0.5 * pt.softplus(2.0 * edge)))
+    c2, c3, gamma = 0.5 * per_tokens / slope, 0.5 * per_size / slope, per_exposure / slope
+    at = edge + pt.dot(rows[:, :4], pt.stack([c3, -c2, 0.0, 1.0]))
+    linear = pt.dot(rows[:, 2:3], per_exposure[None]) + pt.dot(rows[:, 4:], theta[6:])
+    logit = level + 2.0 * slope * (excess(at) - excess(edge)) + linear
+
+    named = {
+        "kappa": pt.exp(level / slope - gamma * origin[2] - 2.0 * excess(edge)),
+        "gamma": gamma,
+        "c1": pt.exp(-edge - c2 * origin[1] + c3 * origin[0]),
+        "c2": c2,
+        "c3": c3,
+        "slope": slope,
+    }
+    for name, value in named.items():
+        pm.Deterministic(PREFIX + name, value)
+    pm.Deterministic(PREFIX + "correction", theta[6:], dims=PREFIX + "column")
+
+    pm.CustomDist(
+        "diverged",
+        logit,
+        inputs[PREFIX + "runs"],
+        logp=lambda value, logit, runs: value * logit - runs * pt.softplus(logit),
+        random=_draw_counts,
+        observed=inputs[PREFIX + "events"],
+    )
+
+
+def _draw_counts(logit, runs, rng=None, size=None):
+    """Counts of divergent runs, for prior and posterior predictive draws."""
+    return rng.binomial(np.round(runs).astype(int), expit(logit), size=size).astype(float)
