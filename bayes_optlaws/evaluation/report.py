@@ -356,6 +356,10 @@ def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
         *_target_lines(targets(tables), titles),
     ]
     absent = [s.title for s in STUDIES if s.name not in tables]
+    every = {m for table in tables.values() for m in table.index.unique("method")}
+    for name, table in tables.items():
+        missing = sorted(every - set(table.index.get_level_values("method")))
+        absent += [f"{titles[name]}, by {', '.join(missing)}"] if missing else []
     if absent:
         lines += ["", "Not measured yet: " + "; ".join(absent) + "."]
     return "\n".join(lines)
