@@ -47,10 +47,15 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     get = lambda k: draws.hyper.get(k, empty)  # noqa: E731
     for s in range(draws.n):
         w, d, scale, _, _, _, shared = hyper_inputs(
-            np.concatenate([draws.hyper["noise_sd"][s], get("noise_growth")[s]]), get("noise_slope")[s], draws.hyper["coefficient_sd"][s],
-            np.concatenate([get("scale_length")[s], get("cell_sd")[s]]), fields[s], get("shared_sd")[s], get("shared_length")[s],
+            np.concatenate([draws.hyper["noise_sd"][s], get("noise_growth")[s]]),
+            get("noise_slope")[s],
+            draws.hyper["coefficient_sd"][s],
+            np.concatenate([get("scale_length")[s], get("cell_sd")[s]]),
+            fields[s],
+            get("shared_sd")[s],
+            get("shared_length")[s],
             *space_args,
-        )  # fmt: skip
+        )
         selected = data.tree.selected(draws.combination[s])
         x = rows[:, selected] / np.sqrt(d[selected])
         if fields.shape[1]:
