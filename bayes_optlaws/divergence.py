@@ -413,15 +413,20 @@ def parameters(
     c2, c3, gamma = (0.5 * per_tokens / slope, 0.5 * per_size / slope, per_exposure / slope)
     size, tokens, exposure = data.scale.origin
     out = {
-        "kappa": np.exp(level / slope - gamma * exposure - 2.0 * log_excess(edge)),
+        "kappa": _positive(level / slope - gamma * exposure - 2.0 * log_excess(edge)),
         "gamma": gamma,
-        "c1": np.exp(-edge - c2 * tokens + c3 * size),
+        "c1": _positive(-edge - c2 * tokens + c3 * size),
         "c2": c2,
         "c3": c3,
         "slope": slope,
         "correction": theta[:, 6:],
     }
     return {PREFIX + name: value for name, value in out.items()}
+
+
+def _positive(log: np.ndarray) -> np.ndarray:
+    """Exponential kept inside what floats hold: its log is taken again."""
+    return np.exp(np.clip(log, -700.0, 700.0))
 
 
 def _logit_and_jacobian(theta: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -276,6 +276,7 @@ class OptLaw:
         candidates: pd.DataFrame | str | Path,
         kind: str = "new_run",
         *,
+        finished: bool = False,
         random_seed: int = 0,
         max_draws: int = 4000,
         allow_unconverged: bool = False,
@@ -289,6 +290,8 @@ class OptLaw:
         kind : {"new_run", "mean"}
             ``"new_run"``: the loss one run would end with, seed noise and chance of divergence
             included. ``"mean"``: the expected loss over seeds.
+        finished : bool
+            Draw the loss given that the run does not diverge.
         random_seed : int
         max_draws : int
             At most this many posterior draws are used.
@@ -298,7 +301,7 @@ class OptLaw:
         -------
         xarray.DataArray
             Dims ``sample`` and ``candidate`` (the index of ``candidates``), nats a token; inf
-            where the run diverges.
+            where the run diverges, unless ``finished``.
 
         Raises
         ------
@@ -312,7 +315,7 @@ class OptLaw:
         table = read_candidates(candidates)
         rng = np.random.default_rng(random_seed)
         loss, risk = self._draw_loss(table, kind, rng, max_draws)
-        if risk is not None:
+        if risk is not None and not finished:
             lost = risk > (rng.random(risk.shape) if kind == "new_run" else 0.5)
             loss = np.where(lost, np.inf, loss)
         return xr.DataArray(

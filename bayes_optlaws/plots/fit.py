@@ -117,7 +117,7 @@ def predictive_check(
     matplotlib Figure
     """
     table = law.runs[~law.runs["diverged"]]
-    given = {"random_seed": random_seed, "max_draws": _DRAWS}
+    given = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
     centre = np.log(law.predict_draws(table, kind="mean", **given).to_numpy()).mean(axis=0)
     replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre
