@@ -208,7 +208,9 @@ def _plain(exponents) -> str | dict[str, list[float]]:
 
 
 def _priors(kind: type, stored: dict):
-    return kind(**{k: LogNormal(**v) if isinstance(v, dict) else v for k, v in stored.items()})
+    """Build priors from JSON, where tuples have become lists and log-normals mappings."""
+    made = {list: tuple, dict: lambda v: LogNormal(**v)}
+    return kind(**{k: made.get(type(v), lambda x: x)(v) for k, v in stored.items()})
 
 
 def load(cls, path: Path):
