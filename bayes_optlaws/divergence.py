@@ -21,7 +21,7 @@ peak LR never makes a run safer.
 
 Why this form.  Mean held-out log loss over five folds (pocket grid, Marin's AdamW runs, Step
 Law), then fitted on Step Law up to 0.43B and tested on 0.54B and 1.07B; modes of the posterior
-in a comparison of forms, lower is better:
+in a comparison of forms (the last row: posterior means), lower is better:
 
 ===========================================  ======  =====  ========  ==========
 form                                         pocket  Marin  Step Law  larger N
@@ -31,11 +31,14 @@ R alone, offset c0, sharp threshold          0.059   0.288  0.085     0.125
 R alone, offset c0, squared inputs, sharp    0.061   0.303  0.085     0.127
 R, offset, linear correction, soft           0.040   0.169  0.070     0.103
 R, offset, correction with squares, soft     0.033   0.172  0.062     0.076
-this module                                  0.030   0.167  0.061     0.075
+this module, by NUTS                         0.035   0.176  0.062     0.075
 ===========================================  ======  =====  ========  ==========
 
 The batch size enters R nowhere, yet both very small and very large batches diverge on Step Law:
 the square of log batch is what brings most of the gain there, and carries over to larger models.
+Logistic regression on logs with that square does as well on Step Law (0.062, larger N 0.075),
+and on raw inputs as well on the pocket grid (0.032).  The form was chosen with these same folds
+and the larger-N test in sight, so the figures are not those of data never looked at.
 
 All priors are Gaussian on the unconstrained scale, so the model may be rotated freely: NUTS sees
 the principal directions of the posterior (`starting_point`), in which it moves quickly.
@@ -56,7 +59,7 @@ from bayes_optlaws._divergence_cells import merge_rows
 BILLION = 1e9
 """The paper's unit of model size, tokens and warm-up."""
 
-MAX_ROWS = 4000
+MAX_ROWS = 20_000
 """Longer tables are merged into this many cells, finest where the outcome is in doubt."""
 
 CRITERION = ("level", "steepness", "edge", "tokens", "size", "exposure")
@@ -255,7 +258,8 @@ class DivergenceData:
             From `bayes_optlaws.read_runs`.
         max_rows : int
             Longer tables of distinct runs are merged into this many cells (an approximation: of
-            second order in the width of a cell).
+            second order in the width of a cell).  On 100,000 distinct simulated runs the default
+            moves the posterior mode by 0.2 posterior sds (rms), on 30,000 by less than 0.01.
 
         Raises
         ------
