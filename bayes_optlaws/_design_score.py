@@ -8,6 +8,7 @@ are simulated ("fantasies") and values are averaged over these.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -51,7 +52,7 @@ RIDGE = 1e-5
 """Share of the mean variance added to candidates before they are conditioned on."""
 
 
-class Scorer:
+class Scorer(ABC):
     """What the scorers share: targets, the loss scale of the candidates, the pass over a pool.
 
     Parameters
@@ -82,16 +83,18 @@ class Scorer:
         self.targets = self.joint.targets(both) if len(chosen) else self._first
         self._prepare()
 
+    @abstractmethod
     def _prepare(self) -> None:
-        raise NotImplementedError
+        """Compute what depends on the chosen runs and not on the pool."""
 
+    @abstractmethod
     def _score(self, block: Block) -> np.ndarray:
-        raise NotImplementedError
+        """Value of each row of a block of the pool."""
 
     @property
+    @abstractmethod
     def perfect(self) -> float:
         """Value of knowing everything about the candidates."""
-        raise NotImplementedError
 
     def score(self, pool: pd.DataFrame, report: Callable[[int], None] | None = None) -> np.ndarray:
         """Value of each pool row, shape (n,), never negative."""

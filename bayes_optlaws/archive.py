@@ -21,7 +21,6 @@ from arviz_stats.base import array_stats
 
 from bayes_optlaws.divergence import DivergencePriors
 from bayes_optlaws.divergence import coords as divergence_coords
-from bayes_optlaws.features import BLOCKS
 from bayes_optlaws.posterior import Draws
 from bayes_optlaws.priors import LogNormal, Priors
 from bayes_optlaws.runs import read_runs
@@ -271,6 +270,3 @@ def load(cls, path: Path):
     )  # fmt: skip
     law.random_seed = options["random_seed"]
     return law
-
-
-__all__ = ["BLOCKS", "LawFileError", "coefficients", "load", "save", "summary", "to_tree"]

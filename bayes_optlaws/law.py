@@ -141,26 +141,16 @@ class OptLaw:
         self._sample = None
         self.__dict__.pop("posterior", None)
         self.__dict__.pop("diagnostics", None)
-        self._sample = sampling.sample(
-            self._data,
-            self.priors,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            random_seed=random_seed,
-            progressbar=progressbar,
-        )
+        options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
+        sample = sampling.sample(self._data, self.priors, progressbar=progressbar, **options)
         if self.divergence:
             values, stats = sampling.sample_divergence(
-                self._divergence,
-                self.divergence_priors,
-                draws=draws,
-                tune=tune,
-                chains=chains,
-                random_seed=random_seed,
+                self._divergence, self.divergence_priors, **options
             )
-            draws_of_both = replace(self._sample.draws, divergence=values)
-            self._sample = replace(self._sample, draws=draws_of_both, divergence_stats=stats)
+            sample = replace(
+                sample, draws=replace(sample.draws, divergence=values), divergence_stats=stats
+            )
+        self._sample = sample
         self.random_seed = random_seed
         return self
 
@@ -221,6 +211,16 @@ class OptLaw:
             )
         return not failed
 
+    def _ready(
+        self, candidates: pd.DataFrame | str | Path, kind: str, allow_unconverged: bool
+    ) -> tuple[pd.DataFrame, bool]:
+        """Checked candidates, and whether the posterior passes the gate."""
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        self._require_fit()
+        converged = self._require_converged(allow_unconverged)
+        return read_candidates(candidates), converged
+
     @property
     def model(self):
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
@@ -242,7 +242,7 @@ class OptLaw:
         """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
         sample = self._require_fit()
         posterior = self.posterior["posterior"]
-        names = [n for n in sample.draws.hyper] + ["intercept", "coefficient"]
+        names = [*sample.draws.hyper, "intercept", "coefficient"]
         loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
         if sample.divergence_stats is None:
             return loss
@@ -308,11 +308,7 @@ class OptLaw:
         ConvergenceError
             If the posterior does not pass the gate.
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-        self._require_fit()
-        converged = self._require_converged(allow_unconverged)
-        table = read_candidates(candidates)
+        table, converged = self._ready(candidates, kind, allow_unconverged)
         rng = np.random.default_rng(random_seed)
         loss, risk = self._draw_loss(table, kind, rng, max_draws)
         if risk is not None and not finished:
@@ -370,11 +366,7 @@ class OptLaw:
             size and tokens to the nearest scale that was fitted; 0 means a scale that was.
         """
         _check_prob(prob)
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-        self._require_fit()
-        converged = self._require_converged(allow_unconverged)
-        table = read_candidates(candidates)
+        table, converged = self._ready(candidates, kind, allow_unconverged)
         tail = (1 - prob) / 2
         parts = []
         for start in range(0, len(table), CHUNK):
@@ -441,8 +433,8 @@ class OptLaw:
             candidates, kind, random_seed=random_seed, max_draws=max_draws,
             allow_unconverged=allow_unconverged,
         )  # fmt: skip
-        table = read_candidates(candidates)
         if tie is None:
+            table = read_candidates(candidates)
             finite = draws.to_numpy()[np.isfinite(draws.to_numpy())]
             if finite.size:
                 tie = float(np.median(self.predictor.noise_sd(table)) * np.median(finite))

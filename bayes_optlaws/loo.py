@@ -15,6 +15,7 @@ from arviz_stats import loo as psis_loo
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 
 from bayes_optlaws._hyper import hyper_inputs
+from bayes_optlaws.hyper import HyperSpace
 
 MAX_DRAWS = 500
 
@@ -37,25 +38,10 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     q = data.column_block.size
     label = law._noise.label
     out = np.empty((draws.n, y.size))
-    space_args = data.kernel_args(law.priors)[:5]
-    fields = np.concatenate(
-        [draws.hyper[k] for k in ("level_sd", "slope_sd") if k in draws.hyper]
-        or [np.zeros((draws.n, 0))],
-        axis=1,
-    )
-    empty = np.zeros((draws.n, 0))
-    get = lambda k: draws.hyper.get(k, empty)  # noqa: E731
+    inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
+    layout, fields = data.kernel_args(law.priors)[:5], inputs[4]
     for s in range(draws.n):
-        w, d, scale, _, _, _, shared = hyper_inputs(
-            np.concatenate([draws.hyper["noise_sd"][s], get("noise_growth")[s]]),
-            get("noise_slope")[s],
-            draws.hyper["coefficient_sd"][s],
-            np.concatenate([get("scale_length")[s], get("cell_sd")[s]]),
-            fields[s],
-            get("shared_sd")[s],
-            get("shared_length")[s],
-            *space_args,
-        )
+        w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *layout)
         selected = data.tree.selected(draws.combination[s])
         x = rows[:, selected] / np.sqrt(d[selected])
         if fields.shape[1]:

@@ -119,25 +119,21 @@ def _compile(data: ModelData, priors: Priors):
     return _compiled[key].with_data(**data_inputs(data, priors))
 
 
-def _sample_hyper(
-    space: HyperSpace, start: np.ndarray, draws, tune, chains, random_seed, progressbar
-) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    compiled = _compile(space.data, space.priors)
+def _nuts(compiled, start: np.ndarray, random_seed: int, **options) -> xr.DataTree:
+    """Run NUTS from ``start``; the chains are the threads, so BLAS gets none of its own."""
     with threadpool_limits(1):
-        tree = nutpie.sample(
-            compiled,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            seed=random_seed,
-            init_mean=start,
-            progress_bar=progressbar,
-            save_warmup=False,
+        return nutpie.sample(
+            compiled, seed=random_seed, init_mean=start, save_warmup=False, **options
         )
-    posterior = tree["posterior"]
-    hyper = {
-        name: posterior[name].to_numpy().reshape(chains * draws, -1) for name, *_ in space.parts
-    }
+
+
+def _sample_hyper(
+    space: HyperSpace, start: np.ndarray, random_seed: int, **options
+) -> tuple[dict[str, np.ndarray], xr.Dataset]:
+    tree = _nuts(_compile(space.data, space.priors), start, random_seed, **options)
+    posterior = tree["posterior"].to_dataset()
+    total = posterior.sizes["chain"] * posterior.sizes["draw"]
+    hyper = {name: posterior[name].to_numpy().reshape(total, -1) for name, *_ in space.parts}
     return hyper, tree["sample_stats"].to_dataset()
 
 
@@ -177,7 +173,13 @@ def sample(
         active[order[: size if size == weight.size else min(size, enough)]] = True
         part = HyperSpace(data.restrict(active), priors)
         hyper, stats = _sample_hyper(
-            part, part.mode(mode), draws, tune, chains, random_seed, progressbar
+            part,
+            part.mode(mode),
+            random_seed,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            progress_bar=progressbar,
         )
         recovered, log_ratio = recover(space, hyper, active, rng)
         ratio = np.exp(log_ratio - log_ratio.max())
@@ -231,18 +233,16 @@ def sample_divergence(
     inputs = divergence_inputs(data, rotation)
     compiled = compiled.with_data(**{k: v for k, v in inputs.items() if k in inside})
     every = -(-DIVERGENCE_DRAWS // draws)
-    with threadpool_limits(1):
-        tree = nutpie.sample(
-            compiled,
-            draws=draws * every,
-            tune=max(tune, DIVERGENCE_TUNE),
-            chains=chains,
-            seed=random_seed,
-            init_mean=start,
-            target_accept=DIVERGENCE_ACCEPT,
-            progress_bar=False,
-            save_warmup=False,
-        )
+    tree = _nuts(
+        compiled,
+        start,
+        random_seed,
+        draws=draws * every,
+        tune=max(tune, DIVERGENCE_TUNE),
+        chains=chains,
+        target_accept=DIVERGENCE_ACCEPT,
+        progress_bar=False,
+    )
     z = tree["posterior"]["divergence_z"].to_numpy()[:, ::every]
     z = z.reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
