@@ -37,6 +37,7 @@ _PUBLIC: dict[str, str | None] = {
     "pool": "pools",
     "read_candidates": "runs",
     "read_runs": "runs",
+    "scaling_rules": None,
     "schedules": None,
 }
 
