@@ -6,27 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayes_optlaws._plot_style import BLUE, GREY, axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bayes_optlaws.design import DesignPlan
 
-_GREY, _BLUE = "#999999", "#0072B2"
-
 
 def plot_plan(plan: DesignPlan, *, ax: Axes | None) -> Figure:
     """Draw `DesignPlan.plot`."""
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    ax = axes(ax, (7, 4.2))
     cost, value = plan.costs.to_numpy(), plan.scores.to_numpy()
     seen = np.isfinite(value) & (value > 0)
     if seen.any():
         shown = np.flatnonzero(seen)
         ax.scatter(
-            cost[shown], value[shown], s=8, color=_GREY, alpha=0.5, linewidths=0,
+            cost[shown], value[shown], s=8, color=GREY, alpha=0.5, linewidths=0,
             label="each possible run alone", rasterized=shown.size > 5000,
         )  # fmt: skip
         floor = value[seen].max() * 1e-4
@@ -36,12 +33,12 @@ def plot_plan(plan: DesignPlan, *, ax: Axes | None) -> Figure:
     if len(table):
         added = table["value"].to_numpy()
         ax.scatter(
-            table["cost"], np.maximum(added, floor), s=36, color=_BLUE, zorder=3,
+            table["cost"], np.maximum(added, floor), s=36, color=BLUE, zorder=3,
             label="planned, given those before",
         )  # fmt: skip
         for k, (x, y) in enumerate(zip(table["cost"], np.maximum(added, floor), strict=True)):
             ax.annotate(
-                str(k + 1), (x, y), xytext=(4, 4), textcoords="offset points", color=_BLUE
+                str(k + 1), (x, y), xytext=(4, 4), textcoords="offset points", color=BLUE
             )  # fmt: skip
     if np.ptp(np.log(cost)) > 0.7:
         ax.set_xscale("log")

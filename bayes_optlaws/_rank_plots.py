@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayes_optlaws._plot_style import BLUE, RED
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 28
 _MOST_RANKS = 10
-_BLUE = "#0072B2"  # Okabe and Ito's blue and vermilion
-_RED = "#D55E00"
 
 
 def plot_ranks(ranking: Ranking, *, ax: Axes | None, top: int) -> Figure:
@@ -59,12 +59,12 @@ def _draw_losses(ax: Axes, ranking: Ranking, n: int) -> None:
     shown = ranking.table.iloc[:n]
     first = shown["tie_group"].to_numpy() == 1
     y = np.arange(n)
-    for group, face in ((first, _BLUE), (~first, "white")):
+    for group, face in ((first, BLUE), (~first, "white")):
         rows = shown[group]
         error = np.stack(
             [rows["loss_mean"] - rows["loss_lower"], rows["loss_upper"] - rows["loss_mean"]]
         )
-        ax.errorbar(rows["loss_mean"], y[group], xerr=error, fmt="o", color=_BLUE, mfc=face)
+        ax.errorbar(rows["loss_mean"], y[group], xerr=error, fmt="o", color=BLUE, mfc=face)
     for place, risk in zip(y, shown["p_diverge"], strict=True):
         if risk >= 0.005:
             ax.annotate(
@@ -75,7 +75,7 @@ def _draw_losses(ax: Axes, ranking: Ranking, n: int) -> None:
                 textcoords="offset points",
                 va="center",
                 fontsize="small",
-                color=_RED,
+                color=RED,
             )
     ax.set(
         xlabel="final loss, nats (filled: tie group 1)",

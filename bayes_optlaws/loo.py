@@ -12,12 +12,59 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from arviz_stats import loo as psis_loo
+from arviz_stats.base import array_stats
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
+from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 
 from bayes_optlaws._hyper import hyper_inputs
 from bayes_optlaws.hyper import HyperSpace
 
 MAX_DRAWS = 500
+
+
+def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss of each convergent run less its mean given the others, and its sd given them.
+
+    Parameters
+    ----------
+    law : OptLaw
+        Fitted.
+    max_draws : int
+        Posterior draws used, evenly spaced.
+
+    Returns
+    -------
+    error, sd : ndarray, shape (draws, n)
+        In the order of the run table without its divergent rows.
+    """
+    sample = law._require_fit()
+    draws = sample.draws.thin(max_draws)
+    data, table = law._data, law._fitted
+    rows = law._rows(table)
+    y = np.log(table["final_loss"].to_numpy(float)) - law._centre
+    q = data.column_block.size
+    label = law._noise.label
+    error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
+    inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
+    layout, fields = data.kernel_args(law.priors)[:5], inputs[4]
+    with threadpool_limits(1):  # the matrices are small: threads only get in their own way
+        for s in range(draws.n):
+            w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *layout)
+            selected = data.tree.selected(draws.combination[s])
+            x = rows[:, selected] / np.sqrt(d[selected])
+            if fields.shape[1]:
+                transform = block_diag(*[a * scale for a in fields[s]], shared)
+                x = np.hstack([x, rows[:, q:] @ transform])
+            precision = w[label]
+            weighted = x * precision[:, None]
+            factor = cho_factor(np.eye(x.shape[1]) + x.T @ weighted, lower=True)
+            residual = y - x @ cho_solve(factor, weighted.T @ y)
+            half = solve_triangular(factor[0], x.T, lower=True)
+            leverage = precision * np.sum(half**2, axis=0)
+            keep = 1.0 - leverage
+            error[s], sd[s] = residual / keep, 1.0 / np.sqrt(precision * keep)
+    return error, sd
 
 
 def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
@@ -30,33 +77,31 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     max_draws : int
         Posterior draws used, evenly spaced.
     """
-    sample = law._require_fit()
-    draws = sample.draws.thin(max_draws)
-    data, table = law._data, law._fitted
-    rows = law._rows(table)
-    y = np.log(table["final_loss"].to_numpy(float)) - law._centre
-    q = data.column_block.size
-    label = law._noise.label
-    out = np.empty((draws.n, y.size))
-    inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
-    layout, fields = data.kernel_args(law.priors)[:5], inputs[4]
-    for s in range(draws.n):
-        w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *layout)
-        selected = data.tree.selected(draws.combination[s])
-        x = rows[:, selected] / np.sqrt(d[selected])
-        if fields.shape[1]:
-            transform = block_diag(*[a * scale for a in fields[s]], shared)
-            x = np.hstack([x, rows[:, q:] @ transform])
-        precision = w[label]
-        weighted = x * precision[:, None]
-        factor = cho_factor(np.eye(x.shape[1]) + x.T @ weighted, lower=True)
-        residual = y - x @ cho_solve(factor, weighted.T @ y)
-        half = solve_triangular(factor[0], x.T, lower=True)
-        leverage = precision * np.sum(half**2, axis=0)
-        keep = 1.0 - leverage
-        variance = 1.0 / (precision * keep)
-        out[s] = -0.5 * np.log(2 * np.pi * variance) - 0.5 * (residual / keep) ** 2 / variance
-    return out
+    error, sd = loo_moments(law, max_draws=max_draws)
+    return norm.logpdf(error, scale=sd)
+
+
+def loo_pit(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
+    """Probability, given all other runs, that each run ends lower than it did, shape (n,).
+
+    Uniform for a calibrated law. Hyper-parameters are re-weighted by PSIS, as in `loo`.
+
+    Parameters
+    ----------
+    law : OptLaw
+        Fitted.
+    max_draws : int
+        Posterior draws used, evenly spaced.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In [0, 1], in the order of the run table without its divergent rows.
+    """
+    error, sd = loo_moments(law, max_draws=max_draws)
+    log_weight, _ = array_stats.psislw(-norm.logpdf(error, scale=sd).T, axis=-1)
+    weight = np.exp(log_weight.T - log_weight.max(axis=-1))
+    return np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
 
 
 def loo(law):

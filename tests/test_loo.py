@@ -10,7 +10,7 @@ from scipy.stats import norm
 from bayes_optlaws.explicit import covariance
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.loo import loo_density
+from bayes_optlaws.loo import loo_density, loo_moments, loo_pit
 from bayes_optlaws.posterior import recover
 from bayes_optlaws.sampling import Sample
 
@@ -51,3 +51,16 @@ def test_loo_of_a_fit_is_reliable_and_below_the_fit_to_the_own_runs(small_law):
     assert np.isfinite(result.elpd)
     assert np.mean(np.asarray(result.pareto_k) < 0.7) > 0.95
     assert 0 < result.p < 60  # effective number of parameters
+
+
+def test_pit_is_the_weighted_mean_of_what_each_draw_says(small_law):
+    values = loo_pit(small_law)
+    error, sd = loo_moments(small_law)
+    density = norm.pdf(error / sd) / sd
+    # plain importance weights without the smoothing of their tail: the harmonic-mean identity
+    weight = 1.0 / density
+    plain = np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
+    assert ((values > 0) & (values < 1)).all()
+    assert np.quantile(np.abs(values - plain), 0.95) < 0.02
+    # a calibrated law is uniform; this one is somewhat wide, so only gross faults are excluded
+    assert 0.35 < np.mean(np.abs(values - 0.5) < 0.25) < 0.85

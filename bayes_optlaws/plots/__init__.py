@@ -6,18 +6,25 @@ a label can say it too.
 
 from __future__ import annotations
 
-from bayes_optlaws.plots.decision import pairs, ranks, resolution, schedules
-from bayes_optlaws.plots.fit import loss_surface, predictions, predictive_check
+from bayes_optlaws.plots.calibration import calibration
+from bayes_optlaws.plots.decision import pairs, plan, ranks, resolution, schedules, tie_graph
+from bayes_optlaws.plots.fit import pit, predictions, predictive_check
 from bayes_optlaws.plots.posterior import coefficients, exponents
+from bayes_optlaws.plots.surfaces import loss_surface, stable_region
 
 __all__ = [
+    "calibration",
     "coefficients",
     "exponents",
     "loss_surface",
     "pairs",
+    "pit",
+    "plan",
     "predictions",
     "predictive_check",
     "ranks",
     "resolution",
     "schedules",
+    "stable_region",
+    "tie_graph",
 ]

@@ -1,4 +1,4 @@
-"""Plots for the decision: ranks, pairs, schedule shapes, resolution against scale."""
+"""Plots for the decision: ranks, pairs, ties, schedule shapes, resolution, plans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.plots._style import BLUE, DASHES, GREY, PALETTE, RED, axes, figure_of, short
+from bayes_optlaws import _rank_counts
+from bayes_optlaws._plot_style import BLUE, DASHES, GREY, PALETTE, RED, axes, figure_of, short
 from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.schedules import Schedule
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bayes_optlaws.design import DesignPlan
     from bayes_optlaws.law import OptLaw
     from bayes_optlaws.ranking import Ranking
 
@@ -61,6 +63,111 @@ def pairs(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
     matplotlib Figure
     """
     return ranking.plot_pairs(ax=ax, top=top)
+
+
+def tie_graph(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
+    """Plot which candidates have not been told apart: an arc joins each such pair.
+
+    Two candidates are told apart when one of them ends lower by more than ``ranking.tie`` with
+    probability ``ranking.prob`` or more. Being tied is not transitive: A and C may be told apart
+    while B is tied with both. The tie groups, numbered in the dots, are read from the leader of
+    each group alone.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    top : int
+        Most candidates shown, best first.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+        Candidates from best to worst; the darker and wider an arc, the likelier it is that the
+        lower-ranked of the two ends as low as the other, within ``ranking.tie``.
+
+    Raises
+    ------
+    ValueError
+        With fewer than two candidates.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> import xarray as xr
+    >>> from bayes_optlaws.ranking import Ranking
+    >>> draws = xr.DataArray([[1.0, 1.0, 2.0]] * 9, dims=("sample", "candidate"))
+    >>> (axes,) = tie_graph(Ranking.from_draws(draws)).axes
+    >>> len(axes.patches)  # the first two are tied, the third is worse than both
+    1
+    """
+    from matplotlib.patches import Arc
+
+    shown = ranking.table.iloc[:top]
+    n = len(shown)
+    if n < 2:
+        raise ValueError(f"{n} candidate in the ranking: a tie needs at least two")
+    losses = ranking.draws.sel(candidate=shown.index.to_numpy()).to_numpy()
+    i, j = np.triu_indices(n, k=1)
+    pairs = _rank_counts.pair_summary(losses, i, j, tie=ranking.tie)
+    open_ = np.maximum(pairs.p_lower_beyond, pairs.p_higher_beyond) < ranking.prob
+    not_worse = 1.0 - pairs.p_lower_beyond
+    ax = axes(ax, (6.4, 1.5 + 0.34 * n))
+    for a, b, p in zip(i[open_], j[open_], not_worse[open_], strict=True):
+        ax.add_patch(
+            Arc(
+                (0.0, (a + b) / 2), b - a, b - a, theta1=-90, theta2=90, color=BLUE,
+                alpha=0.15 + 0.85 * p, linewidth=0.6 + 3.4 * p, zorder=1 + p,
+            )
+        )  # fmt: skip
+    group = shown["tie_group"].to_numpy()
+    for place, number in enumerate(group):
+        ax.plot(0, place, "o", markersize=15, color=_group_colour(number), zorder=4)
+        ax.text(0, place, str(number), ha="center", va="center", color="white", weight="bold",
+                fontsize="small", zorder=5)  # fmt: skip
+    reach = max(((j - i)[open_] / 2).max(initial=0.0), 1.0)
+    ax.set_xlim(-0.05 * reach, 1.05 * reach)
+    ax.set_ylim(n - 0.4, -0.6)
+    ax.set_xticks([])
+    ax.set_yticks(range(n), [str(label) for label in shown.index], parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    for side in ("top", "right", "bottom", "left"):
+        ax.spines[side].set_visible(False)
+    left = len(ranking.table) - n
+    ax.set_title(
+        f"not told apart at {100 * ranking.prob:g} %, beyond {ranking.tie:.2g} nats: "
+        f"{open_.sum()} of {len(i)} pairs" + (f" (first {n} of {n + left:,})" if left else ""),
+        fontsize="medium",
+        loc="left",
+    )
+    for p in (0.25, 0.5, 0.75):
+        ax.plot([], [], color=BLUE, alpha=0.15 + 0.85 * p, linewidth=0.6 + 3.4 * p,
+                label=f"{100 * p:g} %")  # fmt: skip
+    ax.legend(
+        title="as low after all", fontsize="small", title_fontsize="small", frameon=False,
+        loc="center left", bbox_to_anchor=(1.0, 0.5),
+    )  # fmt: skip
+    return figure_of(ax)
+
+
+def _group_colour(number: int) -> str:
+    return (BLUE, RED, "0.35")[min(number, 3) - 1]
+
+
+def plan(design: DesignPlan, *, ax: Axes | None = None) -> Figure:
+    """Plot value against cost of every run that could be made; the same as `DesignPlan.plot`.
+
+    Parameters
+    ----------
+    design : DesignPlan
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    return design.plot(ax=ax)
 
 
 def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule]) -> Figure:

@@ -1,4 +1,4 @@
-"""Plots of the fit against runs: predictions, replicated residuals, the loss surface."""
+"""Plots of the fit against runs: predictions, replicated residuals, leave-one-out PIT."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
-from bayes_optlaws.plots._style import (
+from bayes_optlaws._plot_style import (
     BLUE,
     GREY,
     PALETTE,
-    RED,
     SKY,
     axes,
     figure_of,
     legend_below,
     scale_label,
-    short,
 )
-from bayes_optlaws.runs import read_candidates, read_runs
+from bayes_optlaws.loo import loo_pit
+from bayes_optlaws.runs import read_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,139 +145,42 @@ def predictive_check(
     return figure_of(ax)
 
 
-def loss_surface(
-    law: OptLaw,
-    *,
-    n_params: float,
-    tokens: float,
-    batch_tokens: float | None = None,
-    schedule: str = "linear",
-    cooldown: float = 0.2,
-    grid: int = 25,
-    ax: Axes | None = None,
-    random_seed: int = 0,
-) -> Figure:
-    """Plot the expected loss over peak LR and warm-up, with the runs made at that scale.
+def pit(law: OptLaw, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = None) -> Figure:
+    """Plot where each fitted run falls in its predictive distribution, the run itself left out.
+
+    The probability integral transform (PIT) of a calibrated law is uniform: a hill says that its
+    intervals are too wide, a valley that they are too narrow, a slope that it is biased.
 
     Parameters
     ----------
     law : OptLaw
         Fitted.
-    n_params, tokens : float
-        Model size and token budget.
-    batch_tokens : float, optional
-        Tokens a step; default: the median of the fitted runs.
-    schedule : {"linear", "cosine", "wsd", "wsd-sqrt"}
-    cooldown : float
-        Share of the run that the cooldown of the two ``wsd`` takes.
-    grid : int
-        Points along each axis, over the range of the fitted runs in peak LR and in the warm-up's
-        share of the run.
+    bins : int
+        Bars of the histogram.
+    prob : float
+        Of the shaded band: a bar of a calibrated law lies in it with at least this probability.
     ax : matplotlib Axes, optional
-    random_seed : int
 
     Returns
     -------
     matplotlib Figure
-        Colour: mean of the expected loss, nats per token. Circles: runs at this scale, in the
-        same colours; crosses: runs there that diverged; star: lowest point of the surface.
-
-    Raises
-    ------
-    ValueError
-        When the schedule is none of those, or the range of peak LR or warm-up is a point.
+        The title says which share of the runs lies in their central 50 % and 90 % intervals.
     """
-    if schedule not in ("linear", "cosine", "wsd", "wsd-sqrt"):
-        raise ValueError(
-            f"schedule is {schedule!r}: the surface can be drawn for linear, cosine, wsd, wsd-sqrt"
-        )
-    if not 0 < cooldown < 1:
-        raise ValueError(f"cooldown is {cooldown}: it is a share of the run, between 0 and 1")
-    runs = law.runs
-    if batch_tokens is None:
-        batch_tokens = float(runs["batch_tokens"].median())
-    steps = tokens / batch_tokens
-    share = np.maximum(runs["warmup_steps"], 1.0) / runs["steps"]
-    least, most = float(share.min()), float(min(share.max(), 0.95))
-    if schedule.startswith("wsd"):
-        most = min(most, 1 - cooldown)
-    low, high = float(runs["peak_lr"].min()), float(runs["peak_lr"].max())
-    if not (low < high and least < most):
-        raise ValueError(
-            f"peak_lr covers {low:g} to {high:g} and the warm-up's share {least:g} to {most:g}: "
-            "a surface needs runs that differ in both"
-        )
-    lr, warmup = np.geomspace(low, high, grid), np.geomspace(least, most, grid) * steps
-    lr_at, warmup_at = (a.ravel() for a in np.meshgrid(lr, warmup))
-    candidates = pd.DataFrame(
-        {
-            "n_params": float(n_params),
-            "tokens": float(tokens),
-            "batch_tokens": batch_tokens,
-            "peak_lr": lr_at,
-            "warmup_steps": warmup_at,
-            "schedule": schedule,
-        }
-    )
-    if schedule.startswith("wsd"):
-        candidates["cooldown_start_step"] = (1 - cooldown) * steps
-    loss = law.predict(
-        read_candidates(candidates), kind="mean", random_seed=random_seed, max_draws=_DRAWS // 2
-    )["loss_mean"].to_numpy()
-    alone, ax = ax is None, axes(ax, (6.2, 4.4))
-    here = runs[np.isclose(runs["n_params"], n_params) & np.isclose(runs["tokens"], tokens)]
-    good = here[~here["diverged"]]
-    values = np.concatenate([loss, good["final_loss"].to_numpy(float)])
-    # Losses far up the side would leave no colour for the bottom of the bowl.
-    bottom, top = values.min(), np.quantile(values, 0.9)
-    levels = np.linspace(bottom, max(top, bottom * (1 + 1e-6)), 21)
-    colours = ax.contourf(
-        lr, warmup, loss.reshape(grid, grid), levels=levels, cmap="viridis_r", extend="max"
-    )
-    figure = figure_of(ax)
-    figure.colorbar(colours, ax=ax, label="expected final loss, nats per token", format="%.3f")
-    if len(good):
-        ax.scatter(
-            good["peak_lr"],
-            good["warmup_steps"],
-            c=good["final_loss"],
-            cmap=colours.cmap,
-            norm=colours.norm,
-            edgecolor="white",
-            s=42,
-            label="run",
-            zorder=3,
-            clip_on=False,
-        )
-    failed = here[here["diverged"]]
-    if len(failed):
-        ax.plot(
-            failed["peak_lr"],
-            failed["warmup_steps"],
-            "x",
-            color=RED,
-            markersize=7,
-            label="diverged run",
-            clip_on=False,
-        )
-    best = int(np.argmin(loss))
-    ax.plot(
-        lr_at[best],
-        warmup_at[best],
-        "*",
-        color="white",
-        markeredgecolor="black",
-        markersize=14,
-        label="lowest expected loss",
-        clip_on=False,
-        zorder=4,
-    )
+    values = loo_pit(law)
+    n = len(values)
+    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
+    alone, ax = ax is None, axes(ax, (5.4, 3.4))
+    low, high = binom.ppf([(1 - prob) / 2, (1 + prob) / 2], n, 1 / bins) * bins / n
+    ax.axhspan(low, high, color="#cfe6f5", label=f"a calibrated law, {100 * prob:g} % of bars")
+    ax.axhline(1.0, color=GREY, linewidth=1)
+    ax.stairs(counts * bins / n, edges, color=BLUE, linewidth=1.8, label=f"{n:,} runs, left out")
+    inside = [np.mean(np.abs(values - 0.5) <= share / 2) for share in (0.5, 0.9)]
     ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="peak LR",
-        ylabel="warm-up, steps",
-        title=f"{scale_label(n_params, tokens)}, {schedule}, {short(steps)} steps",
+        xlabel="probability integral transform",
+        ylabel="density",
+        xlim=(0, 1),
+        title=f"in 50 % intervals: {100 * inside[0]:.0f} %, in 90 %: {100 * inside[1]:.0f} %",
     )
+    ax.set_ylim(bottom=0)
     legend_below(ax, alone=alone)
-    return figure
+    return figure_of(ax)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayes_optlaws.plots._style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes, figure_of
+from bayes_optlaws._plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
