@@ -31,6 +31,7 @@ _PUBLIC: dict[str, str | None] = {
     "RunTableError": "runs",
     "RunTableWarning": "runs",
     "Schedule": "schedules",
+    "Suggestion": "suggest",
     "datasets": None,
     "plots": None,
     "evaluate": "evaluation",

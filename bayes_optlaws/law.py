@@ -17,7 +17,7 @@ Divergent runs take no part in the loss (their loss says nothing about the law);
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ from bayes_optlaws.posterior import Draws, Predictor
 from bayes_optlaws.priors import Priors
 from bayes_optlaws.ranking import Ranking
 from bayes_optlaws.runs import read_candidates, read_runs
+from bayes_optlaws.suggest import Suggestion, suggest
 from bayes_optlaws.transfer import Discrepancy
 
 KINDS = ("new_run", "mean")
@@ -475,6 +476,43 @@ class OptLaw:
         return design(
             self, pool, decide=decide, n_runs=n_runs, objective=objective, cost=cost,
             budget=budget, **options,
+        )  # fmt: skip
+
+    def suggest(
+        self,
+        n_params: float,
+        tokens: float,
+        batch_tokens: float | Sequence[float],
+        *,
+        families: Sequence[str] | str | None = None,
+        bounds: Mapping[str, float | tuple[float, float]] | None = None,
+        max_p_diverge: float = 0.05,
+        **options,
+    ) -> Suggestion:
+        """Search the schedule of lowest expected loss whose risk of divergence is bounded.
+
+        Parameters
+        ----------
+        n_params, tokens : float
+            Model size and budget of the run to plan.
+        batch_tokens : float or sequence
+            Tokens a step; of several, the best is chosen too.
+        families : str or sequence, optional
+            Schedule families; by default those of the fitted runs.
+        bounds : mapping, optional
+            Of ``peak_lr``, ``warmup_steps``, ``cooldown``, ``decay``, ``plateau``; by default the
+            ranges of the fitted runs that finished.
+        max_p_diverge : float
+        **options
+            As in `bayes_optlaws.suggest.suggest`.
+
+        Returns
+        -------
+        Suggestion
+        """
+        return suggest(
+            self, n_params, tokens, batch_tokens, families=families, bounds=bounds,
+            max_p_diverge=max_p_diverge, **options,
         )  # fmt: skip
 
     def loo(self):
