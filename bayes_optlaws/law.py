@@ -43,6 +43,7 @@ from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.posterior import Draws, Predictor
 from bayes_optlaws.priors import Priors
 from bayes_optlaws.ranking import Ranking
+from bayes_optlaws.report import report
 from bayes_optlaws.runs import read_candidates, read_runs
 from bayes_optlaws.suggest import Suggestion, suggest
 from bayes_optlaws.transfer import Discrepancy
@@ -514,6 +515,33 @@ class OptLaw:
             self, n_params, tokens, batch_tokens, families=families, bounds=bounds,
             max_p_diverge=max_p_diverge, **options,
         )  # fmt: skip
+
+    def report(
+        self,
+        candidates: pd.DataFrame | str | Path | None = None,
+        pool: pd.DataFrame | str | Path | None = None,
+        path: str | Path = "report.html",
+        **options,
+    ) -> Path:
+        """Write one HTML page: the answer, the next runs, the checks, the posterior.
+
+        Parameters
+        ----------
+        candidates : DataFrame or path, optional
+            Candidate table; by default a small grid of settings at the largest fitted scale.
+        pool : DataFrame or path, optional
+            Runs that could be made next; by default runs like those of the table.
+        path : path
+            Where to write; a file that is there is replaced.
+        **options
+            As in `bayes_optlaws.report.report`.
+
+        Returns
+        -------
+        Path
+        """
+        self._require_fit()
+        return report(self, candidates, pool, path, **options)
 
     def loo(self):
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.

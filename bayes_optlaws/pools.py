@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
+from bayes_optlaws._plot_style import short
 from bayes_optlaws._run_report import RunTableWarning
 from bayes_optlaws.runs import read_candidates
 
-__all__ = ["pool"]
+__all__ = ["default_pool", "pool"]
 
 Choice = float | Sequence[float] | tuple[float, float]
 
@@ -130,6 +131,68 @@ def pool(
     width = max(4, len(str(len(table) - 1)))
     table.insert(0, "run_id", [f"pool-{i:0{width}d}" for i in range(len(table))])
     return read_candidates(table.set_index("run_id", drop=False).rename_axis(None))
+
+
+def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
+    """Build a pool of runs like those already made, for choosing among ``decide`` (own choice).
+
+    Three model sizes and token budgets of the table (least, middle, most), where together they
+    cost no more than its dearest run; five peak LRs over the range of the runs that finished; the
+    10, 50 and 90 % points of the warm-up's share; the schedule families of the table and of the
+    candidates.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Validated run table.
+    decide : DataFrame
+        Validated candidate table.
+
+    Returns
+    -------
+    DataFrame
+        Candidate table, rows named by what they are.
+
+    Examples
+    --------
+    >>> import bayes_optlaws as bo
+    >>> runs = bo.read_runs(bo.datasets.load("pocket"))
+    >>> table = default_pool(runs, runs.iloc[:2])
+    >>> len(table), table.index[0]
+    (120, 'linear-N10.3k-1.23M-lr0.003-w43')
+    """
+    finished = runs[~runs["diverged"]]
+    dearest = (runs["n_params"] * runs["tokens"]).max()
+    families = {*finished["schedule"], *decide["schedule"]} - {"polygon", "array"}
+    lr = finished["peak_lr"].min(), finished["peak_lr"].max()
+    share = (finished["warmup_steps"] / finished["steps"]).clip(upper=0.5)
+    stable = decide[decide["schedule"].str.startswith("wsd")]
+    cooldown = (1 - stable["cooldown_start_step"] / stable["steps"]).clip(0.05, 0.95).median()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunTableWarning)  # combinations left out are no loss here
+        table = pool(
+            n_params=_spread(finished["n_params"]),
+            tokens=_spread(finished["tokens"]),
+            batch_tokens=float(finished["batch_tokens"].median()),
+            peak_lr=lr if lr[0] < lr[1] else lr[0],
+            warmup=sorted({round(float(q), 4) for q in share.quantile([0.1, 0.5, 0.9])}),
+            schedule=sorted(families) or "linear",
+            cooldown=0.2 if np.isnan(cooldown) else float(cooldown),
+        )
+    table = table[table["n_params"] * table["tokens"] <= dearest * (1 + 1e-9)]
+    names = [
+        f"{r.schedule}-N{short(r.n_params)}-{short(r.tokens)}-lr{r.peak_lr:.3g}-w{r.warmup_steps:g}"
+        for r in table.itertuples()
+    ]
+    if len(set(names)) < len(names):  # values too close for three digits
+        names = [f"{name}-{i}" for i, name in enumerate(names)]
+    return table.set_axis(names, axis=0).assign(run_id=names)
+
+
+def _spread(values: pd.Series) -> list[float]:
+    """Least, middle and most of the values there are."""
+    seen = np.unique(values.to_numpy(float))
+    return sorted({float(seen[i]) for i in (0, len(seen) // 2, len(seen) - 1)})
 
 
 def _check(name: str, choice: Choice) -> None:
