@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from bayes_optlaws import datasets
+from bayes_optlaws.runs import read_runs
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -255,3 +257,110 @@ def test_parameter_counts_of_the_pocket_models(pocket):
 def test_data_folders_have_no_large_file():
     sizes = {p.name: p.stat().st_size for p in DATA.rglob("*") if p.is_file()}
     assert max(sizes.values()) < 3_000_000
+
+
+STAGE_TABLES = ["pocket-seeds", "pocket-families", "pocket-longer", "pocket-stages"]
+
+
+@pytest.fixture(scope="module")
+def stage_runs() -> pd.DataFrame:
+    """All runs of stages.json, once."""
+    return pd.concat([datasets.load(name) for name in STAGE_TABLES]).drop_duplicates("run_id")
+
+
+def test_stage_tables_follow_their_plan(stage_runs):
+    jobs = json.loads((DATA / "pocket" / "stages.json").read_text())
+    runs = stage_runs.set_index("run_id")
+    assert len(runs) == sum(len(j["configs"]) * len(j["seeds"]) for j in jobs)
+    for job in jobs:
+        settings = itertools.product(job["seeds"], job["configs"])
+        for i, (seed, config) in enumerate(settings):
+            run = runs.loc[f"{job['name']}-{i:03d}"]
+            planned = (config["peak_lr"], config["warmup"], config["schedule"], config["name"])
+            assert tuple(run[["peak_lr", "warmup_steps", "schedule", "name"]]) == planned
+            assert (run["size"], run["steps"], run["seed"]) == (job["size"], job["steps"], seed)
+            for column, key in {
+                "decay_end_step": "decay_end",
+                "cooldown_start_step": "cooldown_start",
+            }.items():
+                assert (np.isnan(run[column]) and key not in config) or run[column] == config[key]
+
+
+def test_stage_runs_continue_a_run_of_the_stage_before(stage_runs):
+    runs = stage_runs.set_index("run_id")
+    later = runs[runs["stage"] > 1]
+    parent = runs.loc[later["parent"]]
+    assert (parent["stage"].to_numpy() == later["stage"] - 1).all()
+    assert (parent["size"].to_numpy() == later["size"]).all()
+    assert (parent["seed"] == 0).all()
+    assert runs.loc[runs["stage"] == 1, "parent"].isna().all()
+    assert later.groupby("block")["parent"].nunique().eq(1).all()
+
+
+@pytest.mark.parametrize("name", STAGE_TABLES[:3])
+def test_later_tables_of_the_first_stage_are_run_tables(name):
+    runs = read_runs(datasets.load(name))
+    assert len(runs) == datasets.describe(name).rows
+    assert (runs["diverged"] == (runs["final_loss"] > 2.448)).all()
+
+
+def test_stage_table_is_a_run_table_in_each_group():
+    counts = {}
+    for group in ("pocket", "pocket-W", "pocket-S"):
+        counts[group] = len(read_runs(datasets.load("pocket-stages"), group=group, min_runs=1))
+    assert counts == {"pocket": 3, "pocket-W": 266, "pocket-S": 84}
+
+
+def test_gpu_runs_agree_with_the_cpu_grid_within_seed_noise(pocket):
+    """The figures of data/pocket/README.md: same seed, other device, below half the seed noise."""
+    gpu = datasets.load("pocket-seeds")
+    for block, mean, sd in [
+        ("d16_1200", 0.0019, 0.0054),
+        ("d32_1200", -0.0004, 0.0074),
+        ("d64_1200", -0.0005, 0.0053),
+    ]:
+        mine = gpu[gpu["block"] == f"seeds_{block}"]
+        loss = np.array([mine.loc[mine["seed"] == k, "final_loss"] for k in range(3)])
+        cpu = pocket[pocket["block"] == block]
+        calm = (cpu["peak_lr"] < 0.05).to_numpy()
+        off = (loss[0] - cpu["final_loss"].to_numpy())[calm]
+        assert (off.mean(), off.std()) == pytest.approx((mean, sd), abs=5e-5)
+        noise = np.sqrt(loss[:, calm].var(axis=0, ddof=1).mean())
+        assert off.std() < noise / 2 or block == "d64_1200"
+        assert np.sqrt(np.mean(off**2)) < noise
+
+
+def test_seed_noise_of_the_readme(stage_runs):
+    """Every row of the README's table of sd over seeds and of contrasts, recomputed."""
+    lines = (DATA / "pocket" / "README.md").read_text().splitlines()
+    pattern = re.compile(r"\| `(\w+)` \| (0\.\d+) \| (0\.\d+) \|")
+    quoted = {m[1]: (float(m[2]), float(m[3])) for m in map(pattern.fullmatch, lines) if m}
+    assert len(quoted) == stage_runs["block"].nunique() - 1
+    settings = ["peak_lr", "warmup_steps", "name"]
+    for block, (sd, contrast) in quoted.items():
+        runs = stage_runs[stage_runs["block"] == block]
+        runs = runs[~runs["diverged"] & (runs["peak_lr"] < 0.05)]
+        loss = runs["final_loss"]
+        off = loss - loss.groupby(runs["seed"]).transform("mean")
+        keys = [runs[c] for c in settings]
+        found = [np.sqrt(x.groupby(keys).var().mean()) for x in (loss, off)]
+        assert found == pytest.approx([sd, contrast], abs=6e-5)
+
+
+def test_stage_tables_are_rebuilt_from_results(tmp_path, stage_runs):
+    """Results in the columns that train.py writes give back the tables, byte for byte."""
+    make_runs = script("make_runs")
+    for block, rows in stage_runs.groupby("block"):
+        results = rows.rename(
+            columns={
+                "final_loss": "val_loss",
+                "decay_end_step": "decay_end",
+                "cooldown_start_step": "cooldown_start",
+            }
+        )
+        results["mid_ratio"] = rows["plateau_lr"] / rows["peak_lr"]
+        results = results.sort_values("run_id")
+        results.to_csv(tmp_path / f"{block}.csv", index=False)
+    for target, kinds in make_runs.STAGE_TABLES.items():
+        make_runs.build(tmp_path, "stages.json", kinds).to_csv(tmp_path / "new.csv", index=False)
+        assert (tmp_path / "new.csv").read_text() == (DATA / "pocket" / target).read_text()
