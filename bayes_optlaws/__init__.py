@@ -40,6 +40,7 @@ _PUBLIC: dict[str, str | None] = {
     "read_runs": "runs",
     "scaling_rules": None,
     "schedules": None,
+    "sde": None,
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
