@@ -222,6 +222,46 @@ def log_evidence_and_gradient(
     return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_shared_sd, g_shared_length
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_density(x, mean, sd, is_log, sizes, args):
+    """Log posterior density of the unconstrained hyper-parameters, and its gradient.
+
+    Parameters
+    ----------
+    x : array
+        Logs of the positive hyper-parameters and slopes as they are, in the order of the first
+        seven arguments of `log_evidence_and_gradient`.
+    mean, sd : arrays like x
+        Of their normal priors.
+    is_log : bool array like x
+    sizes : int array, shape (7,)
+        Lengths of those arguments.
+    args : tuple
+        The other arguments.
+    """
+    value = np.where(is_log, np.exp(x), x)
+    end = np.cumsum(sizes)
+    r = log_evidence_and_gradient(
+        value[: end[0]],
+        value[end[0] : end[1]],
+        value[end[1] : end[2]],
+        value[end[2] : end[3]],
+        value[end[3] : end[4]],
+        value[end[4] : end[5]],
+        value[end[5] :],
+        *args,
+    )
+    z = (x - mean) / sd
+    gradient = np.empty_like(x)
+    i = 0
+    for part in (r[1], r[2], r[3], r[4], r[5], r[6], r[7]):
+        for j in range(part.size):
+            gradient[i] = part[j]
+            i += 1
+    gradient = np.where(is_log, gradient * value, gradient) - z / sd
+    return r[0] - 0.5 * np.dot(z, z), gradient
+
+
 N_HYPER = 7
 _DOUBLE, _INT = types.CPointer(types.float64), types.CPointer(types.int64)
 _SIGNATURE = types.void(

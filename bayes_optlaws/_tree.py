@@ -27,26 +27,26 @@ NEGLIGIBLE = 1e-10
 
 
 @njit(cache=True, error_model="numpy")
-def _eliminate(M, b, d, own, c, rest, m, inv, W, mu, M_next, b_next):
-    """Eliminate the c columns ``own`` from (M, b); return their term of the log evidence.
-
-    Writes inv = A11^-1, W = A11^-1 A12, mu = A11^-1 b1 and what is left on the m columns
-    ``rest``.  Positions are local to M; d is the prior precision of the local columns.
-    """
-    L = np.zeros((c, c))
+def _invert(M, b, d, o, c, L, inv, mu):
+    """inv = A11^-1 and mu = A11^-1 b1 of `_eliminate`, and the term of the log evidence."""
+    if c == 1:
+        s = max(M[o, o] + d[o], d[o])
+        inv[0, 0] = 1.0 / s
+        mu[0] = b[o] / s
+        return 0.5 * (np.log(d[o] / s) + b[o] * mu[0])
     value = 0.0
     for i in range(c):
         for j in range(i + 1):
-            s = M[own[i], own[j]]
+            s = M[o + j, o + i]
             if i == j:
-                s += d[own[i]]
+                s += d[o + i]
             for t in range(j):
                 s -= L[i, t] * L[j, t]
             if i == j:
                 # rounding can take the pivot below what the prior alone guarantees
-                s = max(s, d[own[i]])
+                s = max(s, d[o + i])
                 L[i, i] = np.sqrt(s)
-                value += 0.5 * np.log(d[own[i]] / s)
+                value += 0.5 * np.log(d[o + i] / s)
             else:
                 L[i, j] = s / L[j, j]
     for i in range(c):  # inv holds L^-1 for a moment
@@ -59,7 +59,7 @@ def _eliminate(M, b, d, own, c, rest, m, inv, W, mu, M_next, b_next):
     for i in range(c):
         z = 0.0
         for j in range(i + 1):
-            z += inv[i, j] * b[own[j]]
+            z += inv[i, j] * b[o + j]
         mu[i] = z
         value += 0.5 * z * z
     for i in range(c):
@@ -77,53 +77,76 @@ def _eliminate(M, b, d, own, c, rest, m, inv, W, mu, M_next, b_next):
         for j in range(i + 1):
             inv[i, j] = L[i, j]
             inv[j, i] = L[i, j]
-    for i in range(c):
-        for j in range(m):
-            s = 0.0
-            for t in range(c):
-                s += inv[i, t] * M[own[t], rest[j]]
-            W[i, j] = s
-    for i in range(m):
-        s = b[rest[i]]
-        for t in range(c):
-            s -= M[own[t], rest[i]] * mu[t]
-        b_next[i] = s
-        for j in range(i + 1):
-            s = M[rest[i], rest[j]]
-            for t in range(c):
-                s -= M[own[t], rest[i]] * W[t, j]
-            M_next[i, j] = s
-            M_next[j, i] = s
     return value
 
 
 @njit(cache=True, error_model="numpy")
-def _fold(own, c, rest, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar):
-    """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left."""
-    Wb = np.zeros(c)
-    WM = np.zeros((c, m))
+def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
+    """Eliminate the c columns at ``o`` from (M, b); return their term of the log evidence.
+
+    Writes inv = A11^-1, W = A11^-1 A12, mu = A11^-1 b1 and what is left on the m columns at
+    ``r``.  Positions are local to M, of which only the upper triangle is read or written; d is
+    the prior precision of the local columns.  The inner loops run along rows: they vectorise.
+    """
+    value = _invert(M, b, d, o, c, L, inv, mu)
+    if m == 0:
+        return value
     for i in range(c):
         for j in range(m):
-            Wb[i] += W[i, j] * b_bar_next[j]
+            W[i, j] = inv[i, 0] * M[o, r + j]
+        for t in range(1, c):
+            f = inv[i, t]
+            for j in range(m):
+                W[i, j] += f * M[o + t, r + j]
+    for j in range(m):
+        b_next[j] = b[r + j]
+    for t in range(c):
+        f = mu[t]
+        for j in range(m):
+            b_next[j] -= f * M[o + t, r + j]
+    for i in range(m):
+        f = M[o, r + i]
+        for j in range(i, m):
+            M_next[i, j] = M[r + i, r + j] - f * W[0, j]
+        for t in range(1, c):
+            f = M[o + t, r + i]
+            for j in range(i, m):
+                M_next[i, j] -= f * W[t, j]
+    return value
+
+
+@njit(cache=True, error_model="numpy")
+def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, Wb, WM):
+    """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left.
+
+    ``Wb`` and ``WM`` are room to work in.
+    """
+    for i in range(c):
+        s = 0.0
+        for j in range(m):
+            WM[i, j] = 0.0
+        for j in range(m):
             f = W[i, j]
+            s += f * b_bar_next[j]
             for t in range(m):
                 WM[i, t] += f * M_bar_next[j, t]
+        Wb[i] = s
     for i in range(c):
-        b_bar[own[i]] += weight * mu[i] - Wb[i]
+        b_bar[o + i] += weight * mu[i] - Wb[i]
         for j in range(c):
             s = -0.5 * weight * (inv[i, j] + mu[i] * mu[j])
             s += 0.5 * (mu[i] * Wb[j] + Wb[i] * mu[j])
             for t in range(m):
                 s += WM[i, t] * W[j, t]
-            M_bar[own[i], own[j]] += s
+            M_bar[o + i, o + j] += s
         for j in range(m):
             s = -WM[i, j] - 0.5 * mu[i] * b_bar_next[j]
-            M_bar[own[i], rest[j]] += s
-            M_bar[rest[j], own[i]] += s
+            M_bar[o + i, r + j] += s
+            M_bar[r + j, o + i] += s
     for i in range(m):
-        b_bar[rest[i]] += b_bar_next[i]
+        b_bar[r + i] += b_bar_next[i]
         for j in range(m):
-            M_bar[rest[i], rest[j]] += M_bar_next[i, j]
+            M_bar[r + i, r + j] += M_bar_next[i, j]
 
 
 @njit(cache=True, error_model="numpy")
@@ -172,8 +195,9 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     W = np.zeros((levels + 1, widest, q))
     mu = np.zeros((levels + 1, widest))
     value = np.zeros(levels + 2)
-    own = np.zeros((levels + 1, widest), dtype=np.int64)
-    rest = np.zeros((levels + 1, q), dtype=np.int64)
+    room, Wb, WM = np.zeros((widest, widest)), np.zeros(widest), np.zeros((widest, q))
+    own = np.zeros(levels + 1, dtype=np.int64)  # where its columns start, then where the rest
+    rest = np.zeros(levels + 1, dtype=np.int64)
     prior = np.zeros((levels + 1, q))
     size = np.zeros(levels + 1, dtype=np.int64)
     n_rest = np.zeros(levels + 1, dtype=np.int64)
@@ -188,8 +212,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     for lev in range(levels + 1):
         size[lev] = common.size if lev == 0 else n_columns[lev - 1]
         n_rest[lev] = q - start[lev + 1]
-        for j in range(n_rest[lev]):
-            rest[lev, j] = start[lev + 1] - start[lev] + j
+        rest[lev] = start[lev + 1] - start[lev]
         for j in range(q - start[lev]):
             prior[lev, j] = d[order[start[lev] + j]]
 
@@ -213,11 +236,10 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
             if cumulative[k + stride[lev]] - cumulative[k] < least:
                 skipped = True
                 break
-            for j in range(size[lev]):
-                own[lev, j] = digit[lev] * size[lev] + j
+            own[lev] = digit[lev] * size[lev]
             value[lev + 1] = value[lev] + _eliminate(
                 M[lev], v[lev], prior[lev], own[lev], size[lev], rest[lev], n_rest[lev],
-                inv[lev], W[lev], mu[lev], M[lev + 1], v[lev + 1],
+                room, inv[lev], W[lev], mu[lev], M[lev + 1], v[lev + 1],
             )  # fmt: skip
             if reverse:
                 weight[lev + 1] = 0.0
@@ -238,11 +260,11 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
                 w = weight[lev + 1]
                 _fold(
                     own[lev], size[lev], rest[lev], n_rest[lev], inv[lev], W[lev], mu[lev], w,
-                    M_bar[lev + 1], b_bar[lev + 1], M_bar[lev], b_bar[lev],
+                    M_bar[lev + 1], b_bar[lev + 1], M_bar[lev], b_bar[lev], Wb, WM,
                 )  # fmt: skip
                 weight[lev] += w
                 for j in range(size[lev]):
-                    fallen[start[lev] + own[lev, j]] += w
+                    fallen[start[lev] + own[lev] + j] += w
             skipped = False
             if lev == 0:
                 break

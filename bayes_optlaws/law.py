@@ -7,8 +7,8 @@ A table of finished runs goes through the same steps each time:
    `transfer.Discrepancy` adds the columns in which the law may be wrong,
    `noise.NoiseClasses` groups runs of like noise;
 3. `likelihood.SufficientStatistics` reduces the runs to Gram matrices;
-4. `sampling.sample` runs NUTS over the few hyper-parameters of `model.build_model`, then draws
-   exponents, coefficients and discrepancy exactly (`posterior.recover`);
+4. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
+   a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy exactly (`posterior.recover`);
 5. `posterior.Predictor` carries joint draws to candidates, `ranking.Ranking` decides.
 
 Divergent runs take no part in the loss (their loss says nothing about the law); they are what
@@ -38,7 +38,6 @@ from bayes_optlaws.features import BLOCKS, FeatureSet, Standardizer
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.likelihood import SufficientStatistics
 from bayes_optlaws.loo import loo
-from bayes_optlaws.model import build_model
 from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.posterior import Draws, Predictor
 from bayes_optlaws.priors import Priors
@@ -103,7 +102,7 @@ class OptLaw:
         self,
         runs: pd.DataFrame | str | Path,
         draws: int = 1000,
-        tune: int = 400,
+        tune: int = 300,
         chains: int = 4,
         random_seed: int | None = None,
         progressbar: bool = True,
@@ -228,6 +227,8 @@ class OptLaw:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
         if not hasattr(self, "_data"):
             raise RuntimeError("the model depends on the runs: call fit(runs) first")
+        from bayes_optlaws.model import build_model  # PyMC is slow to import, and a fit needs none
+
         model = build_model(self._data, self.priors)
         if self.divergence:
             with model:

@@ -153,6 +153,23 @@ def _upper_solve(L, B):
 
 
 @njit(cache=True, error_model="numpy")
+def _lower_inverse(L):
+    """Inverse of a lower triangular matrix."""
+    m = L.shape[0]
+    X = np.zeros((m, m))
+    for i in range(m):
+        X[i, i] = 1.0
+        for t in range(i):
+            f = L[i, t]
+            for j in range(t + 1):
+                X[i, j] -= f * X[t, j]
+        f = 1.0 / L[i, i]
+        for j in range(i + 1):
+            X[i, j] *= f
+    return X
+
+
+@njit(cache=True, error_model="numpy")
 def _weighted(w, gram, xy):
     n_classes, p = xy.shape
     P, b = np.zeros((p, p)), np.zeros(p)
@@ -325,23 +342,20 @@ def evidence_and_gradient(
     g_amp = np.zeros(n_fields)
     g_shared = np.zeros_like(shared_factor)
     if m > 0:
-        Ym = np.dot(Y, mean)
-        YM = np.dot(Y, second)
-        v_mean = np.empty((m, 1))
+        # v | beta has precision L L' and mean z0 - Z beta
+        inverse = _lower_inverse(L)
+        upper = np.ascontiguousarray(inverse.T)
+        Z = np.dot(upper, Y)
+        z0 = np.dot(upper, yb[:, 0])
+        Zm, ZM = np.dot(Z, mean), np.dot(Z, second)
+        v_mean = z0 - Zm
         v_beta = np.empty((m, q))
-        inner = np.dot(YM, Y.T)
+        vv = np.dot(upper, inverse) + np.dot(ZM, Z.T)
         for i in range(m):
-            v_mean[i, 0] = yb[i, 0] - Ym[i]
             for j in range(q):
-                v_beta[i, j] = yb[i, 0] * mean[j] - YM[i, j]
+                v_beta[i, j] = z0[i] * mean[j] - ZM[i, j]
             for j in range(m):
-                inner[i, j] += yb[i, 0] * yb[j, 0] - Ym[i] * yb[j, 0] - yb[i, 0] * Ym[j]
-            inner[i, i] += 1.0
-        _upper_solve(L, v_mean)
-        _upper_solve(L, v_beta)
-        _upper_solve(L, inner)
-        vv = np.ascontiguousarray(inner.T)
-        _upper_solve(L, vv)  # E[v v'] = L^-T inner L^-1
+                vv[i, j] += z0[i] * z0[j] - Zm[i] * z0[j] - z0[i] * Zm[j]
         # d log p / d T, its diagonal blocks only: b_u E[v]' - P_uX E[beta v'] - P_uu T E[v v']
         P_uX, R_u = P[q:, :q], R[q:, :]
         for f in range(n_fields + 1):
@@ -353,7 +367,7 @@ def evidence_and_gradient(
             block -= np.dot(np.ascontiguousarray(R_u[s:e]), np.ascontiguousarray(vv[:, s:e]))
             for i in range(e - s):
                 for j in range(e - s):
-                    block[i, j] += b[q + s + i] * v_mean[s + j, 0]
+                    block[i, j] += b[q + s + i] * v_mean[s + j]
             if f < n_fields:
                 g_amp[f] = (block * scale_factor).sum()
                 g_scale += amplitude[f] * block
@@ -362,7 +376,7 @@ def evidence_and_gradient(
         # back from the whitened v to the discrepancy coefficients u = T v
         pad = np.zeros((q + 1, p))
         pad[:q, q:] = v_beta.T
-        pad[q, q:] = v_mean[:, 0]
+        pad[q, q:] = v_mean
         u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
         full_second[:q, q:] = u[:q]
         full_second[q:, :q] = u[:q].T
@@ -373,14 +387,8 @@ def evidence_and_gradient(
         pad[:, q:] = half.T
         full_second[q:, q:] = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
 
-    g_w = np.zeros(w.size)
-    for c in range(w.size):
-        acc = 0.5 * n[c] / w[c] - 0.5 * yy[c]
-        for i in range(p):
-            acc += xy[c, i] * full_mean[i]
-            for j in range(p):
-                acc -= 0.5 * gram[c, i, j] * full_second[i, j]
-        g_w[c] = acc
+    inner = np.dot(gram.reshape(w.size, p * p), full_second.reshape(p * p))
+    g_w = 0.5 * n / w - 0.5 * yy + np.dot(xy, full_mean) - 0.5 * inner
     g_d = np.empty(q)
     for j in range(q):
         g_d[j] = 0.5 * inclusion[j] / d[j] - 0.5 * second[j, j]

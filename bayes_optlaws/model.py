@@ -119,11 +119,6 @@ def _positive(name: str, prior: LogNormal, dims: str | None = None):
     return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
 
 
-def data_inputs(data: ModelData, priors: Priors) -> dict[str, np.ndarray]:
-    """Name the arrays that a table of runs puts into the model; the rest is its structure."""
-    return dict(zip(DATA_NAMES, data.kernel_args(priors), strict=True))
-
-
 def build_model(data: ModelData, priors: Priors) -> pm.Model:
     """Assemble the model.
 
@@ -167,7 +162,7 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             field_sd,
             shared_sd,
             shared_length,
-            *(pm.Data(name, value) for name, value in data_inputs(data, priors).items()),
+            *(pm.Data(*pair) for pair in zip(DATA_NAMES, data.kernel_args(priors), strict=True)),
         )
         pm.Potential("evidence", terms[0])
     return model

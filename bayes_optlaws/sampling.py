@@ -11,41 +11,32 @@ shape of the weights' tail.)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import nutpie
-import pymc as pm
 import xarray as xr
 from arviz_stats.base import array_stats
+from nutpie.compiled_pyfunc import from_pyfunc
 from threadpoolctl import threadpool_limits
 
+from bayes_optlaws._divergence_kernel import log_density as divergence_density
 from bayes_optlaws._hyper import hyper_inputs
-from bayes_optlaws.divergence import (
-    DivergenceData,
-    DivergencePriors,
-    add_divergence,
-    parameters,
-    starting_point,
-)
-from bayes_optlaws.divergence import data_inputs as divergence_inputs
+from bayes_optlaws.divergence import DivergenceData, DivergencePriors, parameters, starting_point
 from bayes_optlaws.hyper import HyperSpace, ModelData
 from bayes_optlaws.likelihood import log_evidence_by_combination
-from bayes_optlaws.model import build_model, data_inputs
 from bayes_optlaws.posterior import Draws, recover
 from bayes_optlaws.priors import Priors
 
-SCREEN_SIZES = (256, 1024)
-"""Numbers of exponent combinations that sampling is tried with before all of them."""
-
-SCREEN_MASS = 0.98
-"""Fewer combinations are taken when they already carry this weight near the mode."""
+SCREEN_SIZES = (64, 128, 256, 512, 1024)
+"""Numbers of exponent combinations that sampling may be tried with before all of them."""
 
 SCREEN_DRAWS, SCREEN_SPREAD = 16, 1.5
 """Screening looks at the mode and at this many points around it, this much over-dispersed."""
 
-MIN_EFFICIENCY = 0.8
-"""Least effective share of draws after reweighting."""
+EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.9, 0.8
+"""Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
 DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 2000, 1000, 0.95
 """Least draws and tuning of the divergence part, and its target acceptance."""
@@ -98,43 +89,70 @@ def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
 
 
 def screen(space: HyperSpace, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Average weight of every combination at and around the mode, shape (n_combinations,)."""
+    """Weight of every combination at the mode and around it, shape (points, n_combinations)."""
     factor = space.curvature_factor(mode)
-    total = combination_weights(space, mode)
+    points = [mode]
     for _ in range(SCREEN_DRAWS):
         x = mode + SCREEN_SPREAD * factor @ rng.standard_normal(mode.size)
-        x = np.clip(x, space.mean - 5 * space.sd, space.mean + 5 * space.sd)
-        total += combination_weights(space, x)
-    return total / (SCREEN_DRAWS + 1)
+        points.append(np.clip(x, space.mean - 5 * space.sd, space.mean + 5 * space.sd))
+    return np.array([combination_weights(space, x) for x in points])
 
 
-_compiled: dict = {}
+def _sizes(weight: np.ndarray) -> list[int]:
+    """How many of the combinations, best first, to try: enough by what screening saw, then all.
+
+    ``weight`` (points, n_combinations) is in that order.  Draws with the first of them get
+    importance weights inverse to the share that these have.
+    """
+    total = weight.shape[1]
+    foreseen = []
+    for size in SCREEN_SIZES:
+        share = weight[:, :size].sum(axis=1)
+        if size < total and 1.0 / (share.mean() * (1.0 / share).mean()) >= EXPECTED_EFFICIENCY:
+            foreseen.append(size)
+    return [*foreseen, total]
 
 
-def _compile(data: ModelData, priors: Priors):
-    """Compile the model once for each structure in this process; tables are swapped in."""
-    key = (tuple((k, tuple(v)) for k, v in data.coords.items()), bool(data.fields), priors)
-    if key not in _compiled:
-        _compiled[key] = nutpie.compile_pymc_model(build_model(data, priors))
-    return _compiled[key].with_data(**data_inputs(data, priors))
+def _nuts(
+    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    mean: np.ndarray,
+    sd: np.ndarray,
+    start: np.ndarray,
+    random_seed: int,
+    **options,
+) -> tuple[np.ndarray, xr.Dataset]:
+    """Draws of shape (chains, draws, size), and statistics, by NUTS in prior sds about the mean.
 
+    The chains are the threads, so BLAS gets none of its own.
+    """
 
-def _nuts(compiled, start: np.ndarray, random_seed: int, **options) -> xr.DataTree:
-    """Run NUTS from ``start``; the chains are the threads, so BLAS gets none of its own."""
+    def scaled(z):
+        value, gradient = density(mean + sd * z)
+        return value, gradient * sd
+
+    size = mean.size
+    compiled = from_pyfunc(
+        size,
+        lambda: scaled,
+        lambda *_: lambda z: {"x": mean + sd * z},
+        [np.dtype(np.float64)],
+        [(size,)],
+        ["x"],
+        dims={"x": ("dimension",)},
+        coords={"dimension": np.arange(size)},
+    )
     with threadpool_limits(1):
-        return nutpie.sample(
-            compiled, seed=random_seed, init_mean=start, save_warmup=False, **options
+        tree = nutpie.sample(
+            compiled, seed=random_seed, init_mean=(start - mean) / sd, save_warmup=False, **options
         )
+    return tree["posterior"]["x"].to_numpy(), tree["sample_stats"].to_dataset()
 
 
 def _sample_hyper(
     space: HyperSpace, start: np.ndarray, random_seed: int, **options
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    tree = _nuts(_compile(space.data, space.priors), start, random_seed, **options)
-    posterior = tree["posterior"].to_dataset()
-    total = posterior.sizes["chain"] * posterior.sizes["draw"]
-    hyper = {name: posterior[name].to_numpy().reshape(total, -1) for name, *_ in space.parts}
-    return hyper, tree["sample_stats"].to_dataset()
+    x, stats = _nuts(space.log_density, space.mean, space.sd, start, random_seed, **options)
+    return space.split(x.reshape(-1, space.size)), stats
 
 
 def sample(
@@ -166,11 +184,10 @@ def sample(
     space = HyperSpace(data, priors)
     mode = space.mode()
     weight = screen(space, mode, rng)
-    order = np.argsort(-weight)
-    enough = int(np.searchsorted(np.cumsum(weight[order]), SCREEN_MASS)) + 1
-    for size in (*SCREEN_SIZES, weight.size):
-        active = np.zeros(weight.size, dtype=bool)
-        active[order[: size if size == weight.size else min(size, enough)]] = True
+    order = np.argsort(-weight.mean(axis=0))
+    for size in _sizes(weight[:, order]):
+        active = np.zeros(order.size, dtype=bool)
+        active[order[:size]] = True
         part = HyperSpace(data.restrict(active), priors)
         hyper, stats = _sample_hyper(
             part,
@@ -223,18 +240,13 @@ def sample_divergence(
     sample_stats : Dataset
     """
     rotation, start = starting_point(data, priors)
-    key = ("divergence", data.scale.names, priors)
-    if key not in _compiled:
-        with pm.Model() as model:
-            add_divergence(data, priors, rotation=rotation)
-        _compiled[key] = nutpie.compile_pymc_model(model, var_names=["divergence_z"])
-    compiled = _compiled[key]
-    inside = {variable.name for variable in compiled.shared_var_keys}
-    inputs = divergence_inputs(data, rotation)
-    compiled = compiled.with_data(**{k: v for k, v in inputs.items() if k in inside})
+    mean, sd = priors.moments(len(data.scale.names))
+    layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
     every = -(-DIVERGENCE_DRAWS // draws)
-    tree = _nuts(
-        compiled,
+    z, stats = _nuts(
+        lambda z: divergence_density(z, *layout),
+        np.zeros(start.size),
+        np.ones(start.size),
         start,
         random_seed,
         draws=draws * every,
@@ -243,10 +255,9 @@ def sample_divergence(
         target_accept=DIVERGENCE_ACCEPT,
         progress_bar=False,
     )
-    z = tree["posterior"]["divergence_z"].to_numpy()[:, ::every]
-    z = z.reshape(chains * draws, -1)
+    z = z[:, ::every].reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
-    return values, tree["sample_stats"].to_dataset()
+    return values, stats
 
 
 def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -66,10 +66,11 @@ def test_gradient_of_the_log_density_equals_central_differences(law, rng):
         numeric = np.empty(x.size)
         for i in range(x.size):
             e = np.zeros(x.size)
-            e[i] = 1e-5
-            numeric[i] = (space.log_density(x + e)[0] - space.log_density(x - e)[0]) / 2e-5
+            e[i] = 1e-4
+            numeric[i] = (space.log_density(x + e)[0] - space.log_density(x - e)[0]) / 2e-4
         gradient = space.log_density(x)[1]
-        np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-3)
+        # differences of a value of 1e5 lose the small slopes beside the large ones
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7 * np.abs(gradient).max())
 
 
 def test_pymc_model_has_the_same_density_and_gradient(law, rng):
