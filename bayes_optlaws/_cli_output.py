@@ -17,6 +17,7 @@ from bayes_optlaws._html import percent
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bayes_optlaws.design import DesignPlan
     from bayes_optlaws.ranking import Ranking
 
 _WIDTH = 120  # of output that is no terminal
@@ -58,11 +59,26 @@ def with_folder(target: Path) -> Path:
     return target
 
 
-def write_csv(table: pd.DataFrame, target: Path | None) -> None:
+def write_csv(
+    table: pd.DataFrame,
+    target: Path | None,
+    *,
+    index: bool = True,
+    index_label: str = "candidate",
+) -> None:
     """Write a result, where an output was asked for."""
     if target is not None:
-        table.to_csv(with_folder(target), index_label="candidate")
+        table.to_csv(with_folder(target), index=index, index_label=index_label)
         note(f"written to {target}")
+
+
+def print_wrapped(text: str, *, indent: str = "") -> None:
+    """Print prose in lines of readable length."""
+    print(
+        textwrap.fill(
+            text, 100, break_on_hyphens=False, initial_indent=indent, subsequent_indent=indent * 2
+        )
+    )
 
 
 def use_file_backend() -> None:
@@ -79,12 +95,12 @@ def check_figure_name(target: Path) -> None:
         raise UsageError(f"{target}: a figure ends in {', '.join(known)}")
 
 
-def save_figure(ranking: Ranking, target: Path) -> None:
-    """Draw a ranking into a file."""
+def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
+    """Draw a ranking or a plan into a file."""
     use_file_backend()
     from matplotlib import pyplot as plt
 
-    figure = ranking.plot()
+    figure = result.plot()
     figure.savefig(with_folder(target), dpi=150)
     plt.close(figure)
     note(f"written to {target}")
@@ -92,7 +108,7 @@ def save_figure(ranking: Ranking, target: Path) -> None:
 
 def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
     """Print the answer and the table; ``divergence`` says whether its probability is known."""
-    print(textwrap.fill(ranking.answer(), 100, break_on_hyphens=False))
+    print_wrapped(ranking.answer())
     print()
     rows = [
         (

@@ -8,9 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from bayes_optlaws import __version__
+from bayes_optlaws.evaluation.splits import PROTOCOLS
 
 DRAWS, TUNE, CHAINS = 1000, 500, 4
 DEMO_TUNE = 300
+EVALUATION_DRAWS = 500
+OBJECTIVES = ("regret", "information", "variance")
+"""As `bayes_optlaws.design.OBJECTIVES`, whose module takes long to import."""
 
 _COLUMNS = """\
 columns of a run table, one row a finished run:
@@ -44,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws datasets pocket -o runs.csv        a table to look at\n"
             "  bayes-optlaws check runs.csv                     is my table all right?\n"
             "  bayes-optlaws fit runs.csv -o law.nc             fit once\n"
-            "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n\n"
+            "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
+            "  bayes-optlaws design law.nc candidates.csv       which small runs to add\n"
+            "  bayes-optlaws report law.nc --candidates candidates.csv -o report.html\n"
+            "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
             f"{_COLUMNS}\n"
             "exit codes: 0 done, 1 input that cannot be used, 2 wrong call, 3 not converged"
         ),
@@ -103,19 +110,10 @@ def parser() -> argparse.ArgumentParser:
         "A run table in place of LAW.nc is fitted first.",
     )
     _add_question(p)
-    p.add_argument(
-        "--tie",
-        type=float,
-        metavar="NATS",
-        help="losses this close make no difference (default: the noise of a run)",
-    )
-    p.add_argument(
-        "--figure",
-        metavar="FILE.png",
-        nargs="?",
-        const="ranking.png",
-        help="draw the ranks and losses (png, pdf or svg; default name ranking.png)",
-    )
+    _add_tie(p)
+    _add_figure(p, "the ranks and losses", "ranking.png")
+
+    _add_plan_commands(command)
 
     p = command("datasets", "list the tables that are shipped or known, or describe one")
     p.add_argument("name", nargs="?")
@@ -123,6 +121,111 @@ def parser() -> argparse.ArgumentParser:
     _add_force(p)
     _add_json(p)
     return whole
+
+
+def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that say what to run next, write the page and test the law."""
+    p = command(
+        "design",
+        "propose the small runs that would help most to choose among candidates",
+        "The worth of a run is what its outcome is expected to take off the regret of the choice.\n"
+        "Cheap runs at small scale often help as much as dear ones: the order of candidates is\n"
+        "what has to be learned, not their losses. A run table in place of LAW.nc is fitted first.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
+    p.add_argument(
+        "decide", metavar="CANDIDATES.csv", help="planned large runs among which to choose"
+    )
+    p.add_argument(
+        "--pool",
+        metavar="POOL.csv",
+        help="runs that could be made, one row each, columns as of candidates (default: runs like "
+        "those of the table, also with the candidates' schedules)",
+    )
+    p.add_argument(
+        "--n-runs", type=_at_least(1), default=5, metavar="N", help="most runs (default: 5)"
+    )
+    p.add_argument(
+        "--budget",
+        type=_positive,
+        metavar="COST",
+        help="most that all proposed runs together may cost, as 3e18 FLOP",
+    )
+    p.add_argument(
+        "--cost",
+        default="flops",
+        metavar="COLUMN",
+        help="`flops` (6 N D, the default), a column of the pool, or `none`: every run costs 1",
+    )
+    p.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default=OBJECTIVES[0],
+        help="what a run is worth (default: regret)",
+    )
+    _add_figure(p, "worth against cost", "plan.png")
+    _add_result(p)
+
+    p = command(
+        "report",
+        "write one HTML page: the answer, next runs, checks, posterior",
+        "The page holds its figures, opens offline and prints. Without candidates it ranks a\n"
+        "small grid of settings at the largest scale of the table. A run table in place of LAW.nc\n"
+        "is fitted first.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
+    p.add_argument("--candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
+    p.add_argument("--pool", metavar="POOL.csv", help="runs that could be made next")
+    p.add_argument(
+        "--n-runs", type=_at_least(0), default=5, metavar="N",
+        help="runs to propose, 0 for none (default: 5)",
+    )  # fmt: skip
+    _add_kind(p)
+    _add_tie(p)
+    _add_result(p, output="report.html")
+
+    p = command(
+        "evaluate",
+        "test the law on runs that are held out of the fit",
+        "Refits without a part of the runs and compares what is predicted with what came out.\n"
+        "`hold-out-largest-n` and `hold-out-largest-d` ask what extrapolation is worth; fold by\n"
+        "fold inside every (size, tokens) block is the easiest. Each refit takes as long as a fit.",
+    )
+    p.add_argument("runs", metavar="RUNS.csv")
+    p.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="hold-out-largest-n",
+        help="what is held out (default: %(default)s)",
+    )
+    p.add_argument(
+        "--k", type=_at_least(2), default=5, metavar="N", help="folds of kfold-within-block"
+    )
+    p.add_argument(
+        "--baselines",
+        nargs="*",
+        default=["chinchilla", "gaussian-process"],
+        metavar="NAME",
+        help="rivals (default: chinchilla gaussian-process; none: --baselines with nothing)",
+    )
+    p.add_argument("--n-jobs", type=_at_least(1), default=1, metavar="N", help="processes")
+    p.add_argument(
+        "--folder", metavar="DIR", help="keep each refit there; a run broken off goes on from it"
+    )
+    p.add_argument("-o", "--output", metavar="FILE.csv", help="write all metrics by block")
+    _add_force(p)
+    _add_json(p)
+    _add_fit(p, draws=EVALUATION_DRAWS)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not 0 < value < np.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a positive number")
+    return value
 
 
 def _probability(text: str) -> float:
@@ -148,7 +251,9 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
-def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None, tune: int = TUNE) -> None:
+def _add_sampling(
+    p: argparse.ArgumentParser, *, seed: int | None = None, tune: int = TUNE, draws: int = DRAWS
+) -> None:
     p.add_argument(
         "--seed",
         type=_at_least(0),
@@ -159,7 +264,7 @@ def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None, tune: 
     p.add_argument(
         "--draws",
         type=_at_least(100),
-        default=DRAWS,
+        default=draws,
         metavar="N",
         help="posterior draws of each of the chains (default: %(default)s)",
     )
@@ -173,8 +278,8 @@ def _add_sampling(p: argparse.ArgumentParser, *, seed: int | None = None, tune: 
     p.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _add_fit(p: argparse.ArgumentParser) -> None:
-    _add_sampling(p)
+def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
+    _add_sampling(p, draws=draws)
     p.add_argument(
         "--chains", type=_at_least(2), default=CHAINS, metavar="N", help="default: %(default)s"
     )
@@ -192,6 +297,11 @@ def _add_fit(p: argparse.ArgumentParser) -> None:
 def _add_question(p: argparse.ArgumentParser) -> None:
     p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
     p.add_argument("candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
+    _add_kind(p)
+    _add_result(p)
+
+
+def _add_kind(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--kind",
         choices=("new_run", "mean"),
@@ -205,7 +315,17 @@ def _add_question(p: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability of the intervals and of a decided pair (default: 0.9)",
     )
-    p.add_argument("-o", "--output", metavar="FILE.csv", help="write the table to a file as well")
+
+
+def _add_result(p: argparse.ArgumentParser, *, output: str | None = None) -> None:
+    """Add the options of every command that asks a law; ``output``: name of a file it writes."""
+    if output is None:
+        p.add_argument("-o", "--output", metavar="FILE.csv", help="write the table to a file too")
+    else:
+        p.add_argument(
+            "-o", "--output", metavar="FILE", default=output,
+            help="file to write (default: %(default)s)",
+        )  # fmt: skip
     p.add_argument(
         "--allow-unconverged",
         action="store_true",
@@ -214,6 +334,25 @@ def _add_question(p: argparse.ArgumentParser) -> None:
     _add_force(p)
     _add_json(p)
     _add_fit(p)
+
+
+def _add_tie(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--tie",
+        type=float,
+        metavar="NATS",
+        help="losses this close make no difference (default: the noise of a run)",
+    )
+
+
+def _add_figure(p: argparse.ArgumentParser, what: str, name: str) -> None:
+    p.add_argument(
+        "--figure",
+        metavar="FILE.png",
+        nargs="?",
+        const=name,
+        help=f"draw {what} (png, pdf or svg; default name {name})",
+    )
 
 
 def _add_group(p: argparse.ArgumentParser) -> None:

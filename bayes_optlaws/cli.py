@@ -1,4 +1,4 @@
-"""The command line, ``bayes-optlaws``: fit, predict and rank from tables in files.
+"""The command line, ``bayes-optlaws``: from tables in files to the decision.
 
 Exit codes: 0 done, 1 an input that cannot be used, 2 a wrong call, 3 a posterior that did not
 converge. Results go to standard output, everything else to standard error, so that ``--json``
@@ -8,7 +8,6 @@ can be piped.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import textwrap
 import time
@@ -18,8 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from bayes_optlaws._cli_law import (
+    BAD_INPUT,
+    DONE,
+    NOT_CONVERGED,
+    candidates_of,
+    divergence_known,
+    failures_of,
+    fit_law,
+    law_of,
+    quoted,
+    show_progress,
+    warn_unconverged,
+)
 from bayes_optlaws._cli_output import (
     UsageError,
     check_figure_name,
@@ -36,14 +47,12 @@ from bayes_optlaws._cli_output import (
     write_csv,
 )
 from bayes_optlaws._cli_parser import CHAINS, parser
+from bayes_optlaws._cli_plan import design, evaluate, report
 from bayes_optlaws._html import percent
-from bayes_optlaws.runs import RunTableError, RunTableWarning, read_candidates, read_runs
+from bayes_optlaws.runs import RunTableError, RunTableWarning, read_runs
 
 if TYPE_CHECKING:
-    from bayes_optlaws.law import OptLaw
-
-DONE, BAD_INPUT, WRONG_CALL, NOT_CONVERGED = 0, 1, 2, 3
-_TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,9 +147,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     target = free(arguments.output, arguments.force, inputs=[arguments.runs])
-    law = _fit_law(arguments, Path(arguments.runs))
+    law = fit_law(arguments, Path(arguments.runs))
     law.save(target)
-    failed = _failures(law)
+    failed = failures_of(law)
     figures = {name: float(value) for name, value in law.diagnostics.items()}
     if arguments.json:
         print_json(
@@ -155,7 +164,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     else:
         print(f"{law!r}")
         print(f"written to {target}")
-        print(f"next: bayes-optlaws rank {_quoted(target)} candidates.csv")
+        print(f"next: bayes-optlaws rank {quoted(target)} candidates.csv")
     if failed:
         return _fail(
             f"the posterior did not converge ({'; '.join(failed)}). The law was written, but "
@@ -167,8 +176,8 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     target = free(arguments.output, arguments.force, inputs=[arguments.law, arguments.candidates])
-    candidates = _candidates(arguments.candidates)
-    law = _law(arguments)
+    candidates = candidates_of(arguments.candidates)
+    law = law_of(arguments)
     table = law.predict(
         candidates,
         kind=arguments.kind,
@@ -180,7 +189,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"kind": arguments.kind, "prob": arguments.prob, "table": records(table)})
         return DONE
-    _warn_unconverged(law)
+    warn_unconverged(law)
     interval = f"{100 * arguments.prob:g} % interval"
     rows = [
         (
@@ -204,8 +213,8 @@ def _rank(arguments: argparse.Namespace) -> int:
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
         check_figure_name(figure)
-    candidates = _candidates(arguments.candidates)
-    law = _law(arguments)
+    candidates = candidates_of(arguments.candidates)
+    law = law_of(arguments)
     ranking = law.rank(
         candidates,
         kind=arguments.kind,
@@ -214,7 +223,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
-    known = _divergence_known(law, candidates)
+    known = divergence_known(law, candidates)
     table = ranking.table if known else ranking.table.assign(p_diverge=np.nan)
     write_csv(table, target)
     if figure is not None:
@@ -233,7 +242,7 @@ def _rank(arguments: argparse.Namespace) -> int:
             }
         )
         return DONE
-    _warn_unconverged(law)
+    warn_unconverged(law)
     print_ranking(ranking, divergence=known)
     return DONE
 
@@ -314,12 +323,12 @@ def _demo(arguments: argparse.Namespace) -> int:
         tune=arguments.tune,
         chains=CHAINS,
         random_seed=arguments.seed,
-        progressbar=_show_progress(arguments),
+        progressbar=show_progress(arguments),
     )
     fitted = time.perf_counter() - began
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
-    print_ranking(ranking, divergence=_divergence_known(law, plan))
+    print_ranking(ranking, divergence=divergence_known(law, plan))
     # The demo owns its folder: the same names are written again at each call.
     plan.to_csv(folder / "candidates.csv", index=False)
     ranking.table.to_csv(folder / "ranking.csv")
@@ -334,67 +343,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         "With your own table:"
     )
     print("  bayes-optlaws check runs.csv")
-    print("  bayes-optlaws rank runs.csv candidates.csv --figure ranking.png")
+    print("  bayes-optlaws report runs.csv --candidates candidates.csv -o report.html")
     return DONE
-
-
-def _fit_law(arguments: argparse.Namespace, source: Path) -> OptLaw:
-    runs = read_runs(source, group=arguments.group)
-    from bayes_optlaws.law import OptLaw
-
-    law = OptLaw(transfer=not arguments.no_transfer, exponents=arguments.exponents)
-    note(f"fitting {len(runs)} runs ...")
-    return law.fit(
-        runs,
-        draws=arguments.draws,
-        tune=arguments.tune,
-        chains=arguments.chains,
-        random_seed=arguments.seed,
-        progressbar=_show_progress(arguments),
-    )
-
-
-def _law(arguments: argparse.Namespace) -> OptLaw:
-    """Load a law, or fit one where a run table is given in its place."""
-    source = Path(arguments.law)
-    if source.suffix.lower() in _TABLES:
-        return _fit_law(arguments, source)
-    from bayes_optlaws.law import OptLaw
-
-    return OptLaw.load(source)
-
-
-def _candidates(path: str) -> pd.DataFrame:
-    """Read candidates, named by their ``run_id`` where the table gives it."""
-    table = read_candidates(path)
-    return table.set_index(pd.Index(table["run_id"], name=None))
-
-
-def _failures(law: OptLaw) -> list[str]:
-    from bayes_optlaws.sampling import failures
-
-    return failures(law.diagnostics)
-
-
-def _divergence_known(law: OptLaw, candidates: pd.DataFrame) -> bool:
-    """Whether the law says how likely a run diverges; else infinite draws are just absent."""
-    few = law.predict(candidates, max_draws=100, allow_unconverged=True)
-    return not few["p_diverge"].isna().all()
-
-
-def _warn_unconverged(law: OptLaw) -> None:
-    failed = _failures(law)
-    if failed:
-        note(f"warning: UNCONVERGED, do not decide by these numbers: {'; '.join(failed)}")
-
-
-def _show_progress(arguments: argparse.Namespace) -> bool:
-    quiet = getattr(arguments, "quiet", False) or getattr(arguments, "json", False)
-    return sys.stderr.isatty() and sys.stdout.isatty() and not quiet
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 _COMMANDS = {
@@ -403,6 +353,9 @@ _COMMANDS = {
     "fit": _fit,
     "predict": _predict,
     "rank": _rank,
+    "design": design,
+    "report": report,
+    "evaluate": evaluate,
     "datasets": _datasets,
 }
 

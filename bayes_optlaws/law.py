@@ -528,13 +528,7 @@ class OptLaw:
 
         Parameters
         ----------
-        candidates : DataFrame or path, optional
-            Candidate table; by default a small grid of settings at the largest fitted scale.
-        pool : DataFrame or path, optional
-            Runs that could be made next; by default runs like those of the table.
-        path : path
-            Where to write; a file that is there is replaced.
-        **options
+        candidates, pool, path, **options
             As in `bayes_optlaws.report.report`.
 
         Returns

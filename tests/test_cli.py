@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from bayes_optlaws import __version__, _demo
+from bayes_optlaws.baselines import get
 from bayes_optlaws.cli import main
 from bayes_optlaws.datasets import load
+from bayes_optlaws.pools import default_pool
+from bayes_optlaws.runs import read_candidates
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +44,15 @@ def write(table, path):
 def test_help_teaches_and_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("demo", "check", "fit", "predict", "rank", "datasets", "peak_lr", "exit codes"):
+    commands = ("demo", "check", "fit", "predict", "rank", "design", "report", "evaluate",
+                "datasets")  # fmt: skip
+    for word in (*commands, "peak_lr", "exit codes"):
         assert word in text
     assert main(["fit", "--help"]) == 0
     assert "cooldown_start_step" in capsys.readouterr().out
+    for command in commands:
+        assert main([command, "--help"]) == 0
+        assert f"usage: bayes-optlaws {command}" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
 
@@ -59,6 +67,11 @@ def test_help_teaches_and_names_every_command(capsys):
         ["rank", "law.nc", "plan.csv", "--prob", "1"],
         ["fit", "runs.csv", "-o", "x.nc", "--draws", "ten"],
         ["demo", "--seed", "-1"],
+        ["design", "law.nc"],
+        ["design", "law.nc", "plan.csv", "--budget", "-3"],
+        ["design", "law.nc", "plan.csv", "--objective", "luck"],
+        ["evaluate", "runs.csv", "--protocol", "guess"],
+        ["report"],
     ],
 )
 def test_a_wrong_call_ends_with_2_and_the_usage(argv, capsys):
@@ -209,6 +222,156 @@ def test_assumptions_about_a_table_are_said(law_file, plan, tmp_path, capsys):
     path = write(pd.read_csv(plan).drop(columns="warmup_steps"), tmp_path / "no warmup.csv")
     assert main(["predict", str(law_file), path]) == 0
     assert "warning: warmup_steps is not given" in capsys.readouterr().err
+
+
+def test_design_proposes_the_runs_of_the_plan(law_file, plan, small_law, tmp_path, capsys):
+    pool = tmp_path / "the pool.csv"
+    rows = default_pool(small_law.runs, read_candidates(plan)).iloc[::8]
+    write(rows, pool)
+    figure, out = tmp_path / "a plan.svg", tmp_path / "next runs.csv"
+    argv = ["design", str(law_file), str(plan), "--pool", str(pool), "--n-runs", "2"]
+    assert main([*argv, "--figure", str(figure), "-o", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    named = read_candidates(plan)
+    expected = small_law.design(
+        rows, named.set_axis(named["run_id"], axis=0), n_runs=2, progressbar=False
+    )
+    assert found["answer"] == expected.answer() and found["pool"] == len(rows)
+    assert [row["run_id"] for row in found["table"]] == list(expected.table["run_id"])
+    written = pd.read_csv(out)
+    np.testing.assert_allclose(written["value"], expected.table["value"], rtol=1e-6)
+    assert figure.read_text().startswith("<?xml")
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    if len(expected.table):
+        assert str(expected.table.index[0]) in text and "FLOP" in text
+    assert main([*argv, "--budget", "1"]) == 0  # one floating-point operation pays for nothing
+    assert "No run is proposed" in capsys.readouterr().out
+
+
+def test_design_says_what_it_chose_from_when_no_pool_is_given(law_file, tmp_path, capsys):
+    near = _demo.candidates().iloc[[1, 5, 7]].assign(peak_lr=[0.012, 0.012, 0.014])
+    path = write(near, tmp_path / "near.csv")
+    assert main(["design", str(law_file), path, "--n-runs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Chosen among 360 runs like those that were made" in out
+    assert "cost in FLOP; worth in nats of expected regret" in out
+
+
+def test_report_is_written_and_never_over_a_file(law_file, plan, tmp_path, capsys):
+    page = tmp_path / "my page.html"
+    argv = ["report", str(law_file), "--candidates", str(plan), "-o", str(page), "--n-runs", "0"]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"report": str(page), "bytes": page.stat().st_size}
+    assert "lr 0.003 linear" in page.read_text(encoding="utf-8")
+    assert main(argv) == 1
+    assert "exists: give another name, or --force" in capsys.readouterr().err
+    assert main(["report", str(law_file), "-o", str(tmp_path / "page.pdf")]) == 1
+    assert "ends in .html" in capsys.readouterr().err
+
+
+def test_evaluate_prints_what_evaluate_says(tmp_path, capsys, monkeypatch):
+    from bayes_optlaws import evaluation
+
+    asked = {}
+
+    def instead(law, runs, protocol, n_jobs, *, baselines, **options):
+        asked.update(options, protocol=protocol, transfer=law.transfer)
+        return real(get("chinchilla"), runs, protocol, baselines=baselines, n_boot=20)
+
+    real = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", instead)
+    runs = write(load("pocket"), tmp_path / "runs.csv")
+    out = tmp_path / "all metrics.csv"
+    argv = ["evaluate", runs, "--baselines", "constant", "--no-transfer", "--draws", "300"]
+    assert main([*argv, "-o", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "chinchilla" in text and "constant" in text and "1 block of model size" in text
+    assert asked["protocol"] == "hold-out-largest-n" and asked["draws"] == 300
+    assert not asked["transfer"]
+    assert set(pd.read_csv(out)["block"]) == {"all", "N=2.462e+05 D=2.458e+06"}
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in found["table"]} == {"chinchilla", "constant"}
+    assert main(["evaluate", runs, "--baselines", "tea-leaves"]) == 1
+    assert "no baseline tea-leaves: there are constant" in capsys.readouterr().err
+
+
+def test_evaluate_ends_with_3_when_a_refit_did_not_converge(tmp_path, capsys):
+    runs = write(load("pocket"), tmp_path / "runs.csv")
+    argv = ["evaluate", runs, "--baselines", "--no-transfer", "--draws", "100", "--tune", "50",
+            "--chains", "2", "--seed", "1"]  # fmt: skip
+    assert main(argv) == 3
+    streams = capsys.readouterr()
+    assert "opt-law" in streams.out and "did not pass the convergence gate" in streams.err
+
+
+def test_a_third_of_bad_rows_is_one_readable_report(tmp_path, capsys):
+    table = load("pocket").astype(object)
+    rng = np.random.default_rng(7)
+    finished = np.flatnonzero(~table["diverged"].astype(bool))  # a diverged run needs no loss
+    bad = rng.choice(finished, int(0.3 * len(table)), replace=False)
+    faults = [
+        ("peak_lr", -1.0),
+        ("final_loss", "n/a"),
+        ("n_params", 0),
+        ("tokens", "many"),
+        ("schedule", "lineer"),
+        ("warmup_steps", 1e9),
+        ("run_id", table["run_id"].iloc[0]),
+    ]
+    for k, row in enumerate(bad):
+        column, value = faults[k % len(faults)]
+        table.iloc[row, table.columns.get_loc(column)] = value
+    path = write(table, tmp_path / "third bad.csv")
+    assert main(["check", path]) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" not in text and len(text.splitlines()) < 120
+    for column, _ in faults:
+        assert column in text
+    assert main(["check", path, "--json"]) == 1
+    problems = pd.DataFrame(json.loads(capsys.readouterr().out)["problems"])
+    broken = set(table["run_id"].iloc[bad].astype(str))
+    assert broken <= set(problems["run_id"].astype(str))
+    assert problems[["rule", "remedy"]].notna().all(axis=None)
+    for command in (
+        ["fit", path, "-o", str(tmp_path / "x.nc")],
+        ["report", path],
+        ["evaluate", path],
+    ):
+        assert main(command) == 1
+        assert "Traceback" not in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["third bad.csv"]
+
+
+@pytest.mark.parametrize("command", ["predict", "rank", "design", "report"])
+def test_an_empty_candidate_table_is_refused_by_every_command(command, law_file, tmp_path, capsys):
+    path = write(_demo.candidates().iloc[:0], tmp_path / "no rows.csv")
+    argv = [command, str(law_file), *(["--candidates"] if command == "report" else []), path]
+    assert main(argv) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" not in text and "must have at least one row" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", ["de_DE.UTF-8", "C"])
+def test_another_locale_changes_no_number(locale, law_file, plan, tmp_path, capsys):
+    """Decimal points stay points; in the C locale, names that are not ASCII still pass."""
+    table = pd.read_csv(plan)
+    table.loc[0, "run_id"] = "Größe α"
+    path = tmp_path / "Pläne für später.csv"
+    table.to_csv(path, index=False, encoding="utf-8")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
+    environment |= {"LC_ALL": locale, "PYTHONWARNINGS": "error::EncodingWarning"}
+    argv = ["predict", str(law_file), str(path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bayes_optlaws.cli", *argv, "--json"],
+        capture_output=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode("utf-8")
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(done.stdout.decode("utf-8")) == json.loads(capsys.readouterr().out)
 
 
 def test_datasets_are_listed_described_and_written(tmp_path, capsys):

@@ -83,14 +83,27 @@ def test_the_answer_comes_first_and_is_that_of_the_ranking(page, small_law):
     assert "Before you act" in said and "cosine, wsd" in said and "0.7 decades" in said
 
 
-def test_the_next_runs_are_those_of_the_design(page, small_law):
-    table = read_candidates(_demo.candidates())
+def test_a_plan_without_worth_is_said(page):
+    assert "No run is proposed" in words(list(parsed(page).iter("section"))[1])
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["runs like those made", "a pool of one's own"])
+def test_the_next_runs_are_those_of_the_design(own, small_law, tmp_path):
+    table = _demo.candidates().iloc[:3].assign(
+        peak_lr=[0.012, 0.012, 0.014], schedule=["linear", "cosine", "wsd"],
+        warmup_steps=720, cooldown_start_step=[np.nan, np.nan, 11_520],
+    )  # fmt: skip
+    table = read_candidates(table)
     pool = default_pool(small_law.runs, table)
     plan = small_law.design(pool, table, n_runs=2, max_draws=200, progressbar=False)
-    section = list(parsed(page).iter("section"))[1]
+    assert len(plan.table) == 2
+    path = report(small_law, table, pool if own else None, tmp_path / "r.html", n_runs=2)
+    section = list(parsed(path).iter("section"))[1]
     assert plan.answer() in words(section)
-    first = [next(iter(row.values())) for row in cells(section, "what it settles")]
-    assert first == list(plan.table.index)
+    rows = cells(section, "what it settles")
+    assert [next(iter(row.values())) for row in rows] == list(plan.table.index)
+    assert [row["what it settles"] for row in rows] == list(plan.table["settles"])
+    assert ("peak LR" in rows[0]) is own
 
 
 def test_the_checks_are_those_of_the_law(page, small_law):
