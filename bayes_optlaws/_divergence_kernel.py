@@ -23,6 +23,16 @@ def _expit(x):
     return e / (1.0 + e)
 
 
+@njit(cache=True, error_model="numpy")
+def _excess(x):
+    """`bayes_optlaws.divergence.log_excess` and its derivative: one exponential, one logarithm."""
+    small = np.exp(-abs(x))
+    root = np.sqrt(1.0 + small * small)
+    if x >= 0.0:
+        return x - np.log(small + root), 1.0 + small / root
+    return 2.0 * x - np.log(1.0 + root), 1.0 + 1.0 / root
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_density(z, mean, sd, rotation, rows, runs, events):
     """Log density of the rotated standard normals and its gradient.
@@ -47,44 +57,43 @@ def log_density(z, mean, sd, rotation, rows, runs, events):
     level, edge = theta[0], theta[2]
     steepness, per_tokens = _softplus(theta[1]), _softplus(theta[3])
     per_size, per_exposure = _softplus(theta[4]), _softplus(theta[5])
-
-    # log of the excess of the LR over the threshold at the edge, and its derivatives
-    inner = _softplus(2.0 * edge)
-    edge_excess = 2.0 * edge - _softplus(0.5 * inner)
-    edge_slope = 1.0 + np.exp(-0.5 * inner)
-    root = np.exp(0.5 * inner)
+    edge_excess, edge_slope = _excess(edge)
     slope = 0.5 * steepness / edge_slope
-    slope_by_edge = slope * (root - 1.0) / (root * root)
+    by_size, by_tokens = 0.5 * per_size / slope, 0.5 * per_tokens / slope
+    weight = np.zeros(rows.shape[1])
+    weight[2] = per_exposure
+    weight[4:] = theta[6:]
+    linear = np.dot(rows, weight)
 
-    value = 0.0
-    g_rise, g_at, g_at_shift, g_exposure, g_level = 0.0, 0.0, 0.0, 0.0, 0.0
-    g_tokens, g_size = 0.0, 0.0
-    g = np.zeros(theta.size)
+    value = g_level = g_rise = g_at = 0.0
+    error = np.empty(rows.shape[0])
+    error_at = np.empty(rows.shape[0])
     for i in range(rows.shape[0]):
-        shift = per_tokens * rows[i, 1] - per_size * rows[i, 0]
-        at = edge + rows[i, 3] - 0.5 * shift / slope
-        inner = _softplus(2.0 * at)
-        at_slope = 1.0 + np.exp(-0.5 * inner)
-        rise = 2.0 * (2.0 * at - _softplus(0.5 * inner) - edge_excess)
-        logit = level + slope * rise + per_exposure * rows[i, 2]
-        for j in range(6, theta.size):
-            logit += rows[i, j - 2] * theta[j]
-        value += events[i] * logit - runs[i] * _softplus(logit)
-        e = events[i] - runs[i] * _expit(logit)
-        g_level += e
-        g_rise += e * rise
-        g_at += e * at_slope
-        g_at_shift += e * at_slope * shift
-        g_tokens += e * at_slope * rows[i, 1]
-        g_size += e * at_slope * rows[i, 0]
-        g_exposure += e * rows[i, 2]
-        for j in range(6, theta.size):
-            g[j] += e * rows[i, j - 2]
-    by_slope = g_rise + g_at_shift / slope
+        excess, at_slope = _excess(
+            edge + rows[i, 3] + by_size * rows[i, 0] - by_tokens * rows[i, 1]
+        )
+        rise = 2.0 * (excess - edge_excess)
+        logit = level + slope * rise + linear[i]
+        small = np.exp(-abs(logit))
+        p = 1.0 / (1.0 + small) if logit >= 0.0 else small / (1.0 + small)
+        value += events[i] * logit - runs[i] * (max(logit, 0.0) + np.log1p(small))
+        error[i] = events[i] - runs[i] * p
+        error_at[i] = error[i] * at_slope
+        g_level += error[i]
+        g_rise += error[i] * rise
+        g_at += error_at[i]
+    g_column = np.dot(rows.T, error)
+    g_shift = np.dot(rows.T, error_at)
+
+    by_slope = g_rise + (per_tokens * g_shift[1] - per_size * g_shift[0]) / slope
+    # the slope falls with the derivative of the excess at the edge
+    by_edge = slope * (edge_slope - 1.0) * (2.0 - edge_slope)
+    g = np.empty(theta.size)
     g[0] = g_level
     g[1] = by_slope * slope / steepness * _expit(theta[1])
-    g[2] = by_slope * slope_by_edge + 2.0 * slope * (g_at - g_level * edge_slope)
-    g[3] = -g_tokens * _expit(theta[3])
-    g[4] = g_size * _expit(theta[4])
-    g[5] = g_exposure * _expit(theta[5])
+    g[2] = by_slope * by_edge + 2.0 * slope * (g_at - g_level * edge_slope)
+    g[3] = -g_shift[1] * _expit(theta[3])
+    g[4] = g_shift[0] * _expit(theta[4])
+    g[5] = g_column[2] * _expit(theta[5])
+    g[6:] = g_column[4:]
     return value - 0.5 * np.dot(z, z), np.dot(rotation.T, sd * g) - z

@@ -106,7 +106,7 @@ class DivergencePriors:
 
     level: tuple[float, float] = (0.0, 6.0)
     steepness: tuple[float, float] = (7.0, 4.0)
-    edge: tuple[float, float] = (1.0, 1.0)
+    edge: tuple[float, float] = (1.0, 0.7)
     tokens: tuple[float, float] = (1.5, 1.5)
     size: tuple[float, float] = (1.5, 1.5)
     exposure: tuple[float, float] = (2.0, 2.0)
