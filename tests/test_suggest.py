@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 
 import bayes_optlaws as bo
 from bayes_optlaws._suggest_space import FAMILIES, schedule_of, space
-from bayes_optlaws.evaluation.decisions import measured_exponents, neighbour
+from bayes_optlaws.evaluation.decisions import (
+    measured_exponents,
+    neighbour,
+    rule_prior,
+    suggestions,
+)
 from bayes_optlaws.schedules import integrals
 
 N, D, BATCH = 246_240, 3_686_400, 1024
@@ -223,3 +228,29 @@ def test_measured_exponents_of_known_laws(pocket):
     assert found["batch"] == pytest.approx(0.5, abs=1e-9)
     assert found["lr"] == pytest.approx(0.25 + 0.25, abs=0.05)
     assert found["lr_at_fixed_batch"] == pytest.approx(0.25, abs=0.05)
+
+
+def test_regret_of_a_suggestion_is_that_of_a_measured_run(small_law, pocket):
+    cell = pocket[pocket["n_params"] == pocket["n_params"].max()]
+    found = suggestions(small_law, cell).iloc[0]
+    finished = cell[~cell["diverged"]]
+    assert found["best_loss"] == finished["final_loss"].min()
+    near = finished[finished["peak_lr"] == found["neighbour_lr"]]
+    assert (near["final_loss"] == found["neighbour_loss"]).any()
+    assert found["regret"] == found["neighbour_loss"] - found["best_loss"] >= 0
+    gap = np.abs(np.log(finished["peak_lr"] / found["suggested_lr"]))
+    assert abs(np.log(found["neighbour_lr"] / found["suggested_lr"])) == pytest.approx(gap.min())
+    assert found["tied_lr_low"] <= found["suggested_lr"] <= found["tied_lr_high"]
+
+
+def test_a_rule_is_judged_beside_none_and_its_refusal_is_kept(small_law, pocket):
+    cell = pocket[pocket["n_params"] == pocket["n_params"].max()]
+    found = rule_prior(small_law, cell, priors=((None, np.nan), ("A", 2.0), ("A", 1e-3)))
+    assert found["regime"].tolist() == ["none", "A", "A"]
+    assert (found["refused"] == "").tolist() == [True, True, False]
+    none, loose, _ = (row for _, row in found.iterrows())
+    assert none["crps"] > 0 and loose["ess"] < none["ess"]
+    observed = cell.loc[~cell["diverged"], "final_loss"]
+    shown = small_law.predict(cell[~cell["diverged"]])["loss_mean"]
+    error = np.mean(np.abs(shown / observed - 1))
+    assert none["relative_error"] == pytest.approx(error, rel=0.03)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from bayes_optlaws import datasets
 from bayes_optlaws._design_rules import RULES, order_by_rule
@@ -170,6 +171,7 @@ def study(
     objectives: Sequence[str] = OBJECTIVES + COMPARISONS,
     shares: Sequence[float] = (0.01, 0.05, 0.10),
     repeats: int = 10,
+    n_jobs: int = 1,
     **options,
 ) -> pd.DataFrame:
     """Replay every objective and budget, one result file each; done ones are read.
@@ -183,6 +185,8 @@ def study(
     objectives, shares : sequences
     repeats : int
         Of objectives that are random; the others are replayed once.
+    n_jobs : int
+        Processes, as in joblib.
     **options
         Passed on to `replay`.
 
@@ -193,23 +197,26 @@ def study(
     """
     runs, target = problem(table)
     folder = Path(folder)
-    for share in shares:
-        for repeat in range(repeats):
-            for objective in objectives:
-                if repeat and objective not in RANDOM:
-                    continue
-                path = _path(folder, table, objective, share, repeat)
-                if path.exists():
-                    continue
-                result = replay(
-                    runs, target, objective=objective, share=share, repeat=repeat, **options
-                )
-                result |= {"objective": objective, "share": share, "repeat": repeat}
-                path.parent.mkdir(parents=True, exist_ok=True)
-                waiting = path.with_suffix(f".{os.getpid()}.part")
-                waiting.write_text(json.dumps(result))
-                waiting.replace(path)
-                print(json.dumps(result), flush=True)
+    todo = [
+        (objective, share, repeat)
+        for share in shares
+        for repeat in range(repeats)
+        for objective in objectives
+        if (objective in RANDOM or not repeat)
+        and not _path(folder, table, objective, share, repeat).exists()
+    ]
+
+    def work(objective: str, share: float, repeat: int) -> None:
+        result = replay(runs, target, objective=objective, share=share, repeat=repeat, **options)
+        result |= {"objective": objective, "share": share, "repeat": repeat}
+        path = _path(folder, table, objective, share, repeat)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        waiting = path.with_suffix(f".{os.getpid()}.part")
+        waiting.write_text(json.dumps(result))
+        waiting.replace(path)
+        print(json.dumps(result), flush=True)
+
+    Parallel(n_jobs=n_jobs)(delayed(work)(*task) for task in todo)
     return summary(folder, table)
 
 
@@ -240,13 +247,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--tune", type=int, default=300)
     parser.add_argument("--stages", type=int, default=STAGES)
+    parser.add_argument("--jobs", type=int, default=1)
     a = parser.parse_args(argv)
     unknown = set(a.objectives) - set(OBJECTIVES + COMPARISONS)
     if unknown:
         parser.error(f"unknown objectives {sorted(unknown)}")
     table = study(
         a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
-        draws=a.draws, tune=a.tune, stages=a.stages,
+        n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
     )  # fmt: skip
     print(table.to_string())
 
