@@ -59,12 +59,15 @@ def _draw_losses(ax: Axes, ranking: Ranking, n: int) -> None:
     shown = ranking.table.iloc[:n]
     first = shown["tie_group"].to_numpy() == 1
     y = np.arange(n)
+    centre, lower, upper = "loss_mean", "loss_lower", "loss_upper"
+    if ranking.level == "score":
+        lower, upper = "gap_lower", "gap_upper"
+        centre = "gap"
+        shown = shown.assign(gap=shown["score"] - shown["score"].iloc[0])
     for group, face in ((first, BLUE), (~first, "white")):
         rows = shown[group]
-        error = np.stack(
-            [rows["loss_mean"] - rows["loss_lower"], rows["loss_upper"] - rows["loss_mean"]]
-        )
-        ax.errorbar(rows["loss_mean"], y[group], xerr=error, fmt="o", color=BLUE, mfc=face)
+        error = np.stack([rows[centre] - rows[lower], rows[upper] - rows[centre]]).clip(min=0.0)
+        ax.errorbar(rows[centre], y[group], xerr=error, fmt="o", color=BLUE, mfc=face)
     for place, risk in zip(y, shown["p_diverge"], strict=True):
         if risk >= 0.005:
             ax.annotate(
@@ -77,13 +80,16 @@ def _draw_losses(ax: Axes, ranking: Ranking, n: int) -> None:
                 fontsize="small",
                 color=RED,
             )
+    what = (
+        ("loss", "final loss, nats") if ranking.level == "loss" else ("score less the first's",) * 2
+    )
     ax.set(
-        xlabel="final loss, nats (filled: tie group 1)",
-        title=f"loss, {100 * ranking.prob:g} % interval",
+        xlabel=f"{what[1]} (filled: tie group 1)",
+        title=f"{what[0]}, {100 * ranking.prob:g} % interval",
     )
     ax.set_ylim(n - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
-    if shown["loss_mean"].notna().any():
+    if shown[centre].notna().any():
         ax.locator_params(axis="x", nbins=4)
     else:
         ax.set_xticks([])

@@ -137,8 +137,28 @@ DEFAULT_EXPONENTS = "saturating"
 """Own choice, by held-out scales: positive exponents of data are unbounded beyond the table."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier training stages leave to the features of the current one.
+
+    Parameters
+    ----------
+    conv_warmup, conv_cooldown : array, shape (n_runs,)
+        Convergence integrals of all earlier stages, summed by segment, LR x steps.
+    reference_lr : float
+        Peak LR that normalised escape terms are put at.
+    """
+
+    conv_warmup: np.ndarray
+    conv_cooldown: np.ndarray
+    reference_lr: float = LR_UNIT
+
+
 def feature_bases(
-    table: pd.DataFrame, *, reference_batch: float = PAPER_BATCH
+    table: pd.DataFrame,
+    *,
+    reference_batch: float = PAPER_BATCH,
+    earlier: Earlier | None = None,
 ) -> dict[str, np.ndarray]:
     """Every feature before its exponent is applied, in the paper's units.
 
@@ -149,6 +169,10 @@ def feature_bases(
     reference_batch : float
         Tokens that one step stands for.  Time is measured in steps; with the run table's own
         (constant) batch here it comes out in billions of tokens, the paper's unit.
+    earlier : Earlier, optional
+        Stages before the run.  Their convergence integrals are added by segment (the sum is the
+        paper's, Section 5.3; by segment is inferred), and escape terms are those of the current
+        stage over the square of its peak LR (the paper's), at the reference LR (own choice).
 
     Returns
     -------
@@ -165,6 +189,11 @@ def feature_bases(
     steps = table["steps"].to_numpy(float)
     cw, cc = area.conv_warmup / LR_UNIT * step, area.conv_cooldown / LR_UNIT * step
     ew, ec = area.escape_warmup / LR_UNIT**2 / step, area.escape_cooldown / LR_UNIT**2 / step
+    if earlier is not None:
+        cw = cw + earlier.conv_warmup / LR_UNIT * step
+        cc = cc + earlier.conv_cooldown / LR_UNIT * step
+        ratio = (earlier.reference_lr / LR_UNIT / lr) ** 2
+        ew, ec = ew * ratio, ec * ratio
     return {
         "N": n,
         "S": steps * step,
@@ -320,9 +349,9 @@ class FeatureSet:
         block = [BLOCKS.index(f.block) for f in self.features]
         return np.array([-1 if j < 0 else block[j] for j in self.column_feature])
 
-    def dictionary(self, table: pd.DataFrame) -> np.ndarray:
+    def dictionary(self, table: pd.DataFrame, earlier: Earlier | None = None) -> np.ndarray:
         """Raw dictionary, shape (n_runs, n_columns); the first column is one."""
-        bases = feature_bases(table, reference_batch=self.reference_batch)
+        bases = feature_bases(table, reference_batch=self.reference_batch, earlier=earlier)
         out = np.ones((len(table), self.n_columns))
         for column, (j, p) in enumerate(
             zip(self.column_feature, self.column_exponent, strict=True)

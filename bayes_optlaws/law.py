@@ -8,7 +8,8 @@ A table of finished runs goes through the same steps each time:
    `noise.NoiseClasses` groups runs of like noise;
 3. `likelihood.SufficientStatistics` reduces the runs to Gram matrices;
 4. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
-   a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy exactly (`posterior.recover`);
+   a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy
+   exactly (`posterior.recover`);
 5. `posterior.Predictor` carries joint draws to candidates, `ranking.Ranking` decides.
 
 Divergent runs take no part in the loss (their loss says nothing about the law); they are what
@@ -26,7 +27,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import archive, sampling
+from bayes_optlaws import archive, sampling, stages
+from bayes_optlaws._law_predictions import Predictions, check_prob
+from bayes_optlaws._law_repr import law_html, law_text
 from bayes_optlaws.design import DesignPlan, design
 from bayes_optlaws.divergence import (
     DivergenceData,
@@ -34,25 +37,19 @@ from bayes_optlaws.divergence import (
     add_divergence,
     divergence_probability,
 )
-from bayes_optlaws.features import BLOCKS, FeatureSet, Standardizer
+from bayes_optlaws.features import FeatureSet, Standardizer
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.likelihood import SufficientStatistics
 from bayes_optlaws.loo import loo
 from bayes_optlaws.noise import NoiseClasses
-from bayes_optlaws.posterior import Draws, Predictor
 from bayes_optlaws.priors import Priors
-from bayes_optlaws.ranking import Ranking
 from bayes_optlaws.report import report
 from bayes_optlaws.runs import read_candidates, read_runs
 from bayes_optlaws.suggest import Suggestion, suggest
 from bayes_optlaws.transfer import Discrepancy
 
-KINDS = ("new_run", "mean")
-CHUNK = 2000
-"""Candidates predicted at once; keeps memory bounded for long tables."""
 
-
-class OptLaw:
+class OptLaw(Predictions):
     """Bayesian Opt-Law: final loss from schedule, model size and token budget.
 
     Parameters
@@ -97,6 +94,7 @@ class OptLaw:
         self.priors = Priors() if priors is None else priors
         FeatureSet.from_options(exponents)  # a wrong option fails here, not after sampling
         self._sample: sampling.Sample | None = None
+        self.stage_runs: pd.DataFrame | None = None
 
     def fit(
         self,
@@ -112,7 +110,9 @@ class OptLaw:
         Parameters
         ----------
         runs : DataFrame or path
-            Run table; checked by `read_runs` first.
+            Run table; checked by `read_runs` first. In a DataFrame with a column ``stage`` only
+            the runs from scratch are fitted; the others become ``stage_runs``, which teach what a
+            later stage changes (see `rank`; a saved law does not keep them).
         draws, tune, chains : int
             Of NUTS, for each chain.
         random_seed : int, optional
@@ -136,6 +136,9 @@ class OptLaw:
         ):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        self.stage_runs = None
+        if isinstance(runs, pd.DataFrame):
+            runs, self.stage_runs = stages.split(runs)
         self._prepare(read_runs(runs))
         if random_seed is None:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -197,31 +200,6 @@ class OptLaw:
         x = self._standardizer(raw)
         return np.hstack([x, self._discrepancy.basis(table)]) if self.transfer else x
 
-    def _require_fit(self) -> sampling.Sample:
-        if self._sample is None:
-            raise RuntimeError("this law has no posterior yet: call fit(runs) first")
-        return self._sample
-
-    def _require_converged(self, allow_unconverged: bool) -> bool:
-        failed = sampling.failures(self.diagnostics)
-        if failed and not allow_unconverged:
-            raise sampling.ConvergenceError(
-                "the posterior did not converge (" + "; ".join(failed) + "): no interval is given. "
-                "Fit again with more tune and draws, or pass allow_unconverged=True to see "
-                "results marked as unconverged"
-            )
-        return not failed
-
-    def _ready(
-        self, candidates: pd.DataFrame | str | Path, kind: str, allow_unconverged: bool
-    ) -> tuple[pd.DataFrame, bool]:
-        """Checked candidates, and whether the posterior passes the gate."""
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-        self._require_fit()
-        converged = self._require_converged(allow_unconverged)
-        return read_candidates(candidates), converged
-
     @property
     def model(self):
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
@@ -262,188 +240,6 @@ class OptLaw:
         (chain, draw, exponent_group) those of the drawn combination.
         """
         return archive.to_tree(self, self._require_fit())
-
-    @property
-    def predictor(self) -> Predictor:
-        """Joint predictive draws for any table, on the log-loss scale."""
-        return self._predictor(self._require_fit().draws)
-
-    def _predictor(self, draws: Draws) -> Predictor:
-        return Predictor(
-            self._features, self._standardizer, self._discrepancy, self._noise, self.transfer,
-            self._centre, self.priors, draws,
-        )  # fmt: skip
-
-    def predict_draws(
-        self,
-        candidates: pd.DataFrame | str | Path,
-        kind: str = "new_run",
-        *,
-        finished: bool = False,
-        random_seed: int = 0,
-        max_draws: int = 4000,
-        allow_unconverged: bool = False,
-    ) -> xr.DataArray:
-        """Joint draws of the final loss of every candidate.
-
-        Parameters
-        ----------
-        candidates : DataFrame or path
-            Candidate table: a run table without outcomes.
-        kind : {"new_run", "mean"}
-            ``"new_run"``: the loss one run would end with, seed noise and chance of divergence
-            included. ``"mean"``: the expected loss over seeds.
-        finished : bool
-            Draw the loss given that the run does not diverge.
-        random_seed : int
-        max_draws : int
-            At most this many posterior draws are used.
-        allow_unconverged : bool
-
-        Returns
-        -------
-        xarray.DataArray
-            Dims ``sample`` and ``candidate`` (the index of ``candidates``), nats a token; inf
-            where the run diverges, unless ``finished``.
-
-        Raises
-        ------
-        ConvergenceError
-            If the posterior does not pass the gate.
-        """
-        table, converged = self._ready(candidates, kind, allow_unconverged)
-        rng = np.random.default_rng(random_seed)
-        loss, risk = self._draw_loss(table, kind, rng, max_draws)
-        if risk is not None and not finished:
-            lost = risk > (rng.random(risk.shape) if kind == "new_run" else 0.5)
-            loss = np.where(lost, np.inf, loss)
-        return xr.DataArray(
-            loss,
-            dims=("sample", "candidate"),
-            coords={"candidate": table.index.to_numpy()},
-            name="final_loss",
-            attrs={"kind": kind, "units": "nats per token", "converged": int(converged)},
-        )
-
-    def _draw_loss(
-        self, table: pd.DataFrame, kind: str, rng: np.random.Generator, max_draws: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Loss given that the run does not diverge, and the probability that it does."""
-        draws = self._require_fit().draws.thin(max_draws)
-        predictor = self._predictor(draws)
-        log_loss = predictor.mean(table, rng)
-        if kind == "new_run":
-            log_loss += predictor.noise_sd(table) * rng.standard_normal(log_loss.shape)
-        risk = None
-        if draws.divergence:
-            inputs = self._divergence.scale.inputs(table)
-            risk = divergence_probability(draws.divergence, inputs)
-        return np.exp(log_loss), risk
-
-    def predict(
-        self,
-        candidates: pd.DataFrame | str | Path,
-        kind: str = "new_run",
-        prob: float = 0.9,
-        *,
-        random_seed: int = 0,
-        max_draws: int = 4000,
-        allow_unconverged: bool = False,
-    ) -> pd.DataFrame:
-        """Predict the final loss of every candidate, with its interval.
-
-        Parameters
-        ----------
-        candidates, kind, random_seed, max_draws, allow_unconverged
-            As in `predict_draws`.
-        prob : float
-            Probability inside the central interval.
-
-        Returns
-        -------
-        DataFrame
-            Index of ``candidates``; ``loss_mean``, ``loss_sd``, ``loss_lower``, ``loss_upper``
-            (nats a token, given that the run does not diverge); ``p_diverge`` with the
-            interval of the probability, ``p_diverge_lower`` and ``p_diverge_upper`` (nan
-            without ``divergence``); and ``extrapolation``: decades (factors of ten) in model
-            size and tokens to the nearest scale that was fitted; 0 means a scale that was.
-        """
-        _check_prob(prob)
-        table, converged = self._ready(candidates, kind, allow_unconverged)
-        tail = (1 - prob) / 2
-        parts = []
-        for start in range(0, len(table), CHUNK):
-            part = table.iloc[start : start + CHUNK]
-            loss, risk = self._draw_loss(part, kind, np.random.default_rng(random_seed), max_draws)
-            lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
-            columns = [loss.mean(axis=0), loss.std(axis=0), lower, upper]
-            if risk is None:
-                columns += [np.full(len(part), np.nan)] * 3
-            else:
-                columns += [risk.mean(axis=0), *np.quantile(risk, [tail, 1 - tail], axis=0)]
-            parts.append(np.column_stack(columns))
-        out = pd.DataFrame(
-            np.vstack(parts),
-            index=table.index,
-            columns=[
-                "loss_mean", "loss_sd", "loss_lower", "loss_upper",
-                "p_diverge", "p_diverge_lower", "p_diverge_upper",
-            ],
-        )  # fmt: skip
-        out["extrapolation"] = self.extrapolation(table)
-        if not converged:
-            out.attrs["unconverged"] = True
-        return out
-
-    def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
-        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
-        seen = np.unique(np.round(self._discrepancy.standard_scales(self._fitted), 9), axis=0)
-        return self._discrepancy.distance(table, seen) / np.log(10.0)
-
-    def rank(
-        self,
-        candidates: pd.DataFrame | str | Path,
-        kind: str = "new_run",
-        prob: float = 0.9,
-        tie: float | None = None,
-        *,
-        divergence_loss: float = np.inf,
-        random_seed: int = 0,
-        max_draws: int = 4000,
-        allow_unconverged: bool = False,
-    ) -> Ranking:
-        """Rank candidates by joint draws of their final loss.
-
-        Parameters
-        ----------
-        candidates, kind, random_seed, max_draws, allow_unconverged
-            As in `predict_draws`.
-        prob : float
-            Confidence at which a pair counts as separated.
-        tie : float, optional
-            Practical-equivalence zone in nats; by default the noise sd of a run among the
-            candidates.
-        divergence_loss : float
-            Loss that a divergent run counts as in expected regret (the paper uses 7); by
-            default one nat above the highest loss drawn.
-
-        Returns
-        -------
-        Ranking
-        """
-        _check_prob(prob)
-        draws = self.predict_draws(
-            candidates, kind, random_seed=random_seed, max_draws=max_draws,
-            allow_unconverged=allow_unconverged,
-        )  # fmt: skip
-        if tie is None:
-            table = read_candidates(candidates)
-            finite = draws.to_numpy()[np.isfinite(draws.to_numpy())]
-            if finite.size:
-                tie = float(np.median(self.predictor.noise_sd(table)) * np.median(finite))
-        return Ranking.from_draws(
-            draws, prob=prob, tie=tie, kind=kind, divergence_loss=divergence_loss
-        )
 
     def design(
         self,
@@ -565,7 +361,7 @@ class OptLaw:
             ``paper_units`` (posterior mean of the coefficient of the raw feature, in the
             paper's units: billions of parameters and tokens, LR over 1.5e-2).
         """
-        _check_prob(prob)
+        check_prob(prob)
         return archive.summary(self, prob)
 
     def save(self, path: str | Path) -> Path:
@@ -582,19 +378,7 @@ class OptLaw:
 
     def __repr__(self) -> str:
         """Say what the law is and how far it is."""
-        options = f"features={self.features!r}, transfer={self.transfer}"
-        if self._sample is None:
-            return f"OptLaw({options}), not fitted"
-        n = len(self._fitted)
-        cells = len(self._fitted[["n_params", "tokens"]].drop_duplicates())
-        state = "; ".join(sampling.failures(self.diagnostics)) or "converged"
-        return (
-            f"OptLaw({options}), fitted to {n} convergent of {len(self.runs)} runs in {cells} "
-            f"(N, tokens) cells, {self._features.tree.n_combinations} exponent combinations, "
-            f"{len(BLOCKS)} blocks; {state}"
-        )
+        return law_text(self)
 
-
-def _check_prob(prob: float) -> None:
-    if not 0 < prob < 1:
-        raise ValueError(f"prob must lie strictly between 0 and 1, got {prob!r}")
+    def _repr_html_(self) -> str:
+        return law_html(self)

@@ -45,6 +45,9 @@ FEW_DRAWS = 400
 MAX_PAIRWISE = 2000
 """Most candidates for which all pairs are compared."""
 
+LOSS_COLUMNS = ("loss_mean", "loss_lower", "loss_upper")
+SCORE_COLUMNS = ("score", "gap_lower", "gap_upper")
+
 _KINDS = {"new_run": "a single new run", "mean": "the average over seeds"}
 
 
@@ -59,7 +62,9 @@ class Ranking:
 
         ``loss_mean``, ``loss_lower``, ``loss_upper``
             Mean and central interval of probability ``prob``, nats, over the draws in which the
-            candidate does not diverge (NaN when there is none).
+            candidate does not diverge (NaN when there is none). Not given where the draws are
+            scores; then ``score``, ``gap_lower``, ``gap_upper``: mean score, and interval of the
+            score less that of the first candidate.
         ``p_best``, ``p_top2``
             Share of draws in which its loss is the lowest, or among the two lowest. Equal losses
             share equally, and so do diverged runs among themselves.
@@ -88,6 +93,8 @@ class Ranking:
         Loss counted for a diverged run in ``expected_regret``, nats.
     kind : {"new_run", "mean"}
         Whether the draws are of a single new run or of the average over seeds.
+    level : {"loss", "score"}
+        Whether the draws are losses, or scores: comparable with each other, with no loss.
 
     Examples
     --------
@@ -108,6 +115,7 @@ class Ranking:
     tie: float
     divergence_cost: float
     kind: str
+    level: str = "loss"
 
     @classmethod
     def from_draws(
@@ -121,6 +129,7 @@ class Ranking:
         labels: Sequence[Hashable] | pd.Index | None = None,
         divergence_loss: float = np.inf,
         kind: str = "new_run",
+        level: str = "loss",
     ) -> Ranking:
         """Rank candidates by joint draws of their final loss.
 
@@ -148,6 +157,8 @@ class Ranking:
             the expectation is finite (own choice).
         kind : {"new_run", "mean"}
             What the draws are draws of; wording only.
+        level : {"loss", "score"}
+            ``"score"``: the draws have an unknown level in common; the table then gives no loss.
 
         Returns
         -------
@@ -161,6 +172,8 @@ class Ranking:
         """
         if kind not in _KINDS:
             raise ValueError(f"kind is {kind!r}: it must be one of {', '.join(map(repr, _KINDS))}")
+        if level not in ("loss", "score"):
+            raise ValueError(f"level is {level!r}: it must be 'loss' or 'score'")
         if not 0.5 <= prob < 1:
             raise ValueError(f"prob is {prob}: it must be at least 0.5 and less than 1")
         if tie is None:
@@ -198,6 +211,8 @@ class Ranking:
         order = np.lexsort((summary.expected_rank.round(9), summary.expected_regret.round(12)))
         table = table.iloc[order]
         table["tie_group"] = _rank_counts.tie_groups(loss[:, order], tie=tie, prob=prob)
+        if level == "score":
+            table = _as_scores(table, loss[:, order], prob)
         return cls(
             table=table,
             draws=draws,
@@ -205,6 +220,7 @@ class Ranking:
             tie=float(tie),
             divergence_cost=summary.divergence_cost,
             kind=kind,
+            level=level,
         )
 
     @cached_property
@@ -327,17 +343,20 @@ class Ranking:
 
     def _sentences(self) -> list[str]:
         best = self.table.iloc[0]
-        if np.isnan(best["loss_mean"]):
+        scores = self.level == "score"
+        if np.isnan(best["score" if scores else "loss_mean"]):
             return ["Every candidate diverges in every draw: none can be recommended."]
         said = self._sentences_on_the_choice() if len(self.table) > 1 else []
         first = f"{self.table.index[0]} is the only candidate; its" if not said else "Its"
         lost = ", so it is more likely to be lost than to finish" if best["p_diverge"] > 0.5 else ""
-        said.insert(
-            2,
-            f"{first} loss, if it finishes, is {best['loss_mean']:.4f} nats "
-            f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f}); "
-            f"it diverges with probability {percent(best['p_diverge'])}{lost}.",
+        level = (
+            f"{first} loss is not predicted: scores rank candidates of one stage and are no losses"
+            if scores
+            else f"{first} loss, if it finishes, is {best['loss_mean']:.4f} nats "
+            f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f})"
         )
+        risk = f"it diverges with probability {percent(best['p_diverge'])}{lost}"
+        said.insert(2, f"{level}; {risk}.")
         said += self._sentences_on_a_risky_rival()
         n_samples = len(self.draws)
         if n_samples < FEW_DRAWS:
@@ -458,7 +477,8 @@ class Ranking:
     def _repr_html_(self) -> str:
         four, two, three = _html.number(4), _html.number(2), _html.number(3)
         probabilities = ["p_best", "p_best_or_tied", "p_top2", "p_diverge"]
-        formats = {name: four for name in ("loss_mean", "loss_lower", "loss_upper")}
+        formats = {name: four for name in (*LOSS_COLUMNS, *SCORE_COLUMNS)}
+        formats = {name: how for name, how in formats.items() if name in self.table}
         formats |= {name: three for name in probabilities}
         formats |= {"expected_rank": two, "expected_regret": four}
         parts = [
@@ -479,3 +499,19 @@ class Ranking:
                 ),
             ]
         return _html.box(*parts)
+
+
+def _as_scores(table: pd.DataFrame, ordered: np.ndarray, prob: float) -> pd.DataFrame:
+    """Put the score and its interval beside the first candidate in the place of the loss."""
+    with np.errstate(invalid="ignore"):
+        gap = ordered - ordered[:, [0]]
+    gap = np.where(np.isfinite(gap), gap, np.nan)
+    some = np.isfinite(gap).any(axis=0)
+    tail = (1 - prob) / 2
+    bounds = np.full((2, len(table)), np.nan)
+    bounds[:, some] = np.nanquantile(gap[:, some], [tail, 1 - tail], axis=0)
+    values = (table["loss_mean"], *bounds)
+    rest = table.drop(columns=list(LOSS_COLUMNS))
+    for place, (name, value) in enumerate(zip(SCORE_COLUMNS, values, strict=True)):
+        rest.insert(place, name, value)
+    return rest

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import bayes_optlaws.law as law_module
+import bayes_optlaws._law_predictions as law_module
 from bayes_optlaws.features import feature_bases
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs import RunTableError
