@@ -15,9 +15,16 @@ import pandas as pd
 _BLUE = "0, 114, 178"
 _DARKEST = 0.45
 
-_CELL = "padding: 2px 8px; text-align: right; white-space: nowrap;"
-_LABEL = "padding: 2px 8px; text-align: left; white-space: nowrap;"
-_TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0;"
+_EVERY = "padding: 2px 8px; vertical-align: top;"
+_CELL = f"{_EVERY} text-align: right; white-space: nowrap;"
+_LABEL = f"{_EVERY} text-align: left; white-space: nowrap;"
+_PROSE = f"{_EVERY} text-align: left; white-space: normal; min-width: 18em;"
+_LONG = 50  # characters from which a cell of text is broken into lines
+_HEAD = "white-space: normal; vertical-align: bottom; border-bottom: 1px solid currentColor;"
+_TABLE = (
+    "border-collapse: collapse; font-size: inherit; color: inherit; "
+    "font-variant-numeric: tabular-nums; margin: 4px 0;"
+)
 
 
 def number(digits: int) -> Callable[[object], str]:
@@ -115,13 +122,16 @@ def table(
         (column, _LABEL if _is_text(frame[column]) else _CELL) for column in frame.columns
     ]
     head = "".join(
-        f'<th style="{style} border-bottom: 1px solid currentColor;">{escape(str(name))}</th>'
+        # long names of columns may break after an underscore
+        f'<th style="{style} {_HEAD}">{escape(str(name)).replace("_", "_<wbr/>")}</th>'
         for name, style in names
     )
     columns = []
     for column in frame.columns:
         write = formats.get(column, str)
         style = _LABEL if _is_text(frame[column]) else _CELL
+        if _is_text(shown[column]) and shown[column].astype(str).str.len().max() > _LONG:
+            style = _PROSE
         columns.append(
             [
                 f'<td style="{style}{_shading(value) if column in shade else ""}">'

@@ -24,6 +24,7 @@ from bayes_optlaws._design_joint import Joint
 from bayes_optlaws._design_rules import RULES, order_by_rule
 from bayes_optlaws._design_score import Information, Pooled, Regret, Scorer
 from bayes_optlaws._design_value import pair_gain
+from bayes_optlaws._plot_style import short
 from bayes_optlaws._progress import counter
 from bayes_optlaws._run_report import INTEGRAL_COLUMNS
 from bayes_optlaws.runs import read_candidates
@@ -168,13 +169,15 @@ class DesignPlan:
         return f"{self._title()}\n{answer}\n\n{body}"
 
     def _repr_html_(self) -> str:
-        three = lambda v: _html.significant(v, 3)  # noqa: E731
-        shown = self._shown()
-        formats = {c: three for c in shown.columns if pd.api.types.is_numeric_dtype(shown[c])}
+        shown = self._shown().drop(columns=["batch_tokens", "value_per_cost", "settles"])
+        reasons = [f"{run}: {words}." for run, words in self.table["settles"].items()]
+        formats = {c: short for c in ("n_params", "tokens")} | {"warmup_steps": "{:g}".format}
+        formats |= {c: _html.significant for c in ("peak_lr", "cost", "value", "cumulative")}
         return _html.box(
             _html.heading(self._title()),
             _html.paragraphs([self.answer()]),
             _html.table(shown, formats=formats, max_rows=50),
+            _html.paragraphs(reasons[1:50]),
         )
 
 

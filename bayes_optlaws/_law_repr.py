@@ -1,0 +1,87 @@
+"""How a law shows itself: one line of text, and a block of HTML in a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws import _html, sampling
+from bayes_optlaws._html import number, significant
+from bayes_optlaws._plot_style import short
+from bayes_optlaws.features import BLOCKS
+
+if TYPE_CHECKING:
+    from bayes_optlaws.law import OptLaw
+
+_MOST_CELLS = 12
+_MOST_ROWS = 50
+
+
+def law_text(law: OptLaw) -> str:
+    """Say what the law is and how far it is."""
+    options = f"features={law.features!r}, transfer={law.transfer}"
+    if law._sample is None:
+        return f"OptLaw({options}), not fitted"
+    cells = len(law._fitted[["n_params", "tokens"]].drop_duplicates())
+    state = "; ".join(sampling.failures(law.diagnostics)) or "converged"
+    return (
+        f"OptLaw({options}), fitted to {len(law._fitted)} convergent of {len(law.runs)} runs in "
+        f"{cells} (N, tokens) cells, {law._features.tree.n_combinations} exponent combinations, "
+        f"{len(BLOCKS)} blocks; {state}"
+    )
+
+
+def law_html(law: OptLaw) -> str:
+    """Show what was fitted, whether it converged, what is known about divergence."""
+    if law._sample is None:
+        return _html.box(
+            _html.heading("OptLaw, not fitted"),
+            _html.paragraphs([law_text(law), "Call fit(runs)."]),
+        )
+    failed = sampling.failures(law.diagnostics)
+    found = law.diagnostics
+    gate = (
+        f"R-hat at most {found['rhat']:.3f}, effective sample sizes at least "
+        f"{min(found['ess_bulk'], found['ess_tail']):.0f}, {found['divergent']:.0f} divergent "
+        f"transitions, E-BFMI at least {found['bfmi']:.2f}."
+    )
+    said = [
+        f"Converged: {gate}"
+        if not failed
+        else f"UNCONVERGED ({'; '.join(failed)}): predict and rank refuse. {gate}",
+        f"Noise of one run: {_noise(law)} of its loss (median over the fitted settings).",
+    ]
+    if not law.divergence:
+        said.append("Divergence is not modelled.")
+    elif law.divergence_note:
+        said.append(f"On divergence: {law.divergence_note}.")
+    cells = law.runs.groupby(["n_params", "tokens"]).agg(
+        runs=("diverged", "size"), diverged=("diverged", "sum"), lowest=("final_loss", "min")
+    )
+    shown = pd.DataFrame(
+        {
+            "parameters": [short(n) for n, _ in cells.index],
+            "tokens": [short(d) for _, d in cells.index],
+            "runs": cells["runs"].to_numpy(),
+            "diverged": cells["diverged"].to_numpy(),
+            "lowest loss": cells["lowest"].to_numpy(),
+        }
+    )
+    return _html.box(
+        _html.heading(
+            f"OptLaw fitted to {len(law._fitted):,} convergent of {len(law.runs):,} runs"
+        ),
+        _html.paragraphs(said),
+        _html.table(shown, formats={"lowest loss": number(4)}, index=False, max_rows=_MOST_CELLS),
+        _html.paragraphs(
+            ["Next: rank(candidates), predict(candidates), report(candidates), summary()."]
+        ),
+    )
+
+
+def _noise(law: OptLaw) -> str:
+    """Median noise of one run over (some of) the fitted settings, in percent of the loss."""
+    some = law._fitted.iloc[:: max(1, len(law._fitted) // _MOST_ROWS)]
+    return f"{significant(100 * float(np.median(law.predictor.noise_sd(some))))} %"
