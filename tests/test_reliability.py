@@ -1,0 +1,138 @@
+"""Nothing half-done: tables let in have a finite model, interrupted work leaves no trace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import bayes_optlaws as bo
+from bayes_optlaws import sampling
+from bayes_optlaws.hyper import HyperSpace
+from bayes_optlaws.runs import read_runs
+
+QUICK = {"draws": 150, "tune": 100, "chains": 2, "progressbar": False}
+
+
+@st.composite
+def run_tables(draw):
+    """Valid run tables, also ones in which little or nothing varies."""
+    n = draw(st.integers(5, 14))
+    few = lambda low, high: st.one_of(  # noqa: E731
+        st.floats(low, high).map(lambda v: [v] * n),
+        st.lists(st.floats(low, high), min_size=n, max_size=n),
+    )
+    steps = np.floor(draw(few(20, 1e6)))
+    batch = np.floor(draw(few(1, 1e7)))
+    table = pd.DataFrame(
+        {
+            "n_params": np.floor(draw(few(10, 1e13))),
+            "batch_tokens": batch,
+            "steps": steps,
+            "peak_lr": draw(few(1e-8, 10)),
+            "warmup_steps": np.floor(np.array(draw(few(0, 0.5))) * steps),
+            "schedule": draw(
+                st.lists(st.sampled_from(["linear", "cosine", "constant"]), min_size=n, max_size=n)
+            ),
+            "final_loss": draw(few(1e-3, 20)),
+        }
+    )
+    lost = draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    table["diverged"] = np.array(lost) & (np.arange(n) >= 5)
+    return table
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(table=run_tables(), transfer=st.booleans())
+def test_every_valid_table_has_a_finite_model(table, transfer):
+    law = bo.OptLaw(transfer=transfer)
+    law._prepare(read_runs(table))
+    space = HyperSpace(law._data, law.priors)
+    value, gradient = space.log_density(space.mean)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hits=st.lists(
+        st.tuples(
+            st.integers(0, 19), st.integers(0, 7),
+            st.sampled_from(
+                ["", "nan", "inf", "-1", "0", "1e308", "1e-300", "x", "linear", "1,5", '"', "\x00"]
+            ),
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_a_fuzzed_csv_is_refused_or_has_a_finite_model(tmp_path_factory, pocket, hits):
+    names = [
+        "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule", "final_loss",
+        "diverged",
+    ]  # fmt: skip
+    table = pocket.iloc[::13][names].astype(object).reset_index(drop=True)
+    for row, column, text in hits:
+        table.iat[row % len(table), column] = text
+    path = tmp_path_factory.mktemp("fuzz") / "runs.csv"
+    table.to_csv(path, index=False)
+    try:
+        runs = read_runs(path)
+    except bo.RunTableError:
+        return
+    law = bo.OptLaw()
+    law._prepare(runs)
+    space = HyperSpace(law._data, law.priors)
+    assert np.isfinite(space.log_density(space.mean)[0])
+
+
+def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, tmp_path):
+    law = bo.OptLaw(transfer=False, divergence=False)
+    law._sample = object()  # as after an earlier fit
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "sample", stop)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        law.fit(pocket, **QUICK)
+    with pytest.raises(RuntimeError, match="no posterior yet"):
+        law.predict(pocket)
+    with pytest.raises(RuntimeError, match="no posterior yet"):
+        law.save(tmp_path / "law.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_control_c_on_the_command_line_leaves_no_file(pocket, tmp_path):
+    pocket.to_csv(tmp_path / "runs.csv", index=False)
+    command = [sys.executable, "-m", "bayes_optlaws.cli", "fit", "runs.csv", "-o", "law.nc"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    time.sleep(8)
+    assert process.poll() is None, process.stdout.read().decode()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode != 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs.csv"]
+    assert said.count("Traceback") <= 1
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_table_and_another_one_the_same_within_error(pocket):
+    def predicted(seed):
+        law = bo.OptLaw(transfer=False, divergence=False)
+        law.fit(pocket, draws=400, tune=200, chains=4, random_seed=seed, progressbar=False)
+        return law.predict(pocket.iloc[:20])
+
+    first, again, other = predicted(1), predicted(1), predicted(2)
+    pd.testing.assert_frame_equal(first, again, rtol=1e-9)
+    se = first["loss_sd"] / np.sqrt(400)  # no more than one in four draws is independent
+    assert np.all(np.abs(first["loss_mean"] - other["loss_mean"]) < 5 * se)
