@@ -65,7 +65,7 @@ def _settings(ax: Axes, found: Suggestion) -> None:
     ax.set(
         xlabel="peak learning rate",
         ylabel="excess expected loss, nats" if flat else "warm-up, steps",
-        title=f"{len(table)} settings tried, {len(tied)} tied",
+        title=f"{len(table)} settings, {len(tied)} tied",
     )
     bar = ax.figure.colorbar(marks, ax=ax, extend="max")
     bar.set_label("excess expected loss, nats")
