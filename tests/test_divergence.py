@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pymc as pm
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -13,7 +12,6 @@ from sklearn.metrics import log_loss
 from bayes_optlaws.divergence import (
     DivergenceData,
     DivergencePriors,
-    add_divergence,
     divergence_probability,
     log_excess,
     log_r,
@@ -51,23 +49,6 @@ def test_the_smooth_excess_is_the_sharp_one_far_above_the_threshold():
 def test_aggregated_rows_hold_every_run_and_every_event(data, pocket):
     assert data.n_runs == len(pocket)
     assert data.n_diverged == pocket["diverged"].sum()
-
-
-def test_the_model_s_likelihood_is_that_of_independent_runs(data, pocket):
-    """PyMC's log density of the counts equals Bernoulli terms from the NumPy probability."""
-    z, rotation, values = draw_prior(data, 3)
-    with pm.Model() as model:
-        add_divergence(data, DivergencePriors(), rotation=rotation)
-    p = divergence_probability(values, data.scale.inputs(pocket))
-    logp = model.compile_logp(vars=model.observed_RVs)
-    y = pocket["diverged"].to_numpy()
-    for i in range(len(z)):
-        got = float(logp({"divergence_z": z[i]}))
-        q = np.clip(p[i], 1e-300, 1.0)
-        safe = np.clip(1.0 - p[i], 1e-300, 1.0)
-        expected = float(np.sum(np.where(y, np.log(q), np.log(safe))))
-        if expected > -1e4:  # where rounding of 1 - p does not matter
-            assert got == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_higher_lr_never_makes_a_run_safer(data, pocket):
@@ -121,35 +102,6 @@ def test_held_out_runs_are_predicted_at_least_as_well_as_by_logistic_regression(
     each = [-np.where(y, np.log(p), np.log1p(-p)) for p in (ours, np.clip(theirs, 1e-9, 1 - 1e-9))]
     lead = each[1] - each[0]
     assert lead.mean() > -lead.std(ddof=1) / np.sqrt(y.size)
-
-
-@pytest.mark.parametrize("which", ["none", "all"])
-def test_tables_of_one_outcome_give_a_wide_posterior_and_a_message(pocket, which):
-    table = pocket.copy()
-    table["diverged"] = which == "all"
-    data = DivergenceData.from_runs(table)
-    assert which in data.message or "none of" in data.message
-    values, _ = sample_divergence(
-        data, DivergencePriors(), draws=250, tune=300, chains=2, random_seed=3
-    )
-    far = table.iloc[[0]].copy()
-    far["peak_lr"] = 10.0 if which == "none" else 1e-5
-    p = divergence_probability(values, data.scale.inputs(far))[:, 0]
-    assert np.all(np.isfinite(p))
-    low, high = np.quantile(p, [0.05, 0.95])
-    assert high - low > 0.2
-
-
-def test_complete_separation_gives_a_proper_posterior(pocket):
-    table = pocket.copy()
-    table["diverged"] = table["peak_lr"] > 0.1
-    data = DivergenceData.from_runs(table)
-    values, stats = sample_divergence(
-        data, DivergencePriors(), draws=500, tune=500, chains=4, random_seed=4
-    )
-    z = {"z": values["divergence_z"].reshape(4, 500, -1)}
-    assert failures(diagnose(z, stats)) == []
-    assert np.all(np.isfinite(values["divergence_z"]))
 
 
 def test_risk_reaches_predictions_draws_and_the_ranking(small_law):

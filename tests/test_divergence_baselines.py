@@ -171,6 +171,10 @@ def test_table_averages_repeats_and_pairs_runs():
     se = study.log_loss(p, y).std() / np.sqrt(p.size)
     assert law["log_loss_se"] == pytest.approx(se, rel=4 / np.sqrt(2 * 400))  # 4 se of an sd
     assert (law["n_runs"], law["repeats"]) == (300, 2)
+    assert study.verdict(out).startswith("better than overconfident")
+    swapped = {study.LAW: "overconfident", "overconfident": study.LAW}
+    other = study.tabulate(table.replace({"method": swapped}), n_bootstrap=2)
+    assert study.verdict(other).startswith("worse than overconfident")
 
 
 def test_reliability_of_true_probabilities_is_the_diagonal():

@@ -13,6 +13,7 @@ from bayes_optlaws import divergence as dv
 from bayes_optlaws._divergence_kernel import log_density
 from bayes_optlaws._divergence_table import MAX_ROWS
 from bayes_optlaws.evaluation import divergence_sbc, sbc
+from bayes_optlaws.runs import RunTableError, read_runs
 from bayes_optlaws.sampling import MIN_ESS, diagnose, failures, sample_divergence
 
 PRIORS = dv.DivergencePriors()
@@ -146,6 +147,17 @@ def test_priors_that_are_no_distribution_are_refused(bad):
 
 
 # the density
+
+
+def test_counts_have_the_likelihood_of_independent_runs(pocket, rng):
+    table = pd.concat([pocket, pocket.iloc[:80].assign(diverged=True)], ignore_index=True)
+    data = dv.DivergenceData.from_runs(table)
+    mean, sd = PRIORS.moments(len(data.scale.names))
+    theta = mean + 0.3 * sd * rng.standard_normal((5, mean.size))
+    values = dv.parameters((theta - mean) / sd, data, PRIORS, np.eye(mean.size))
+    p = dv.divergence_probability(values, data.scale.inputs(table))
+    runs = np.where(table["diverged"], p, 1.0 - p)
+    np.testing.assert_allclose(log_likelihood(theta, data), np.log(runs).sum(axis=1), rtol=1e-6)
 
 
 def test_pymc_model_has_the_density_of_the_criterion_and_normal_priors(pocket_data, rng):
@@ -344,6 +356,18 @@ def test_no_divergent_run_gives_small_and_uncertain_probabilities(pocket):
     beyond = probabilities(data, values, calm.assign(peak_lr=10 * calm["peak_lr"].max()))
     lower, upper = np.quantile(beyond, [0.05, 0.95], axis=0)
     assert np.all(upper - lower > 0.5)  # far above what was seen nothing is known
+
+
+def test_a_law_without_divergent_runs_says_what_its_risk_rests_on(pocket):
+    calm = pocket[pocket["peak_lr"] < 0.03].assign(diverged=False)
+    law = sbc.prepare(calm, transfer=False)
+    assert law.divergence_note == dv.DivergenceData.from_runs(calm).message
+    assert sbc.prepare(pocket, transfer=False).divergence_note is None
+
+
+def test_a_table_of_divergent_runs_alone_is_refused_with_a_remedy(pocket):
+    with pytest.raises(RunTableError, match="runs must not have diverged.*add runs"):
+        read_runs(pocket.assign(diverged=True))
 
 
 def test_all_divergent_gives_large_and_uncertain_probabilities(pocket):

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws import datasets
+from bayes_optlaws._plot_style import DASHES, PALETTE
 from bayes_optlaws.baselines.divergence import DivergenceClassifier, classifiers
 from bayes_optlaws.divergence import DivergenceData, DivergencePriors, divergence_probability
 from bayes_optlaws.evaluation.splits import block_labels
@@ -334,6 +335,30 @@ def _by_run(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, boo
     )  # fmt: skip
 
 
+def verdict(table: pd.DataFrame) -> str:
+    """Say how the law stands against the rival with the least log loss.
+
+    Within one standard error of the paired difference counts as tied.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `tabulate`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"log_loss": [0.1, 0.12, 0.2], "log_loss_lead": [0.0, 0.02, 0.1],
+    ...     "log_loss_lead_se": [0.0, 0.03, 0.01]}, index=["opt-law", "a", "b"])
+    >>> verdict(table)
+    'tied with a: its log loss is 0.0200 +- 0.0300 above'
+    """
+    best = table.drop(LAW)["log_loss"].idxmin()
+    lead, se = table.loc[best, ["log_loss_lead", "log_loss_lead_se"]]
+    word = "tied with" if abs(lead) <= se else "better than" if lead > 0 else "worse than"
+    side = "above" if lead >= 0 else "below"
+    return f"{word} {best}: its log loss is {abs(lead):.4f} +- {se:.4f} {side}"
+
+
 def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
     """Probability said and share that diverged, by method and bin of the probability.
 
@@ -361,7 +386,7 @@ def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_reliability(curves: pd.DataFrame) -> Figure:
-    """Draw the reliability curves of the law and three rivals, one panel a study.
+    """Draw the reliability curves of the law, with standard errors, and of three rivals.
 
     Parameters
     ----------
@@ -373,32 +398,25 @@ def plot_reliability(curves: pd.DataFrame) -> Figure:
     Figure
     """
     import matplotlib.pyplot as plt
-    from scipy.special import logit
 
     shown = [s for s in STUDIES if s.name in set(curves["study"])]
     fig, axes = plt.subplots(
-        1, len(shown), figsize=(3.1 * len(shown), 3.5), squeeze=False, sharey=True,
+        1, len(shown), figsize=(3.0 * len(shown), 3.9), squeeze=False, sharey=True,
         layout="constrained",
     )  # fmt: skip
-    ticks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
-    ends = logit([0.0005, 0.9995])
     for ax, study in zip(axes[0], shown, strict=True):
-        ax.plot(ends, ends, color="0.7", lw=0.8)
+        ax.plot((0, 1), (0, 1), color="0.7", lw=0.8)
         for i, method in enumerate(DRAWN):
             part = curves[(curves["study"] == study.name) & (curves["method"] == method)]
-            x = logit(np.clip(part["said"], 0.0007, 0.9993))
-            y, se = part["diverged"], part["se"]
-            middle = logit(np.clip(y, 0.0007, 0.9993))
-            low = middle - logit(np.clip(y - se, 0.0007, 0.9993))
-            high = logit(np.clip(y + se, 0.0007, 0.9993)) - middle
+            own = method == LAW
+            low = np.minimum(part["se"], part["diverged"])
+            high = np.minimum(part["se"], 1.0 - part["diverged"])
             ax.errorbar(
-                x, middle, [low, high], label=method, color=f"C{i}", marker="o", ms=3,
-                lw=1.6 if i == 0 else 0.9, elinewidth=0.6, zorder=3 - 0.1 * i,
+                part["said"], part["diverged"], [low, high] if own else None, label=method,
+                color=PALETTE[i], marker="o", ms=4 if own else 2.5, lw=1.6 if own else 0.8,
+                elinewidth=1.0, capsize=2, ls="-" if own else DASHES[i], zorder=3 - 0.1 * i,
             )  # fmt: skip
-        ax.set(xlim=ends, ylim=ends, xlabel="probability said", xticks=logit(ticks))
-        ax.set(yticks=logit(ticks), xticklabels=ticks, yticklabels=ticks)
-        ax.tick_params(labelsize=7)
-        ax.tick_params(axis="x", rotation=60)
+        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="probability said", box_aspect=1.0)
         ax.set_title(study.title, loc="left", fontsize=9)
     axes[0, 0].set_ylabel("share that diverged")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -428,7 +446,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         start = time.perf_counter()
         found = run_study(study, args.work, folder=args.folder, repeats=args.repeats)
-        table = tabulate(found).reset_index()
+        table = tabulate(found)
+        print(f"{study.name}: {verdict(table)}")
+        table = table.reset_index()
         tables.append(table.assign(study=study.name))
         curves.append(reliability(found).assign(study=study.name))
         print(f"{study.name}: {time.perf_counter() - start:.0f} s")
