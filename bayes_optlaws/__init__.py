@@ -35,11 +35,13 @@ _PUBLIC: dict[str, str | None] = {
     "datasets": None,
     "plots": None,
     "evaluate": "evaluation",
+    "near_ties": None,
     "pool": "pools",
     "read_candidates": "runs",
     "read_runs": "runs",
     "scaling_rules": None,
     "schedules": None,
+    "stages": None,
     "sde": None,
 }
 

@@ -19,7 +19,6 @@ from bayes_optlaws._stage_posterior import (
 from bayes_optlaws._stage_tables import earlier_of_candidates, earlier_of_runs
 from bayes_optlaws.features import LR_UNIT, Earlier, feature_bases
 from bayes_optlaws.priors import LogNormal
-from bayes_optlaws.ranking import Ranking
 from bayes_optlaws.runs import RunTableError, read_candidates
 from bayes_optlaws.schedules import integrals
 
@@ -254,12 +253,6 @@ def test_level_offset_cancels_in_the_ranking(law, runs, weak):
     other.loc[other["stage"] > 1, "final_loss"] *= 1.7
     b = law.rank(weak, history=past, stage_runs=other, kind="mean")
     np.testing.assert_allclose(a.table["p_best"], b.table["p_best"][a.table.index], atol=0.02)
-
-
-def test_rank_from_scratch_is_unchanged_by_stage_options(law, weak):
-    plain = law.rank(weak)
-    assert plain.level == "loss"
-    assert isinstance(plain, Ranking)
 
 
 def test_fit_takes_the_first_stage_alone(pocket, runs):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.baselines._base import ResampledBaseline
-from bayes_optlaws.features import PAPER_BATCH, FeatureSet
+from bayes_optlaws.features import PAPER_BATCH, Earlier, FeatureSet
 
 _RANK = 1e-10  # relative size below which a direction of the columns counts as none
 _MOST = 50.0  # log losses are cut here: exp(50) nats stands for "no prediction"
@@ -149,6 +149,14 @@ class GeneralizedOptLaw(ResampledBaseline):
     def _curve(self, inputs: np.ndarray, state: _State) -> np.ndarray:
         log_loss = self._standardised(inputs)[:, state.columns] @ state.coefficients
         return np.exp(np.clip(log_loss, -_MOST, _MOST))
+
+    def score(self, table: pd.DataFrame, earlier: Earlier) -> np.ndarray:
+        """History-aware score of candidates of a later stage, shape (n,): no loss, it only ranks.
+
+        Source: arXiv 2409.04777, Section 5.3; ``earlier`` is what earlier stages leave.
+        """
+        self._require_fit()
+        return self._curve(self.features.dictionary(table, earlier), self._state)
 
     def _describe(self, state: _State) -> pd.Series:
         scale = state.coefficients / self._sd[state.columns]
