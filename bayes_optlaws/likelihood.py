@@ -346,7 +346,7 @@ def evidence_and_gradient(
         inverse = _lower_inverse(L)
         upper = np.ascontiguousarray(inverse.T)
         Z = np.dot(upper, Y)
-        z0 = np.dot(upper, yb[:, 0])
+        z0 = np.dot(upper, yb)[:, 0]
         Zm, ZM = np.dot(Z, mean), np.dot(Z, second)
         v_mean = z0 - Zm
         v_beta = np.empty((m, q))

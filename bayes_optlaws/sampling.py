@@ -141,11 +141,17 @@ def _nuts(
         dims={"x": ("dimension",)},
         coords={"dimension": np.arange(size)},
     )
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # interrupted early, a trace has more chains than draws
+        warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
         tree = nutpie.sample(
             compiled, seed=random_seed, init_mean=(start - mean) / sd, save_warmup=False, **options
         )
-    return tree["posterior"]["x"].to_numpy(), tree["sample_stats"].to_dataset()
+    x = tree["posterior"]["x"].to_numpy()
+    if x.shape[:2] != (options["chains"], options["draws"]):
+        # nutpie answers Ctrl-C with the draws that it has
+        raise KeyboardInterrupt(f"sampling was interrupted after {x.shape[1]} draws")
+    return x, tree["sample_stats"].to_dataset()
 
 
 def _sample_hyper(
