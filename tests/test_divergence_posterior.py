@@ -332,7 +332,7 @@ def test_ranked_quantities_are_those_of_the_public_criterion(pocket, pocket_data
 
 @pytest.mark.slow
 def test_ranks_of_prior_draws_are_uniform(pocket, tmp_path):
-    results = divergence_sbc.study(pocket, 100, tmp_path, random_seed=7)
+    results = divergence_sbc.study(pocket, 40, tmp_path)
     table = sbc.calibration(results, band=0.999)
     assert table["inside_band"].all()
     assert (np.abs(table["coverage"] - 0.9) < 4 / 3 * table["three_se"]).all()
