@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from bayes_optlaws import baselines, datasets
 from bayes_optlaws.evaluation.metrics import coverage, pairwise, pit
 from bayes_optlaws.evaluation.protocols import POOLED, HeldOut, held_out, tabulate
+from bayes_optlaws.plots.calibration import calibration
 from bayes_optlaws.runs import read_runs
 
 LAW, PLAIN, RIVAL = "opt-law", "opt-law without transfer", "gaussian-process"
@@ -225,42 +225,9 @@ def plot_page(out: str | Path = "evaluation_results") -> Figure:
     studies = [s for s in STUDIES if (Path(out) / f"{s.name}-curves.csv").is_file()]
     if not studies:
         raise FileNotFoundError(f"no *-curves.csv in {out}: run the evaluation first")
-    fig, axes = plt.subplots(
-        len(studies), 3, figsize=(10, 2.5 * len(studies)), squeeze=False, layout="constrained"
+    return calibration(
+        {s.title: pd.read_csv(Path(out) / f"{s.name}-curves.csv") for s in studies}, methods=CURVES
     )
-    for row, study in zip(axes, studies, strict=True):
-        curves = pd.read_csv(Path(out) / f"{study.name}-curves.csv")
-        for ax, name in zip(row, ("coverage", "pit", "pairs"), strict=True):
-            _draw(ax, curves[curves["curve"] == name], name)
-        row[0].set_title(study.title, loc="left", fontsize=9)
-    axes[0, 2].legend(fontsize=7, frameon=False)
-    return fig
-
-
-def _draw(ax: Any, points: pd.DataFrame, curve: str) -> None:
-    labels = {
-        "coverage": ("probability of the interval", "share of runs inside"),
-        "pit": ("probability integral transform", "density"),
-        "pairs": ("probability said of the order", "share that came true"),
-    }
-    for i, method in enumerate(CURVES):
-        one = points[points["method"] == method]
-        if one.empty:
-            continue
-        style = {"label": method, "color": f"C{i}", "lw": 1.6 if i == 0 else 1.0}
-        if curve == "pit":
-            edges = np.linspace(0, 1, len(one) + 1)
-            ax.stairs(one["y"], edges, **style)
-        else:
-            ax.plot(one["x"], one["y"], marker=".", ms=4, **style)
-    if curve == "pit":
-        ax.axhline(1.0, color="0.6", lw=0.8)
-    else:
-        ends = (0.0, 1.0) if curve == "coverage" else (0.5, 1.0)
-        ax.plot(ends, ends, color="0.6", lw=0.8)
-    ax.set_xlabel(labels[curve][0], fontsize=8)
-    ax.set_ylabel(labels[curve][1], fontsize=8)
-    ax.tick_params(labelsize=7)
 
 
 def targets(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

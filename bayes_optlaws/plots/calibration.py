@@ -134,6 +134,9 @@ def _draw(ax: Axes, points: pd.DataFrame, curve: str, methods: Sequence[str]) ->
             ax.plot(one["x"], one["y"], marker=".", markersize=4, **style)
     if curve == "pit":
         ax.set_ylim(bottom=0)
+    elif len(ax.lines) == 1:
+        ax.text(0.5, 0.5, f"fewer than {_FEW} pairs a point" if curve == "pairs" else "no points",
+                ha="center", transform=ax.transAxes, fontsize="small", color=GREY)  # fmt: skip
     ax.set_xlabel(across, fontsize="small")
     ax.set_ylabel(up, fontsize="small")
     ax.tick_params(labelsize="small")
