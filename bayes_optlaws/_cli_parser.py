@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws check runs.csv                     is my table all right?\n"
             "  bayes-optlaws fit runs.csv -o law.nc             fit once\n"
             "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
-            "  bayes-optlaws design law.nc candidates.csv       which small runs to add\n"
+            "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
             "  bayes-optlaws report law.nc --candidates candidates.csv -o report.html\n"
             "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
             f"{_COLUMNS}\n"
@@ -134,8 +134,9 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
     p.add_argument(
-        "decide", metavar="CANDIDATES.csv", help="planned large runs among which to choose"
-    )
+        "--decide", "--candidates", metavar="CANDIDATES.csv", required=True,
+        help="planned large runs among which to choose, one row each",
+    )  # fmt: skip
     p.add_argument(
         "--pool",
         metavar="POOL.csv",
@@ -204,9 +205,9 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     p.add_argument(
         "--baselines",
         nargs="*",
-        default=["chinchilla", "gaussian-process"],
         metavar="NAME",
-        help="rivals (default: chinchilla gaussian-process; none: --baselines with nothing)",
+        help="rivals (default: chinchilla, and gaussian-process where scikit-learn is installed; "
+        "none: --baselines with nothing)",
     )
     p.add_argument("--n-jobs", type=_at_least(1), default=1, metavar="N", help="processes")
     p.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,7 +168,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from bayes_optlaws.evaluation import evaluate as judge
     from bayes_optlaws.law import OptLaw
 
-    unknown = sorted({*arguments.baselines} - {*baselines.available()})
+    rivals = _rivals() if arguments.baselines is None else arguments.baselines
+    unknown = sorted({*rivals} - {*baselines.available()})
     if unknown:
         raise UsageError(
             f"no baseline {', '.join(unknown)}: there are {', '.join(baselines.available())}"
@@ -182,7 +184,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         runs,
         arguments.protocol,
         arguments.n_jobs,
-        baselines=arguments.baselines,
+        baselines=rivals,
         folder=arguments.folder,
         random_seed=arguments.seed or 0,
         draws=arguments.draws,
@@ -209,6 +211,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
         return NOT_CONVERGED
     return DONE
+
+
+def _rivals() -> list[str]:
+    """Laws to compare with, unless they are named: those whose libraries are there."""
+    if find_spec("sklearn"):
+        return ["chinchilla", "gaussian-process"]
+    note("scikit-learn is not installed, so no Gaussian process: pip install 'bayes-optlaws[ml]'")
+    return ["chinchilla"]
 
 
 def _print_evaluation(pooled: pd.DataFrame, table: pd.DataFrame) -> None:

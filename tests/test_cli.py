@@ -68,8 +68,8 @@ def test_help_teaches_and_names_every_command(capsys):
         ["fit", "runs.csv", "-o", "x.nc", "--draws", "ten"],
         ["demo", "--seed", "-1"],
         ["design", "law.nc"],
-        ["design", "law.nc", "plan.csv", "--budget", "-3"],
-        ["design", "law.nc", "plan.csv", "--objective", "luck"],
+        ["design", "law.nc", "--decide", "plan.csv", "--budget", "-3"],
+        ["design", "law.nc", "--decide", "plan.csv", "--objective", "luck"],
         ["evaluate", "runs.csv", "--protocol", "guess"],
         ["report"],
     ],
@@ -229,7 +229,7 @@ def test_design_proposes_the_runs_of_the_plan(law_file, plan, small_law, tmp_pat
     rows = default_pool(small_law.runs, read_candidates(plan)).iloc[::8]
     write(rows, pool)
     figure, out = tmp_path / "a plan.svg", tmp_path / "next runs.csv"
-    argv = ["design", str(law_file), str(plan), "--pool", str(pool), "--n-runs", "2"]
+    argv = ["design", str(law_file), "--decide", str(plan), "--pool", str(pool), "--n-runs", "2"]
     assert main([*argv, "--figure", str(figure), "-o", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     named = read_candidates(plan)
@@ -252,7 +252,7 @@ def test_design_proposes_the_runs_of_the_plan(law_file, plan, small_law, tmp_pat
 def test_design_says_what_it_chose_from_when_no_pool_is_given(law_file, tmp_path, capsys):
     near = _demo.candidates().iloc[[1, 5, 7]].assign(peak_lr=[0.012, 0.012, 0.014])
     path = write(near, tmp_path / "near.csv")
-    assert main(["design", str(law_file), path, "--n-runs", "1"]) == 0
+    assert main(["design", str(law_file), "--decide", path, "--n-runs", "1"]) == 0
     out = capsys.readouterr().out
     assert "Chosen among 360 runs like those that were made" in out
     assert "cost in FLOP; worth in nats of expected regret" in out
@@ -278,7 +278,7 @@ def test_evaluate_prints_what_evaluate_says(tmp_path, capsys, monkeypatch):
 
     def instead(law, runs, protocol, n_jobs, *, baselines, **options):
         asked.update(options, protocol=protocol, transfer=law.transfer)
-        return real(get("chinchilla"), runs, protocol, baselines=baselines, n_boot=20)
+        return real(get("linear"), runs, protocol, baselines=baselines, n_boot=20)
 
     real = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", instead)
@@ -287,13 +287,18 @@ def test_evaluate_prints_what_evaluate_says(tmp_path, capsys, monkeypatch):
     argv = ["evaluate", runs, "--baselines", "constant", "--no-transfer", "--draws", "300"]
     assert main([*argv, "-o", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "chinchilla" in text and "constant" in text and "1 block of model size" in text
+    assert "linear" in text and "constant" in text and "1 block of model size" in text
     assert asked["protocol"] == "hold-out-largest-n" and asked["draws"] == 300
     assert not asked["transfer"]
     assert set(pd.read_csv(out)["block"]) == {"all", "N=2.462e+05 D=2.458e+06"}
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {row["method"] for row in found["table"]} == {"chinchilla", "constant"}
+    assert {row["method"] for row in found["table"]} == {"linear", "constant"}
+    monkeypatch.setattr("bayes_optlaws._cli_plan.find_spec", lambda name: None)
+    assert main(["evaluate", runs, "--no-transfer", "--json"]) == 0
+    streams = capsys.readouterr()
+    assert {row["method"] for row in json.loads(streams.out)["table"]} == {"linear", "chinchilla"}
+    assert "scikit-learn is not installed" in streams.err
     assert main(["evaluate", runs, "--baselines", "tea-leaves"]) == 1
     assert "no baseline tea-leaves: there are constant" in capsys.readouterr().err
 
@@ -348,7 +353,8 @@ def test_a_third_of_bad_rows_is_one_readable_report(tmp_path, capsys):
 @pytest.mark.parametrize("command", ["predict", "rank", "design", "report"])
 def test_an_empty_candidate_table_is_refused_by_every_command(command, law_file, tmp_path, capsys):
     path = write(_demo.candidates().iloc[:0], tmp_path / "no rows.csv")
-    argv = [command, str(law_file), *(["--candidates"] if command == "report" else []), path]
+    option = ["--candidates"] if command in ("report", "design") else []
+    argv = [command, str(law_file), *option, path]
     assert main(argv) == 1
     text = capsys.readouterr().err
     assert "Traceback" not in text and "must have at least one row" in text
