@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         default="bayes_optlaws_demo",
         help="folder (default: %(default)s); files of an earlier demo are replaced",
     )
-    _add_sampling(p, seed=1, tune=DEMO_TUNE)
+    _add_sampling(p, seed=2, tune=DEMO_TUNE)
 
     p = command(
         "check",
