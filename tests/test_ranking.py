@@ -586,7 +586,7 @@ def test_html_has_answer_table_and_flips_and_escapes_labels():
     html = r._repr_html_()
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "a &amp; b" in html
-    assert html.index("Choose ") < html.index("expected_regret") < html.index("verdict")
+    assert html.index("Choose ") < html.index("expected_<wbr/>regret") < html.index("verdict")
     assert html.count("<table") == html.count("</table>") == 2
     assert ">2.0000</td>" in html and ">clear</td>" in html
 
