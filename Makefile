@@ -50,7 +50,7 @@ format: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest
 
-notebooks: $(STAMP)
+notebooks: $(STAMP) $(WARM)
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
 
 # FOLDER holds the public tables; without it only the shipped grid is evaluated.
