@@ -405,6 +405,23 @@ def test_demo_figures(small_law, tmp_path):
     assert "ranking.png" in names and len(names) == len(list(tmp_path.glob("*.png")))
 
 
+@pytest.mark.slow
+def test_the_demo_writes_what_it_names(small_law, tmp_path, capsys, monkeypatch):
+    """The whole command save the fit, which takes a minute."""
+    from bayes_optlaws import law as module
+
+    monkeypatch.setattr(module, "OptLaw", lambda: small_law)
+    monkeypatch.setattr(type(small_law), "fit", lambda self, *args, **options: self)
+    folder = tmp_path / "a demo"
+    assert main(["demo", "-o", str(folder)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    written = {path.name for path in folder.iterdir()}
+    assert {"report.html", "candidates.csv", "ranking.csv", "law.nc", "ranking.png"} <= written
+    assert all(name in out for name in written)
+    assert "Choose" in out and "bayes-optlaws report runs.csv" in out
+    assert main(["demo", "-o", str(folder / "law.nc")]) == 1
+
+
 def test_the_module_runs_as_a_process(tmp_path):
     """In a real process the exit code arrives, and JSON alone is on standard output."""
     path = write(load("pocket").assign(peak_lr=0), tmp_path / "runs.csv")
