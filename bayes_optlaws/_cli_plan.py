@@ -103,23 +103,15 @@ def _print_plan(plan: DesignPlan, *, default: bool) -> None:
     if not len(plan.table):
         return
     print()
-    rows = [
-        (
-            str(label),
-            f"{row.n_params:,.0f}",
-            f"{row.tokens:,.0f}",
-            f"{row.peak_lr:.3g}",
-            f"{row.warmup_steps:g}",
-            row.schedule,
-            significant(row.cost),
-            significant(row.value),
-            percent(row.p_diverge),
-        )
-        for label, row in zip(plan.table.index, plan.table.itertuples(), strict=True)
-    ]
-    heads = ["run", "parameters", "tokens", "peak LR", "warm-up", "schedule", "cost", "worth",
-             "diverges"]  # fmt: skip
-    print_table(heads, rows, left=(0, 5))
+    heads, rows = ["run"], [[str(label)] for label in plan.table.index]
+    if not default:  # the names of the default pool say this
+        heads += ["parameters", "tokens", "peak LR", "warm-up", "schedule"]
+        for cells, row in zip(rows, plan.table.itertuples(), strict=True):
+            cells += [f"{row.n_params:,.0f}", f"{row.tokens:,.0f}", f"{row.peak_lr:.3g}",
+                      f"{row.warmup_steps:g}", row.schedule]  # fmt: skip
+    for cells, row in zip(rows, plan.table.itertuples(), strict=True):
+        cells += [significant(row.cost), significant(row.value), percent(row.p_diverge)]
+    print_table([*heads, "cost", "worth", "diverges"], rows, left=(0, 5) if not default else (0,))
     print(f"cost in {plan.cost_label}; worth in {plan.unit}, each given those above it.")
     for label, words in zip(plan.table.index, plan.table["settles"], strict=True):
         print_wrapped(f"{label}: {words}.", indent="  ")
