@@ -83,7 +83,8 @@ class Predictions:
             Draw the loss given that the run does not diverge.
         history : DataFrame or path, optional
             The candidates are a later stage: the stages before it, one row each, or rows with a
-            column ``candidate`` where they differ. See `bayes_optlaws.stages`.
+            column ``candidate`` where they differ. See `bayes_optlaws.stages`; what a change of
+            stage may do has the prior ``law.stage_prior``.
         stage_runs : DataFrame or path, optional
             Run table with ``stage`` and ``parent`` whose later stages were measured; by default
             those of the fitted table. Of use with ``history`` only.
@@ -137,7 +138,7 @@ class Predictions:
             return None
         reference = float(np.exp(np.log(self._fitted["peak_lr"]).mean()))
         runs = self.stage_runs if stage_runs is None else stage_runs
-        return stages.prepare(table, history, runs, reference_lr=reference)
+        return stages.prepare(table, history, runs, reference_lr=reference, prior=self.stage_prior)
 
     def _draw_loss(
         self, table: pd.DataFrame, kind: str, rng: np.random.Generator, max_draws: int

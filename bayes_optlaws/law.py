@@ -95,6 +95,7 @@ class OptLaw(Predictions):
         FeatureSet.from_options(exponents)  # a wrong option fails here, not after sampling
         self._sample: sampling.Sample | None = None
         self.stage_runs: pd.DataFrame | None = None
+        self.stage_prior = stages.StagePrior()
 
     def fit(
         self,
@@ -110,9 +111,9 @@ class OptLaw(Predictions):
         Parameters
         ----------
         runs : DataFrame or path
-            Run table; checked by `read_runs` first. In a DataFrame with a column ``stage`` only
-            the runs from scratch are fitted; the others become ``stage_runs``, which teach what a
-            later stage changes (see `rank`; a saved law does not keep them).
+            Run table; checked by `read_runs` first. Of a table with a column ``stage`` only the
+            runs from scratch are fitted; the whole becomes ``stage_runs``, which teaches what a
+            later stage changes (see `rank`; a saved law does not keep it).
         draws, tune, chains : int
             Of NUTS, for each chain.
         random_seed : int, optional
@@ -136,9 +137,7 @@ class OptLaw(Predictions):
         ):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        self.stage_runs = None
-        if isinstance(runs, pd.DataFrame):
-            runs, self.stage_runs = stages.split(runs)
+        runs, self.stage_runs = stages.split(runs)
         self._prepare(read_runs(runs))
         if random_seed is None:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws._run_files import load
+from bayes_optlaws._run_table import tidy_columns
 from bayes_optlaws._stage_posterior import Scales, StageData, StagePrior, condition, learn_scales
 from bayes_optlaws._stage_tables import (
     chain,
@@ -68,8 +70,11 @@ def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:
     return chain(read_stages(runs), run_id)
 
 
-def split(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def split(
+    source: str | PathLike | pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the runs from scratch, and the whole table where it holds later stages, else None."""
+    runs = tidy_columns(load(source))
     if "stage" not in runs.columns or not (pd.to_numeric(runs["stage"], errors="coerce") > 1).any():
         return runs, None
     table = read_stages(runs)

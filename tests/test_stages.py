@@ -255,13 +255,16 @@ def test_level_offset_cancels_in_the_ranking(law, runs, weak):
     np.testing.assert_allclose(a.table["p_best"], b.table["p_best"][a.table.index], atol=0.02)
 
 
-def test_fit_takes_the_first_stage_alone(pocket, runs):
+def test_fit_takes_the_first_stage_alone(runs, tmp_path):
     both = pd.concat([bo.datasets.load("pocket").assign(stage=1), runs], ignore_index=True)
     law = bo.OptLaw(transfer=False, divergence=False)
     law.fit(both, draws=100, tune=50, chains=2, random_seed=1, progressbar=False)
     assert len(law.runs) == 263 and (law.runs["group"] == "pocket").all()
     assert len(law.stage_runs) == len(both)
     past = stages.history(runs, "families_d64_12000-003")
+    both.to_csv(tmp_path / "runs.csv", index=False)
+    from_file, _ = stages.split(tmp_path / "runs.csv")
+    assert from_file["run_id"].tolist() == law.runs["run_id"].tolist()
     later = runs[(runs["block"] == "weak_d64_4000") & (runs["seed"] == 0)].set_index("run_id")
     ranking = law.rank(later.drop(columns=OUTCOME), history=past, allow_unconverged=True)
     assert ranking.level == "loss"
@@ -303,3 +306,16 @@ def test_wrong_history_is_named(law, runs, weak):
         stages.history(runs, "nobody")
     with pytest.raises(RunTableError, match="the column is required"):
         stages.read_stages(runs.drop(columns="stage"))
+
+
+def test_prior_of_the_stage_change_is_the_users(law, runs, weak):
+    """Without runs of later stages a narrower prior gives a narrower ranking."""
+    past = stages.history(runs, "families_d64_12000-003")
+    wide = law.rank(weak, history=past, kind="mean").resolution
+    before = law.stage_prior
+    try:
+        law.stage_prior = StagePrior(deviation=LogNormal(0.003, 0.1))
+        narrow = law.rank(weak, history=past, kind="mean").resolution
+    finally:
+        law.stage_prior = before  # the law is shared by all tests
+    assert narrow < wide / 3
