@@ -28,7 +28,7 @@ NEGLIGIBLE = 1e-10
 
 @njit(cache=True, error_model="numpy")
 def _invert(M, b, d, o, c, L, inv, mu):
-    """inv = A11^-1 and mu = A11^-1 b1 of `_eliminate`, and the term of the log evidence."""
+    """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
     if c == 1:
         s = max(M[o, o] + d[o], d[o])
         inv[0, 0] = 1.0 / s

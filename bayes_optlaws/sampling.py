@@ -38,7 +38,10 @@ SCREEN_DRAWS, SCREEN_SPREAD = 16, 1.5
 EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.9, 0.8
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
-DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 2000, 1000, 0.95
+TARGET_ACCEPT = 0.9
+"""Of the loss part: steps short enough for the narrow corners of the noise."""
+
+DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.95
 """Least draws and tuning of the divergence part, and its target acceptance."""
 
 MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
@@ -115,26 +118,25 @@ def _sizes(weight: np.ndarray) -> list[int]:
 
 def _nuts(
     density: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    mean: np.ndarray,
-    sd: np.ndarray,
     start: np.ndarray,
+    axes: np.ndarray,
     random_seed: int,
     **options,
 ) -> tuple[np.ndarray, xr.Dataset]:
-    """Draws of shape (chains, draws, size), and statistics, by NUTS in prior sds about the mean.
+    """Draws of shape (chains, draws, size), and statistics, by NUTS along the columns of ``axes``.
 
     The chains are the threads, so BLAS gets none of its own.
     """
 
-    def scaled(z):
-        value, gradient = density(mean + sd * z)
-        return value, gradient * sd
+    def along(z):
+        value, gradient = density(start + axes @ z)
+        return value, axes.T @ gradient
 
-    size = mean.size
+    size = start.size
     compiled = from_pyfunc(
         size,
-        lambda: scaled,
-        lambda *_: lambda z: {"x": mean + sd * z},
+        lambda: along,
+        lambda *_: lambda z: {"x": start + axes @ z},
         [np.dtype(np.float64)],
         [(size,)],
         ["x"],
@@ -145,7 +147,7 @@ def _nuts(
         # interrupted early, a trace has more chains than draws
         warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
         tree = nutpie.sample(
-            compiled, seed=random_seed, init_mean=(start - mean) / sd, save_warmup=False, **options
+            compiled, seed=random_seed, init_mean=np.zeros(size), save_warmup=False, **options
         )
     x = tree["posterior"]["x"].to_numpy()
     if x.shape[:2] != (options["chains"], options["draws"]):
@@ -157,7 +159,7 @@ def _nuts(
 def _sample_hyper(
     space: HyperSpace, start: np.ndarray, random_seed: int, **options
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    x, stats = _nuts(space.log_density, space.mean, space.sd, start, random_seed, **options)
+    x, stats = _nuts(space.log_density, start, space.axes(start), random_seed, **options)
     return space.split(x.reshape(-1, space.size)), stats
 
 
@@ -202,6 +204,7 @@ def sample(
             draws=draws,
             tune=tune,
             chains=chains,
+            target_accept=TARGET_ACCEPT,
             progress_bar=progressbar,
         )
         recovered, log_ratio = recover(space, hyper, active, rng)
@@ -248,20 +251,19 @@ def sample_divergence(
     rotation, start = starting_point(data, priors)
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
-    every = -(-DIVERGENCE_DRAWS // draws)
+    longer = max(draws, DIVERGENCE_DRAWS)
     z, stats = _nuts(
         lambda z: divergence_density(z, *layout),
-        np.zeros(start.size),
-        np.ones(start.size),
         start,
+        np.eye(start.size),
         random_seed,
-        draws=draws * every,
+        draws=longer,
         tune=max(tune, DIVERGENCE_TUNE),
         chains=chains,
         target_accept=DIVERGENCE_ACCEPT,
         progress_bar=False,
     )
-    z = z[:, ::every].reshape(chains * draws, -1)
+    z = z[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
     return values, stats
 
