@@ -33,8 +33,9 @@ class GeneralizedOptLaw(ResampledBaseline):
 
     Parameters
     ----------
-    exponents : str or mapping
+    exponents : str, mapping or FeatureSet
         Candidate exponents, as for `bayes_optlaws.features.FeatureSet.from_options`; the paper's.
+        A feature set stands for itself, and `batch` and `reference_batch` are then its own.
     level2 : bool
         Do the second level.
     batch : bool
@@ -65,13 +66,15 @@ class GeneralizedOptLaw(ResampledBaseline):
     def __init__(
         self,
         *,
-        exponents: str | Mapping[str, tuple[float, ...]] = "paper",
+        exponents: str | Mapping[str, tuple[float, ...]] | FeatureSet = "paper",
         level2: bool = True,
         batch: bool = False,
         reference_batch: float = PAPER_BATCH,
     ) -> None:
-        self.features = FeatureSet.from_options(
-            exponents, batch=batch, reference_batch=reference_batch
+        self.features = (
+            exponents
+            if isinstance(exponents, FeatureSet)
+            else FeatureSet.from_options(exponents, batch=batch, reference_batch=reference_batch)
         )
         self.level2 = level2
         self.n_parameters = len(self.features.features) + 1
