@@ -259,6 +259,38 @@ class Joint:
             rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
         )
 
+    def pooled(self, table: pd.DataFrame) -> np.ndarray:
+        """Covariance of the rows' expected log losses over all draws, shape (n, n).
+
+        Within draws and between them; single precision inside.
+        """
+        rows = self.rows(table, np.float32)
+        n, fields = rows.n, rows.slopes.shape[1]
+        within = np.zeros((n, n), np.float32)
+        rest = np.zeros((fields, len(rows.scale), len(rows.scale)))
+        mean = np.empty((self.n, n), np.float32)
+        for s in range(self.n):
+            phi, g = self._features(s, rows, exact=False)
+            inverse, coefficient = self._single[s][:2]
+            mean[s] = phi @ coefficient
+            a = phi @ inverse
+            within += a @ a.T
+            if self.law.transfer:
+                alone = self._correlation(s, rows.scale, rows.scale) - g @ g.T
+                rest += (self.field_sd[s] ** 2)[:, None, None] * alone
+        out = within.astype(float) / self.n
+        for field, slope in zip(rest, rows.slopes.T.astype(float), strict=True):
+            apart = field[rows.which[:, None], rows.which] / self.n
+            out += slope[:, None] * apart * slope
+        missed, unseen = self._own(rows, rows)
+        if self.law.transfer:
+            out += unseen
+            if self._with_shared:
+                out += np.mean(self.shared_sd[:, 0] ** 2) * missed
+        deviation = (mean - mean.mean(axis=0)).astype(float)
+        out += deviation.T @ deviation / self.n
+        return 0.5 * (out + out.T)
+
     def block(self, table: pd.DataFrame, targets: Targets) -> Block:
         """Means, variances and covariances with the targets of some pool rows.
 

@@ -48,6 +48,9 @@ REACH_NATS = 2.0
 CELLS = 2.5e7
 """Covariances held at once: pool rows x draws x targets."""
 
+DENSE = 4000
+"""Pool rows up to which `Pooled` keeps the covariance of all of them."""
+
 RIDGE = 1e-5
 """Share of the mean variance added to candidates before they are conditioned on."""
 
@@ -108,6 +111,11 @@ class Scorer(ABC):
                 report(len(block.mean))
         return out
 
+    def given(self, pool: pd.DataFrame, chosen: list[int], open_: np.ndarray) -> np.ndarray:
+        """Value of the rows ``open_`` of a pool, once those of ``chosen`` have been run."""
+        self.condition(pool.iloc[chosen])
+        return self.score(pool.iloc[open_])
+
     def contrast_moments(self, row: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Covariance of the candidates' losses now, and its part that the row's run explains.
 
@@ -154,6 +162,7 @@ class Pooled(Scorer):
 
     def __init__(self, joint, candidates, seed, *, objective: str = "variance") -> None:
         self.objective = objective
+        self._dense: tuple[pd.DataFrame, np.ndarray, np.ndarray] | None = None
         super().__init__(joint, candidates, seed)
 
     def _prepare(self) -> None:
@@ -177,8 +186,29 @@ class Pooled(Scorer):
         cov = cov[:, :c] - known @ self.gain
         return cov, np.maximum(var, 0.0) + noise, noise
 
+    def given(self, pool: pd.DataFrame, chosen: list[int], open_: np.ndarray) -> np.ndarray:
+        """As for `Scorer`; of a small pool by one rank-one update for each chosen row."""
+        if len(pool) > DENSE:
+            return super().given(pool, chosen, open_)
+        if self._dense is None or self._dense[0] is not pool:
+            both = pd.concat([self.candidates, pool])
+            noise = self.joint.rows(pool).noise.mean(axis=0)
+            self._dense = (pool, self.joint.pooled(both), noise)
+        _, cov, noise = self._dense
+        c = self.n_candidates
+        update = np.zeros((len(cov), len(chosen)))
+        for b, i in enumerate(chosen):
+            column = cov[:, c + i] - update[:, :b] @ update[c + i, :b]
+            update[:, b] = column / np.sqrt(column[c + i] + noise[i])
+        rows = c + open_
+        var = np.diagonal(cov)[rows] - np.sum(update[rows] ** 2, axis=1)
+        with_targets = cov[rows, :c] - update[rows] @ update[:c].T
+        return self._value(with_targets, np.maximum(var, 0.0) + noise[open_], noise[open_])
+
     def _score(self, block: Block) -> np.ndarray:
-        cov, var, noise = self.moments(block)
+        return self._value(*self.moments(block))
+
+    def _value(self, cov: np.ndarray, var: np.ndarray, noise: np.ndarray) -> np.ndarray:
         if self.objective == "d-optimal":
             return 0.5 * np.log(var / noise)
         cov = cov * self.loss

@@ -16,6 +16,10 @@ REACH = 4.5
 """Half-width of the grid over the outcome, in sds of its predictive distribution."""
 
 
+NARROWEST = 0.6
+"""Least sd of a component, in steps of the grid: the sum is then exact to 1e-3."""
+
+
 @njit(cache=True, inline="always")
 def _grid_weights(mean, var, weight, nodes, P, D):
     """Fill P[q, j] = w_j N(y_q; m_j, V_j) dy and D = P (y - m) / V; return the sum of P."""
@@ -28,8 +32,11 @@ def _grid_weights(mean, var, weight, nodes, P, D):
         spread += weight[j] * (var[j] + (mean[j] - centre) ** 2)
     spread = np.sqrt(spread)
     step = np.float32(2.0 * REACH / (nodes - 1)) * spread
+    # a component narrower than the grid would fall between its points: an outcome is read to the
+    # grid's step, as if it were noisier, which can only lower its value
+    narrowest = np.float32(NARROWEST) * step
     for j in range(weight.size):
-        inverse = np.float32(1.0) / var[j]
+        inverse = np.float32(1.0) / max(var[j], narrowest * narrowest)
         height = weight[j] * step * np.sqrt(inverse) * np.float32(0.3989422804)
         start = centre - np.float32(REACH) * spread - mean[j]
         for q in range(nodes):

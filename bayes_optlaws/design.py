@@ -57,6 +57,10 @@ POWERS = (1.0, 0.5)
 SHORTLIST = 10_000
 """Pool runs that are scored again after the first choice, those of highest first score."""
 
+TRACE, NOTHING = 1e-4, 1e-6
+"""A run worth no more than this share of perfect information helps not on its own; nor is there
+anything to learn where perfect information is worth less than this (nats)."""
+
 MOST_DRAWS, LEAST_DRAWS, ROWS_TIMES_DRAWS = 400, 128, 1.28e7
 """Posterior draws in use, fewer for a large pool."""
 
@@ -322,34 +326,43 @@ def _plan(
 
 def choose(
     law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
-    random_seed=0, progressbar=False,
+    random_seed=0, progressbar=False, shortlist=SHORTLIST,
 ) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
     """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
 
-    ``keep`` is the probability that each row does not diverge. Nothing is checked.
+    ``keep`` is the probability that each row does not diverge; the ``shortlist`` of highest
+    first worth is scored again after the first choice. Nothing is checked.
     """
     if max_draws is None:
         max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
     joint = Joint(law, law._require_fit().draws.thin(max_draws))
-    scorer = _scorer(objective, joint, _slim(candidates), random_seed)
+    slim = _slim(candidates)
+    scorer = _scorer(objective, joint, slim, random_seed)
     rows = _slim(pool)
     limit = len(pool) if n_runs is None else min(int(n_runs), len(pool))
-    search = _Search(scorer, rows, costs, keep, limit, np.inf if budget is None else budget)
+    search = _Search(
+        scorer, rows, costs, keep, limit, np.inf if budget is None else budget, shortlist
+    )
 
     if objective in RULES:
         first = np.full(len(pool), np.nan)
         rng = np.random.default_rng(random_seed)
         order = order_by_rule(objective, pool, costs, rng)
         chosen, values = search.follow(order)
-        rule = "a rule that does not look at the law"
-    else:
-        with counter(len(pool), "scoring the pool", progressbar) as step:
-            first = scorer.score(rows, step) * keep
-        plans = []
-        for power in (0.5,) if budget is None else POWERS:
-            plans.append((*search.greedy(first, power, progressbar), power))
-        chosen, values, power = max(plans, key=lambda p: p[1].sum())
-        rule = {1.0: "value per cost", 0.5: "value per square root of cost"}[power]
+        return scorer, rows, first, chosen, values, "a rule that does not look at the law"
+    with counter(len(pool), "scoring the pool", progressbar) as step:
+        first = scorer.score(rows, step) * keep
+    spare = None
+    if objective in ("regret", "information") and scorer.perfect > NOTHING:
+        spare = Pooled(joint, slim, random_seed)
+    plans = [
+        (*search.greedy(first, power, progressbar, spare), power)
+        for power in ((0.5,) if budget is None else POWERS)
+    ]
+    chosen, values, spared, power = max(plans, key=lambda p: p[1].sum())
+    rule = {1.0: "value per cost", 0.5: "value per square root of cost"}[power]
+    if spared:
+        rule += f" (the last {spared} by the variance of contrasts, as none helps on its own)"
     return scorer, rows, first, chosen, values, rule
 
 
@@ -358,40 +371,53 @@ class _Search:
 
     def __init__(
         self, scorer: Scorer, rows: pd.DataFrame, costs: np.ndarray, keep: np.ndarray,
-        limit: int, budget: float,
+        limit: int, budget: float, shortlist: int,
     ) -> None:  # fmt: skip
         self.scorer, self.rows, self.costs, self.keep = scorer, rows, costs, keep
-        self.limit, self.budget = limit, budget
+        self.limit, self.budget, self.shortlist = limit, budget, shortlist
 
     def greedy(
-        self, first: np.ndarray, power: float, progressbar: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows in the order chosen and what each added; ``first`` are the values alone."""
+        self, first: np.ndarray, power: float, progressbar: bool, spare: Scorer | None = None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rows in the order chosen, what each added, and how many of them ``spare`` chose.
+
+        ``first`` are the values alone.  ``spare`` takes over when no single run is worth more
+        than a trace of perfect information: a run may be worth nothing alone and much together
+        with others, which a greedy choice does not see.
+        """
         worth = first / self.costs**power
-        open_ = np.argsort(-worth, kind="stable")
-        left, value = self.budget, first
+        every = np.argsort(-worth, kind="stable")
+        least = 0.0 if spare is None else TRACE * self.scorer.perfect
+        scorer, value = self.scorer, first
+        open_ = every
+        left = self.budget
         chosen: list[int] = []
         values: list[float] = []
+        spared = 0
         with counter(self.limit, f"choosing runs (cost^{power:g})", progressbar) as step:
             while len(chosen) < self.limit:
                 open_ = open_[self.costs[open_] <= left * (1 + 1e-12)]
-                if chosen:
-                    open_ = open_[~np.isin(open_, chosen)][:SHORTLIST]
+                if chosen and scorer is self.scorer:
+                    open_ = open_[~np.isin(open_, chosen)][: self.shortlist]
                 if not open_.size:
                     break
-                if chosen:
-                    self.scorer.condition(self.rows.iloc[chosen])
+                if chosen or scorer is spare:
                     value = np.zeros(len(first))
-                    value[open_] = self.scorer.score(self.rows.iloc[open_]) * self.keep[open_]
+                    value[open_] = scorer.given(self.rows, chosen, open_) * self.keep[open_]
                 best = open_[np.argmax(value[open_] / self.costs[open_] ** power)]
+                if scorer is self.scorer and spare is not None and not value[best] > least:
+                    scorer, open_ = spare, np.setdiff1d(every, chosen)
+                    continue
                 if not value[best] > 0:
                     break
+                values.append(float(value[best]) if scorer is self.scorer else 0.0)
+                spared += scorer is not self.scorer
                 chosen.append(int(best))
-                values.append(float(value[best]))
+                open_ = open_[open_ != best]
                 left -= self.costs[best]
                 step(1)
         self.scorer.condition(self.rows.iloc[:0])
-        return np.array(chosen, dtype=int), np.array(values)
+        return np.array(chosen, dtype=int), np.array(values), spared
 
     def follow(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take runs in a given order while they fit; value each given those before."""

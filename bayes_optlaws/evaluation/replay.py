@@ -6,7 +6,9 @@ the pool's total FLOPs by one objective, refitting between batches, and then ran
 runs; their measured losses are the truth.
 
 Run it with ``python -m bayes_optlaws.evaluation.replay --table pocket``: each (objective, budget,
-repeat) writes one file, what is there already is not done again.
+repeat) writes one file, what is there already is not done again.  The refits take their draws by
+importance sampling from the mode (`bayes_optlaws._laplace`), seconds instead of the minute that
+NUTS takes; ``--posterior nuts`` does without it.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from joblib import Parallel, delayed
 
-from bayes_optlaws import datasets
+from bayes_optlaws import datasets, sampling
 from bayes_optlaws._design_rules import RULES, order_by_rule
+from bayes_optlaws._laplace import laplace_sample
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.evaluation import metrics
+from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs import read_candidates, read_runs
 
@@ -35,19 +40,28 @@ START = 5
 STAGES, BATCH = 5, 30
 """Refits while a budget is spent, and most runs between two of them."""
 
+SHORTLIST = 150
+"""Pool runs scored again after the first choice, those of highest first worth."""
+
+POSTERIORS = ("laplace", "nuts")
+
 RANDOM = ("random", "cost-weighted random", "space-filling")
-"""Objectives with chance in them, which are repeated."""
+"""Rules with chance in them; of the others only the posterior draws differ by repeat."""
 
-MEASURES = ("regret", "r2", "log_score", "coverage", "spent", "n_runs", "seconds")
+MEASURES = (
+    "regret", "r2", "log_score", "coverage", "spent", "n_runs", "ess", "pareto_k", "seconds",
+)  # fmt: skip
 
 
-def problem(name: str) -> tuple[pd.DataFrame, np.ndarray]:
+def problem(name: str, folder: str | Path | None = None) -> tuple[pd.DataFrame, np.ndarray]:
     """Convergent runs of a table and which of them are the target.
 
     Parameters
     ----------
     name : {"pocket", "steplaw"}
         Target: the block of the largest model, of the most tokens where it has several.
+    folder : path, optional
+        Of the public tables; by default ``$BAYES_OPTLAWS_DATA``.
 
     Returns
     -------
@@ -60,7 +74,7 @@ def problem(name: str) -> tuple[pd.DataFrame, np.ndarray]:
     >>> runs.loc[target, "block"].unique().tolist(), int(target.sum())
     (['d96_2400'], 28)
     """
-    runs = read_runs(datasets.load(name))
+    runs = read_runs(datasets.load(name, folder=folder))
     runs = runs[~runs["diverged"]].reset_index(drop=True)
     tokens = "tokens_nominal" if "tokens_nominal" in runs else "tokens"
     last = runs.sort_values(["n_params", tokens]).iloc[-1]
@@ -70,6 +84,49 @@ def problem(name: str) -> tuple[pd.DataFrame, np.ndarray]:
 def flops(runs: pd.DataFrame) -> np.ndarray:
     """Training cost 6 N D of each row."""
     return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
+
+
+def quick_fit(
+    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
+    tune: int = 300,
+) -> OptLaw:  # fmt: skip
+    """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Validated run table.
+    draws : int
+        In all (importance sampling) or of each of the four chains.
+    random_seed : int
+    posterior : {"laplace", "nuts"}
+    tune : int
+        Of NUTS.
+
+    Returns
+    -------
+    OptLaw
+        By importance sampling it has no chains and so no diagnostics, only ``pareto_k``.
+    """
+    law = OptLaw(divergence=False)
+    if posterior == "nuts":
+        return law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
+    law._prepare(runs)
+    space = HyperSpace(law._data, law.priors)
+    found = laplace_sample(space, draws=draws, rng=np.random.default_rng(random_seed))
+    law.random_seed = random_seed
+    law._sample = sampling.Sample(
+        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
+        pareto_k=found.pareto_k,
+    )  # fmt: skip
+    return law
+
+
+def predicted(law: OptLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
+    """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
+    rng = np.random.default_rng(random_seed)
+    mean = law.predictor.mean(table, rng)
+    return np.exp(mean + law.predictor.noise_sd(table) * rng.standard_normal(mean.shape))
 
 
 def replay(
@@ -83,6 +140,7 @@ def replay(
     tune: int = 300,
     stages: int = STAGES,
     batch: int = BATCH,
+    posterior: str = "laplace",
 ) -> dict[str, float]:
     """Spend a share of the pool's FLOPs by one objective, then decide.
 
@@ -97,8 +155,8 @@ def replay(
         Budget as a share of the FLOPs of all pool runs.
     repeat : int
         Seed.
-    draws, tune : int
-        Of each fit.
+    draws, tune, posterior
+        Of each fit, as for `quick_fit`.
     stages, batch : int
         Refits while the budget is spent, each spending an equal part of what is left, and most
         runs between two of them. Rules that do not look at the law spend it all at once.
@@ -108,22 +166,22 @@ def replay(
     dict
         ``regret`` nats of the pick over the best target run; ``r2`` of log loss, ``log_score``,
         ``coverage`` (95 %) of the target's runs; ``spent`` share of the pool's FLOPs;
-        ``n_runs`` chosen; ``seconds``; ``converged``.
+        ``n_runs`` chosen; ``ess`` and ``pareto_k`` of the last fit (nan after NUTS);
+        ``seconds``.
     """
     begin = time.monotonic()
     pool, goal = runs[~target].reset_index(drop=True), runs[target].reset_index(drop=True)
     cost = flops(pool)
-    budget = share * cost.sum()
     plan = read_candidates(pool.drop(columns=["final_loss", "diverged"]))
     candidates = read_candidates(goal.drop(columns=["final_loss", "diverged"]))
     known = list(np.argsort(cost, kind="stable")[:START])
     start = len(known)
-    left = budget
+    left = share * cost.sum()
 
     def fit(k: int) -> OptLaw:
-        return OptLaw(divergence=False).fit(
+        return quick_fit(
             pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
-            progressbar=False,
+            posterior=posterior,
         )  # fmt: skip
 
     if objective in RULES:
@@ -140,14 +198,16 @@ def replay(
                 continue
             found = choose(
                 fit(k), plan.iloc[open_], candidates, cost[open_], np.ones(open_.size),
-                n_runs=batch, objective=objective, budget=part, max_draws=200, random_seed=repeat,
+                n_runs=batch, objective=objective, budget=part, max_draws=100, random_seed=repeat,
+                shortlist=SHORTLIST,
             )[3]  # fmt: skip
             known += [int(i) for i in open_[found]]
             left -= cost[open_[found]].sum()
     law = fit(stages)
-    loss = law.predict_draws(candidates, allow_unconverged=True).to_numpy()
+    loss = predicted(law, candidates)
     observed = goal["final_loss"].to_numpy(float)
     pick = int(np.argmin(loss.mean(axis=0)))
+    sample = law._require_fit()
     return {
         "regret": float(observed[pick] - observed.min()),
         "r2": float(metrics.r2(np.log(observed), np.log(loss).mean(axis=0))),
@@ -155,8 +215,9 @@ def replay(
         "coverage": float(metrics.coverage(observed, loss, prob=0.95)),
         "spent": float(cost[known[start:]].sum() / cost.sum()),
         "n_runs": len(known) - start,
+        "ess": float(sample.sample_stats.attrs.get("ess", np.nan)),
+        "pareto_k": float(sample.pareto_k),
         "seconds": time.monotonic() - begin,
-        "converged": bool(law.diagnostics["rhat"] <= 1.01),
     }
 
 
@@ -171,7 +232,9 @@ def study(
     objectives: Sequence[str] = OBJECTIVES + COMPARISONS,
     shares: Sequence[float] = (0.01, 0.05, 0.10),
     repeats: int = 10,
+    law_repeats: int = 3,
     n_jobs: int = 1,
+    data: str | Path | None = None,
     **options,
 ) -> pd.DataFrame:
     """Replay every objective and budget, one result file each; done ones are read.
@@ -184,9 +247,13 @@ def study(
         Where results are kept.
     objectives, shares : sequences
     repeats : int
-        Of objectives that are random; the others are replayed once.
+        Of rules that are random.
+    law_repeats : int
+        Of the others.
     n_jobs : int
         Processes, as in joblib.
+    data : path, optional
+        Folder of the public tables.
     **options
         Passed on to `replay`.
 
@@ -195,14 +262,14 @@ def study(
     DataFrame
         `summary` of the folder.
     """
-    runs, target = problem(table)
+    runs, target = problem(table, data)
     folder = Path(folder)
     todo = [
         (objective, share, repeat)
+        for repeat in range(max(repeats, law_repeats))
         for share in shares
-        for repeat in range(repeats)
         for objective in objectives
-        if (objective in RANDOM or not repeat)
+        if repeat < (repeats if objective in RANDOM else law_repeats)
         and not _path(folder, table, objective, share, repeat).exists()
     ]
 
@@ -240,10 +307,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a study from the command line."""
     parser = argparse.ArgumentParser(description="Replay ways of choosing runs on a finished table")
     parser.add_argument("--table", choices=("pocket", "steplaw"), default="pocket")
-    parser.add_argument("--out", default="evaluation_results/replay")
+    parser.add_argument("--out", default="out/replay")
+    parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
+    parser.add_argument("--csv", help="write the summary here, too")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES + COMPARISONS))
     parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.05, 0.10])
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--law-repeats", type=int, default=3)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--tune", type=int, default=300)
     parser.add_argument("--stages", type=int, default=STAGES)
@@ -254,8 +326,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unknown objectives {sorted(unknown)}")
     table = study(
         a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
-        n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
+        law_repeats=a.law_repeats,
+        n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages, batch=a.batch,
+        posterior=a.posterior, data=a.folder,
     )  # fmt: skip
+    if a.csv:
+        table.round(6).to_csv(a.csv)
     print(table.to_string())
 
 
