@@ -10,8 +10,8 @@ import numpy as np
 from bayes_optlaws import __version__
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
-DRAWS, TUNE, CHAINS = 1000, 500, 4
-DEMO_TUNE = 300
+DRAWS, TUNE, CHAINS = 1000, 300, 4
+DEMO_DRAWS = 500
 EVALUATION_DRAWS = 500
 OBJECTIVES = ("regret", "information", "variance")
 """As `bayes_optlaws.design.OBJECTIVES`, whose module takes long to import."""
@@ -79,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
         default="bayes_optlaws_demo",
         help="folder (default: %(default)s); files of an earlier demo are replaced",
     )
-    _add_sampling(p, seed=2, tune=DEMO_TUNE)
+    p.add_argument("--report", action="store_true", help="write report.html too (some seconds)")
+    _add_sampling(p, seed=2, draws=DEMO_DRAWS)
 
     p = command(
         "check",

@@ -14,7 +14,7 @@ import llvmlite.binding
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from bayes_optlaws.likelihood import _upper_solve, evidence_and_gradient
+from bayes_optlaws.likelihood import _lower_inverse, evidence_and_gradient
 
 JITTER = 1e-6
 """Relative variance added to correlation matrices over inducing points."""
@@ -49,16 +49,16 @@ def matern_factor(points, lengths):
     n, v = points.shape
     K, D = np.empty((n, n)), np.empty((v, n, n))
     for i in range(n):
-        for j in range(n):
+        for j in range(i + 1):
             r2 = 0.0
             for t in range(v):
                 r2 += 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
             r = np.sqrt(r2)
             e = np.exp(-r)
-            K[i, j] = (1.0 + r + r2 / 3.0) * e
+            K[i, j] = K[j, i] = (1.0 + r + r2 / 3.0) * e
             for t in range(v):
                 step = 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
-                D[t, i, j] = (1.0 + r) / 3.0 * e * step
+                D[t, i, j] = D[t, j, i] = (1.0 + r) / 3.0 * e * step
         K[i, i] += JITTER
     return np.linalg.cholesky(K), D
 
@@ -66,17 +66,13 @@ def matern_factor(points, lengths):
 @njit(cache=True, error_model="numpy")
 def _cholesky_adjoint(F, G):
     """Adjoint of a symmetric matrix given that of its Cholesky factor (lower part of G)."""
-    n = F.shape[0]
-    X = np.zeros((n, n))
-    for i in range(n):
-        for j in range(i + 1):
-            s = 0.0
-            for t in range(i, n):
-                s += F[t, i] * G[t, j]
-            X[i, j] = 0.5 * s if i == j else s
-    _upper_solve(F, X)
-    X = np.ascontiguousarray(X.T)
-    _upper_solve(F, X)
+    inverse = _lower_inverse(F)
+    X = np.dot(np.ascontiguousarray(F.T), np.tril(G))
+    for i in range(F.shape[0]):
+        X[i, i] *= 0.5
+        for j in range(i):
+            X[j, i] = 0.0
+    X = np.dot(np.dot(np.ascontiguousarray(inverse.T), X), inverse)
     return 0.5 * (X + X.T)
 
 

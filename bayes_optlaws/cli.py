@@ -337,13 +337,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     names: list[str] = []
     use_file_backend()
     _demo.write_figures(law, ranking, folder, lambda path: names.append(path.name))
-    note("writing the report ...")
-    law.report(plan, path=folder / "report.html", random_seed=arguments.seed)
+    if arguments.report:
+        note("writing the report ...")
+        law.report(plan, path=folder / "report.html", random_seed=arguments.seed)
+        names.append("report.html (the answer on one page: open it in a browser)")
     print()
-    print_wrapped(
-        f"Written to {folder}: report.html (the answer on one page: open it in a browser), "
-        f"candidates.csv, ranking.csv, law.nc, {', '.join(names)}"
-    )
+    print_wrapped(f"Written to {folder}: candidates.csv, ranking.csv, law.nc, {', '.join(names)}")
     print(
         f"It took {time.perf_counter() - start:.0f} s, {fitted:.0f} s of them for the fit. "
         "With your own table:"

@@ -32,10 +32,10 @@ from bayes_optlaws.priors import Priors
 SCREEN_SIZES = (64, 128, 256, 512, 1024)
 """Numbers of exponent combinations that sampling may be tried with before all of them."""
 
-SCREEN_DRAWS, SCREEN_SPREAD = 16, 1.5
+SCREEN_DRAWS, SCREEN_SPREAD = 32, 1.5
 """Screening looks at the mode and at this many points around it, this much over-dispersed."""
 
-EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.9, 0.8
+EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.7
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
 TARGET_ACCEPT = 0.9

@@ -413,7 +413,7 @@ def test_the_demo_writes_what_it_names(small_law, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(module, "OptLaw", lambda: small_law)
     monkeypatch.setattr(type(small_law), "fit", lambda self, *args, **options: self)
     folder = tmp_path / "a demo"
-    assert main(["demo", "-o", str(folder)]) == 0
+    assert main(["demo", "--report", "-o", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     written = {path.name for path in folder.iterdir()}
     assert {"report.html", "candidates.csv", "ranking.csv", "law.nc", "ranking.png"} <= written
