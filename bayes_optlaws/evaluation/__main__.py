@@ -23,11 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--without", nargs="+", default=(), help="methods to leave out")
     parser.add_argument("--out", default="evaluation_results", help="where result tables go")
     parser.add_argument("--work", default="out/evaluation", help="where single results are kept")
-    parser.add_argument("--page", default="docs/calibration.png", help="the page of plots")
+    parser.add_argument(
+        "--page", default="docs/calibration.png", help="the page of plots; all results go beside it"
+    )
     parser.add_argument("--readme", default="README.md", help="file whose table is replaced")
     parser.add_argument("--n-jobs", type=int, default=1)
-    parser.add_argument("--draws", type=int, default=500)
-    parser.add_argument("--tune", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--tune", type=int, default=500)
     parser.add_argument("--tables-only", action="store_true", help="run nothing, only rewrite")
     args = parser.parse_args(argv)
     for study in () if args.tables_only else report.STUDIES:
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.targets(tables).to_csv(Path(args.out) / "targets.csv", index=False, float_format="%.6g")
     Path(args.page).parent.mkdir(parents=True, exist_ok=True)
     report.plot_page(args.out).savefig(args.page, dpi=110)
+    Path(args.page).with_suffix(".md").write_text(report.result_page(tables))
     text = report.readme_table(tables)
     if not report.write_readme(args.readme, text):
         print(f"{args.readme} has no markers for the table; this is it:\n{text}")

@@ -280,14 +280,42 @@ def targets(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["study", "measure", "target", "value", "se", "holds"])
 
 
-def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Markdown of the results: one row a study and method, and which targets hold.
+def result_page(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Markdown of all results: one row a study and method, and which targets hold.
 
     Parameters
     ----------
     tables : mapping
         From `read_tables`.
     """
+    titles = {s.name: s.title for s in STUDIES}
+    return "\n".join(["# Held-out evaluation", "", *_rows(tables, None), "", *_legend(tables), "",
+                      *_target_lines(targets(tables), titles), ""])  # fmt: skip
+
+
+def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Markdown for the README: the law, the law without transfer, and its strongest rival.
+
+    Parameters
+    ----------
+    tables : mapping
+        From `read_tables`.
+    """
+    judged = targets(tables)
+    return "\n".join(
+        [
+            *_rows(tables, CURVES),
+            "",
+            *_legend(tables),
+            "",
+            f"Of the {len(judged)} targets that were set before, {judged['holds'].sum()} hold. "
+            "[docs/calibration.md](docs/calibration.md) lists them, and every rival law.",
+        ]
+    )
+
+
+def _rows(tables: Mapping[str, pd.DataFrame], methods: Sequence[str] | None) -> list[str]:
+    """Lines of the table, with some methods or all."""
     lines = [
         "| held out | method | runs | error % | Spearman | regret | 50 % | 95 % | log score "
         "| pairs |",
@@ -297,7 +325,7 @@ def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
     for name, table in tables.items():
         title = titles[name]
         for method, row in table.xs(POOLED, level="block").iterrows():
-            if not np.isfinite(row["log_score"]):
+            if not np.isfinite(row["log_score"]) or (methods and method not in methods):
                 continue
             mark = "" if row["converged"] else " (*)"
             label = f"**{method}**" if method == LAW else method
@@ -309,18 +337,21 @@ def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
                 f"| {_pm(row, 'pair_calibration_error', 3)} |"
             )
             title = ""
-    lines += [
-        "",
+    return lines
+
+
+def _legend(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What the columns mean, and what was not measured."""
+    titles = {s.name: s.title for s in STUDIES}
+    lines = [
         "Measured on the convergent runs that were held out. "
         "± is one bootstrap standard error over held-out blocks (runs inside them where there are "
         "fewer than four). *error*: mean relative error of the loss; *regret*: nats lost by taking "
         "the run predicted best, mean over blocks of three runs or more; *50 %, 95 %*: share of "
         "runs inside the central intervals; *log score*: mean log predictive density of log loss, "
         "higher is better; *pairs*: calibration error of the probability that one run of a pair "
-        "ends lower. (*): a refit, made with fewer draws than `fit` takes, did not pass the "
-        "convergence gate; its row is to be read with care.",
-        "",
-        *_target_lines(targets(tables), titles),
+        "ends lower. (*): a refit did not pass the convergence gate; its row is to be read with "
+        "care."
     ]
     absent = [s.title for s in STUDIES if s.name not in tables]
     every = {m for table in tables.values() for m in table.index.unique("method")}
@@ -329,7 +360,7 @@ def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:
         absent += [f"{titles[name]}, by {', '.join(missing)}"] if missing else []
     if absent:
         lines += ["", "Not measured yet: " + "; ".join(absent) + "."]
-    return "\n".join(lines)
+    return lines
 
 
 def _target_lines(judged: pd.DataFrame, titles: Mapping[str, str]) -> list[str]:
