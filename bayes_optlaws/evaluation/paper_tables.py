@@ -226,7 +226,7 @@ def _fitted_law(path: str | None) -> OptLaw:
 
     if path is not None:
         return OptLaw.load(path)
-    return OptLaw().fit(load("pocket"), random_seed=1, progressbar=False)
+    return OptLaw().fit(load("pocket"), random_seed=0, progressbar=False)
 
 
 def _make(
