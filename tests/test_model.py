@@ -218,6 +218,35 @@ def test_explicit_coefficients_have_the_posterior_of_the_marginalised_model(tran
     assert not far
 
 
+@pytest.mark.slow
+def test_pymc_samples_the_model_to_the_posterior_of_fit(pocket):
+    """`fit` samples a density of its own; PyMC's sampler on `law.model` must find the same."""
+    law = OptLaw(transfer=False, exponents=SMALL)
+    law.fit(pocket, draws=1000, tune=500, random_seed=1, progressbar=False)
+    trace = pm.sample(
+        model=law.model, draws=1000, tune=1000, chains=4, cores=1, random_seed=2,
+        nuts_sampler="pymc", target_accept=0.95, progressbar=False,
+        compute_convergence_checks=False,
+    )["posterior"]  # fmt: skip
+    draws = law._sample.draws
+    far = {}
+    for name, value in {**draws.hyper, **draws.divergence}.items():
+        if name == "divergence_z":  # in directions that the fit and the model choose apart
+            continue
+        ours = value.reshape(4, 1000, -1)
+        theirs = trace[name].to_numpy().reshape(4, 1000, -1)
+        for i in range(ours.shape[2]):
+            a, b = ours[:, :, i], theirs[:, :, i]
+            if a.min() > 0:
+                a, b = np.log(a), np.log(b)
+            m1, e1, s1, f1 = mean_and_error(a)
+            m2, e2, s2, f2 = mean_and_error(b)
+            z = (m1 - m2) / np.hypot(e1, e2), (s1 - s2) / np.hypot(f1, f2)
+            if np.abs(z).max() > 4.5:
+                far[f"{name}[{i}]"] = z
+    assert not far
+
+
 def test_naive_model_has_the_density_of_the_combinations_given_coefficients(pocket, rng):
     law = prepared(pocket, False)
     data, priors = law._data, law.priors
