@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats
 
+from bayes_optlaws import stages
 from bayes_optlaws.divergence import DivergencePriors
 from bayes_optlaws.divergence import coords as divergence_coords
 from bayes_optlaws.posterior import Draws
@@ -172,13 +173,13 @@ def save(law, sample: Sample, path: Path) -> Path:
         "divergence_priors": asdict(law.divergence_priors),
         "random_seed": law.random_seed,
     }
+    contents = {"beta": (("sample", "column"), draws.beta), "table": ((), table)}
+    if law.stage_runs is not None:
+        contents["stage_table"] = ((), law.stage_runs.to_csv(index_label="__index__"))
     tree = law.posterior.copy()
     tree["bayes_optlaws"] = xr.DataTree(
         xr.Dataset(
-            {
-                "beta": (("sample", "column"), draws.beta),
-                "table": ((), table),
-            },
+            contents,
             attrs={
                 "format": FORMAT,
                 "package_version": version("bayes-optlaws"),
@@ -212,6 +213,13 @@ def _priors(kind: type, stored: dict):
     return kind(**{k: made.get(type(v), lambda x: x)(v) for k, v in stored.items()})
 
 
+def _table(stored: xr.DataArray) -> pd.DataFrame:
+    """Rows kept as text, so that every column comes back."""
+    table = pd.read_csv(io.StringIO(str(stored.item())), index_col="__index__")
+    table.index.name = None
+    return table
+
+
 def load(cls, path: Path):
     """Read a law; see `OptLaw.load`."""
     if not path.exists():
@@ -231,12 +239,13 @@ def load(cls, path: Path):
             f"{path} has format {form}, written by bayes_optlaws "
             f"{meta.attrs.get('package_version')}; this version reads format {FORMAT}"
         )
-    runs = pd.read_csv(io.StringIO(str(meta["table"].item())), index_col="__index__")
-    runs.index.name = None
+    runs = _table(meta["table"])
     priors = _priors(Priors, options["priors"])
     divergence = options["divergence"] and _priors(DivergencePriors, options["divergence_priors"])
     law = cls(options["features"], options["transfer"], divergence, options["exponents"], priors)
     law._prepare(read_runs(runs))
+    if "stage_table" in meta:
+        law.stage_runs = stages.read_stages(_table(meta["stage_table"]))
     posterior = tree["posterior"].to_dataset()
     chains, n = posterior.sizes["chain"], posterior.sizes["draw"]
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731

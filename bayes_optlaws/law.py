@@ -113,7 +113,7 @@ class OptLaw(Predictions):
         runs : DataFrame or path
             Run table; checked by `read_runs` first. Of a table with a column ``stage`` only the
             runs from scratch are fitted; the whole becomes ``stage_runs``, which teaches what a
-            later stage changes (see `rank`; a saved law does not keep it).
+            later stage changes (see `rank`).
         draws, tune, chains : int
             Of NUTS, for each chain.
         random_seed : int, optional

@@ -1,5 +1,7 @@
 """Later stages: tables, history-aware features, learned scales, conditioning, the law's API."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -319,3 +321,13 @@ def test_prior_of_the_stage_change_is_the_users(law, runs, weak):
     finally:
         law.stage_prior = before  # the law is shared by all tests
     assert narrow < wide / 3
+
+
+def test_a_saved_law_keeps_its_later_stages(law, runs, weak, tmp_path):
+    taught = copy.copy(law)
+    taught.stage_runs = stages.read_stages(runs)
+    again = bo.OptLaw.load(taught.save(tmp_path / "law.nc"))
+    pd.testing.assert_frame_equal(again.stage_runs, taught.stage_runs, check_dtype=False)
+    past = stages.history(runs, "families_d64_12000-003")
+    a, b = (x.rank(weak, history=past, kind="mean", random_seed=1).table for x in (taught, again))
+    pd.testing.assert_frame_equal(a, b)
