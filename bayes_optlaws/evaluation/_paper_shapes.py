@@ -5,6 +5,7 @@ All laws are fitted to the pocket grid alone (linear schedules); truth is the me
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +67,9 @@ def _predictions(
     return found
 
 
+@cache
 def _fitted(names: tuple[str, ...] | None = None) -> dict[str, baselines.Baseline]:
+    """Baselines fitted to the pocket grid; shared, not to be changed."""
     grid = read_runs(load("pocket"))
     return {k: v.fit(grid) for k, v in rivals().items() if names is None or k in names}
 
@@ -91,7 +94,7 @@ def larger_runs(law: OptLaw | None) -> pd.DataFrame:
     table.loc[table["steps"] > 20_000, "set"] = "single-phase"
     # One run of another size at 12,000 steps is a parent of later stages, not of these tables.
     table = table[(table["set"] == "single-phase") | (table["n_params"] > 5e5)]
-    fitted = _fitted()
+    fitted = dict(_fitted())
     # Which part of the error is the sign of the exponents of scale.
     fitted["generalized, saturating"] = GeneralizedOptLaw(exponents="saturating").fit(
         read_runs(load("pocket"))

@@ -2,8 +2,8 @@
 
 ``python -m bayes_optlaws.evaluation.paper_tables FOLDER`` writes ``paper-table-*.csv`` and the page
 `docs/paper-tables.md`, where they stand beside the figures that the paper prints; FOLDER holds the
-public tables, and without it the tables on Step Law are left out. The rows of the Bayesian law and
-of the Gaussian process come from the evaluation that exists (``python -m
+public tables, and without it the rows on Step Law stay as they are. The rows of the Bayesian law
+and of the Gaussian process come from the evaluation that exists (``python -m
 bayes_optlaws.evaluation``); rivals that it lacks are fitted here, on the same folds.
 """
 
@@ -261,6 +261,14 @@ def _make(
     return {"13": losses, "13-choice": choice}
 
 
+def _with_other_studies(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Add the stored rows of studies that were not made again, having no folder."""
+    if "study" not in table or not path.is_file():
+        return table
+    stored = pd.read_csv(path)
+    return pd.concat([table, stored[~stored["study"].isin(table["study"])]], ignore_index=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the tables, print them, write them and the page; returns an exit status."""
     parser = argparse.ArgumentParser(
@@ -285,7 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"table {number}: {error}", file=sys.stderr)
             return 1
         for name, table in found.items():
-            table.to_csv(out / f"paper-table-{name}.csv", index=False, float_format="%.6g")
+            path = out / f"paper-table-{name}.csv"
+            _with_other_studies(table, path).to_csv(path, index=False, float_format="%.6g")
         for line in _paper_page.section(number, out):
             print(line)
         print(flush=True)
