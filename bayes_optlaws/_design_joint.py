@@ -11,7 +11,7 @@ its own, the one that `bayes_optlaws.posterior.Predictor` draws from.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -259,38 +259,6 @@ class Joint:
             rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
         )
 
-    def pooled(self, table: pd.DataFrame) -> np.ndarray:
-        """Covariance of the rows' expected log losses over all draws, shape (n, n).
-
-        Within draws and between them; single precision inside.
-        """
-        rows = self.rows(table, np.float32)
-        n, fields = rows.n, rows.slopes.shape[1]
-        within = np.zeros((n, n), np.float32)
-        rest = np.zeros((fields, len(rows.scale), len(rows.scale)))
-        mean = np.empty((self.n, n), np.float32)
-        for s in range(self.n):
-            phi, g = self._features(s, rows, exact=False)
-            inverse, coefficient = self._single[s][:2]
-            mean[s] = phi @ coefficient
-            a = phi @ inverse
-            within += a @ a.T
-            if self.law.transfer:
-                alone = self._correlation(s, rows.scale, rows.scale) - g @ g.T
-                rest += (self.field_sd[s] ** 2)[:, None, None] * alone
-        out = within.astype(float) / self.n
-        for field, slope in zip(rest, rows.slopes.T.astype(float), strict=True):
-            apart = field[rows.which[:, None], rows.which] / self.n
-            out += slope[:, None] * apart * slope
-        missed, unseen = self._own(rows, rows)
-        if self.law.transfer:
-            out += unseen
-            if self._with_shared:
-                out += np.mean(self.shared_sd[:, 0] ** 2) * missed
-        deviation = (mean - mean.mean(axis=0)).astype(float)
-        out += deviation.T @ deviation / self.n
-        return 0.5 * (out + out.T)
-
     def block(self, table: pd.DataFrame, targets: Targets) -> Block:
         """Means, variances and covariances with the targets of some pool rows.
 
@@ -338,3 +306,56 @@ class Joint:
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(work, np.array_split(np.arange(self.n), WORKERS)))
         return Block(mean, var, np.ascontiguousarray(rows.noise.T, dtype=np.float32), cov)
+
+
+class PooledCovariance:
+    """Covariance of the rows' expected log losses over all draws, column by column.
+
+    Within draws and between them; double precision, as it may be conditioned on many rows when
+    the law knows next to nothing.
+
+    Parameters
+    ----------
+    joint : Joint
+    table : DataFrame
+        Validated rows.
+
+    Attributes
+    ----------
+    diagonal : array, shape (n,)
+        Variances.
+    """
+
+    def __init__(self, joint: Joint, table: pd.DataFrame) -> None:
+        self.joint, self.rows = joint, joint.rows(table)
+        rows, n_scales = self.rows, len(self.rows.scale)
+        parts, mean = [], []
+        self.rest = np.zeros((rows.slopes.shape[1], n_scales, n_scales))
+        for s in range(joint.n):
+            phi, g = joint._features(s, rows, exact=True)
+            mean.append(phi @ joint.coefficient[s])
+            parts.append(phi @ joint.inverse_factor[s].T)
+            if joint.law.transfer:
+                alone = joint._correlation(s, rows.scale, rows.scale) - g @ g.T
+                self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
+        parts.append((mean - np.mean(mean, axis=0)).T)
+        self.features = np.hstack(parts) / np.sqrt(joint.n)
+        self.shared = np.mean(joint.shared_sd**2) if joint._with_shared else 0.0
+        missed, unseen = joint._own(rows)
+        self.diagonal = np.einsum("ij,ij->i", self.features, self.features)
+        self.diagonal += self.shared * missed + unseen
+        for field, slope in zip(self.rest, rows.slopes.T, strict=True):
+            self.diagonal += field[rows.which, rows.which] * slope**2
+
+    def columns(self, index: np.ndarray) -> np.ndarray:
+        """Covariances of all rows with those of ``index``, shape (n, len(index))."""
+        rows = self.rows
+        some = replace(
+            rows, settings=rows.settings[index], weights=rows.weights[index],
+            unseen=rows.unseen[index],
+        )  # fmt: skip
+        missed, unseen = self.joint._own(rows, some)
+        out = self.features @ self.features[index].T + self.shared * missed + unseen
+        for field, slope in zip(self.rest, rows.slopes.T, strict=True):
+            out += slope[:, None] * field[rows.which[:, None], rows.which[index]] * slope[index]
+        return out

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, qmc
 
-from bayes_optlaws._design_joint import Block, Joint
+from bayes_optlaws._design_joint import Block, Joint, PooledCovariance
 from bayes_optlaws._design_value import (
     contrast_reduction,
     contrast_variance,
@@ -48,8 +48,8 @@ REACH_NATS = 2.0
 CELLS = 2.5e7
 """Covariances held at once: pool rows x draws x targets."""
 
-DENSE = 4000
-"""Pool rows up to which `Pooled` keeps the covariance of all of them."""
+KEPT = 5e5
+"""Pool rows times draws up to which `Pooled` keeps the features of all rows, for all draws."""
 
 RIDGE = 1e-5
 """Share of the mean variance added to candidates before they are conditioned on."""
@@ -162,7 +162,7 @@ class Pooled(Scorer):
 
     def __init__(self, joint, candidates, seed, *, objective: str = "variance") -> None:
         self.objective = objective
-        self._dense: tuple[pd.DataFrame, np.ndarray, np.ndarray] | None = None
+        self._kept: tuple | None = None
         super().__init__(joint, candidates, seed)
 
     def _prepare(self) -> None:
@@ -188,21 +188,23 @@ class Pooled(Scorer):
 
     def given(self, pool: pd.DataFrame, chosen: list[int], open_: np.ndarray) -> np.ndarray:
         """As for `Scorer`; of a small pool by one rank-one update for each chosen row."""
-        if len(pool) > DENSE:
+        if len(pool) * self.joint.n > KEPT:
             return super().given(pool, chosen, open_)
-        if self._dense is None or self._dense[0] is not pool:
-            both = pd.concat([self.candidates, pool])
-            noise = self.joint.rows(pool).noise.mean(axis=0)
-            self._dense = (pool, self.joint.pooled(both), noise)
-        _, cov, noise = self._dense
         c = self.n_candidates
-        update = np.zeros((len(cov), len(chosen)))
+        if self._kept is None or self._kept[0] is not pool:
+            whole = PooledCovariance(self.joint, pd.concat([self.candidates, pool]))
+            noise = whole.rows.noise.mean(axis=0)[c:]
+            self._kept = (pool, whole, noise, whole.columns(np.arange(c)), {})
+        _, whole, noise, targets, columns = self._kept
+        update = np.zeros((len(targets), len(chosen)))
         for b, i in enumerate(chosen):
-            column = cov[:, c + i] - update[:, :b] @ update[c + i, :b]
-            update[:, b] = column / np.sqrt(column[c + i] + noise[i])
+            if i not in columns:
+                columns[i] = whole.columns(np.array([c + i]))[:, 0]
+            column = columns[i] - update[:, :b] @ update[c + i, :b]
+            update[:, b] = column / np.sqrt(max(column[c + i], 0.0) + noise[i])
         rows = c + open_
-        var = np.diagonal(cov)[rows] - np.sum(update[rows] ** 2, axis=1)
-        with_targets = cov[rows, :c] - update[rows] @ update[:c].T
+        var = whole.diagonal[rows] - np.sum(update[rows] ** 2, axis=1)
+        with_targets = targets[rows] - update[rows] @ update[:c].T
         return self._value(with_targets, np.maximum(var, 0.0) + noise[open_], noise[open_])
 
     def _score(self, block: Block) -> np.ndarray:

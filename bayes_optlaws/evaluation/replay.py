@@ -106,7 +106,8 @@ def quick_fit(
     Returns
     -------
     OptLaw
-        By importance sampling it has no chains and so no diagnostics, only ``pareto_k``.
+        By importance sampling it has no chains, so its diagnostics are nan and its intervals are
+        given only with ``allow_unconverged=True``.
     """
     law = OptLaw(divergence=False)
     if posterior == "nuts":
@@ -115,6 +116,8 @@ def quick_fit(
     space = HyperSpace(law._data, law.priors)
     found = laplace_sample(space, draws=draws, rng=np.random.default_rng(random_seed))
     law.random_seed = random_seed
+    # without chains the gate cannot be passed, only waived
+    law.diagnostics = dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
     law._sample = sampling.Sample(
         found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
         pareto_k=found.pareto_k,
