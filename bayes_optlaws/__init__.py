@@ -35,6 +35,7 @@ _PUBLIC: dict[str, str | None] = {
     "datasets": None,
     "plots": None,
     "evaluate": "evaluation",
+    "limits": None,
     "near_ties": None,
     "pool": "pools",
     "read_candidates": "runs",

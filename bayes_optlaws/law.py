@@ -41,6 +41,7 @@ from bayes_optlaws.features import FeatureSet, Standardizer
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.likelihood import SufficientStatistics
 from bayes_optlaws.loo import loo
+from bayes_optlaws.loss_equivalent import loss_equivalent
 from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.priors import Priors
 from bayes_optlaws.report import report
@@ -311,6 +312,27 @@ class OptLaw(Predictions):
             self, n_params, tokens, batch_tokens, families=families, bounds=bounds,
             max_p_diverge=max_p_diverge, **options,
         )  # fmt: skip
+
+    def loss_equivalent(
+        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options
+    ) -> pd.DataFrame:
+        """Find schedules of the same expected loss as a candidate, as unlike it as there are.
+
+        Parameters
+        ----------
+        candidate : DataFrame
+            Candidate table of one row.
+        tolerance : float, optional
+            Largest difference that counts as none, nats; by default the seed noise there.
+        **options
+            As in `bayes_optlaws.loss_equivalent.loss_equivalent`.
+
+        Returns
+        -------
+        DataFrame
+            The candidate and such schedules, with the probability of being within the tolerance.
+        """
+        return loss_equivalent(self, candidate, tolerance=tolerance, **options)
 
     def report(
         self,

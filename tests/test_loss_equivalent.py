@@ -81,6 +81,13 @@ def test_arguments_out_of_range(small_law, candidate, change, message):
         loss_equivalent(small_law, candidate, **change)
 
 
+def test_the_law_has_it_as_a_method(small_law, candidate, found):
+    again = small_law.loss_equivalent(
+        candidate, tolerance=0.01, families=["linear", "wsd", "polygon"]
+    )
+    assert again.equals(found)
+
+
 def test_one_row_only(small_law, pocket):
     with pytest.raises(ValueError, match="3 rows"):
         loss_equivalent(small_law, pocket.iloc[:3].drop(columns=["final_loss", "diverged"]))
