@@ -125,6 +125,14 @@ class DesignPlan:
             return "No run is proposed: none fits the budget or helps."
         total, cost = self.table["value"].sum(), self.table["cost"].sum()
         n = len(self.table)
+        first = self.table.iloc[0]
+        if not total > 0 and self.perfect > 0:
+            return (
+                "No single run is expected to change the choice. "
+                f"The {n} proposed, for {_html.significant(cost, 3)} {self.cost_label} in all, "
+                "lower the variance of the candidates' contrasts most for what they cost. "
+                f"First {self.table.index[0]}: {first['settles']}."
+            )
         said = [
             f"{n} run{'s' if n > 1 else ''} for {_html.significant(cost, 3)} {self.cost_label} "
             f"in all, worth {_html.significant(total, 3)} {self.unit}"
@@ -134,7 +142,6 @@ class DesignPlan:
                 f", {_html.percent(total / self.perfect)} of what perfect information is worth "
                 f"({_html.significant(self.perfect, 3)})"
             )
-        first = self.table.iloc[0]
         said.append(f". First {self.table.index[0]}: {first['settles']}.")
         return "".join(said)
 
