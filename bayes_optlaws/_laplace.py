@@ -6,7 +6,8 @@ the mode, and then, round by round, those of the weighted draws so far; every dr
 the exact density over the mixture of all proposals (Cornuet et al. 2012,
 doi:10.1111/j.1467-9469.2011.00756.x), the weights are smoothed (Vehtari et al. 2024, PSIS), and
 the draws resampled.  Exponents, coefficients and discrepancy are then drawn exactly, as after
-NUTS.  `OptLaw.fit` does not use it: its error is checked by two figures only, not by chains.
+NUTS.  `OptLaw.fit` does not use it: a proposal that misses a tail does not show it in the
+weights, as chains would.
 """
 
 from __future__ import annotations
