@@ -107,12 +107,19 @@ _METHOD_HEADER = (
 )  # fmt: skip
 
 
+_GATE = (
+    "(*): a refit, made with fewer draws than `fit` takes, did not pass the convergence gate; its "
+    "row is to be read with care."
+)
+
+
 def _method_rows(table: pd.DataFrame) -> list[list[str]]:
     rows, last = [], ""
     for _, r in table.iterrows():
         title = TITLES[r["study"]]
         rows.append(
-            ["" if title == last else title, _bold(r["method"]), _n(r["r2"], 3),
+            ["" if title == last else title,
+             _bold(r["method"]) + ("" if r["converged"] else " (*)"), _n(r["r2"], 3),
              _pm(r, "relative_error", 2), _pm(r, "spearman", 3), _pm(r, "top2", 0, 100),
              _pm(r, "regret", 4), _n(100 * r["coverage_95"], 1), _pm(r, "log_score", 2),
              _n(r["pair_calibration_error"], 3)]
@@ -122,7 +129,8 @@ def _method_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _verdict_lines(table: pd.DataFrame) -> list[str]:
-    lines = [
+    lines = [] if table["converged"].all() else [_GATE, ""]
+    lines += [
         "Is opt-law best? Its lead over the best of the others, ± one standard error of the paired "
         "difference over blocks (*tied*: behind by at most that):",
         "",

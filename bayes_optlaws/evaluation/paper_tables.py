@@ -178,7 +178,8 @@ def side_by_side(
     Returns
     -------
     DataFrame
-        One row a study and method: ``n_runs``, `SHOWN` with ``_se``, and `law_leads`.
+        One row a study and method: ``n_runs``, ``converged`` (whether all refits passed the
+        sampler's gate), `SHOWN` with ``_se``, and `law_leads`.
     """
     by_name = {s.name: s for s in STUDIES}
     parts = []
@@ -188,7 +189,7 @@ def side_by_side(
             continue
         table = methods(study, folder=folder, out=out, work=work)
         pooled = table.xs(POOLED, level="block")
-        columns = ["n_runs", *(c for m in SHOWN for c in (m, f"{m}_se"))]
+        columns = ["n_runs", "converged", *(c for m in SHOWN for c in (m, f"{m}_se"))]
         part = pooled[columns].join(law_leads(table)).reset_index()
         part.insert(0, "study", name)
         parts.append(part)
