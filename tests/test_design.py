@@ -1,5 +1,7 @@
 """Value of extra runs, against dense linear algebra, quadrature, and real refits."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,14 @@ from scipy.stats import norm
 import bayes_optlaws as bo
 from bayes_optlaws import _design_score
 from bayes_optlaws._design_joint import Joint
-from bayes_optlaws._design_score import Information, Pooled, Regret
-from bayes_optlaws._design_value import contrast_variance, expected_drop, pair_gain, temper
+from bayes_optlaws._design_score import Information, Pooled, Regret, Scorer
+from bayes_optlaws._design_value import (
+    contrast_variance,
+    expected_drop,
+    mutual_information,
+    pair_gain,
+    temper,
+)
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, DesignPlan, _slim, design
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import recover
@@ -262,6 +270,61 @@ def test_values_lie_between_nothing_and_perfect_information(objective, rich, spl
     assert made.table["cumulative"].iloc[-1] <= made.perfect
     assert (made.scores <= made.perfect).all()
     assert made.table["value"].sum() > 0.2 * made.perfect
+
+
+@pytest.mark.parametrize("kind", ["plain", "rich"])
+@pytest.mark.parametrize("objective", ["variance", "v-optimal", "d-optimal"])
+def test_columns_kept_give_the_values_of_conditioning_anew(kind, objective, split, request):
+    law, (_, plan, block) = request.getfixturevalue(kind), split
+    joint, rows = Joint(law, law._sample.draws.thin(60)), _slim(plan)
+    scorer = Pooled(joint, _slim(block.iloc[::4]), 0, objective=objective)
+    open_ = np.arange(40, len(rows), 3)
+    for chosen in ([7], [7, 3, len(rows) - 1]):
+        quick = scorer.given(rows, chosen, open_)
+        anew = Scorer.given(scorer, rows, chosen, open_)
+        np.testing.assert_allclose(quick, anew, rtol=5e-3, atol=1e-3 * anew.max())
+
+
+def test_contrasts_decide_when_no_single_run_is_worth_anything(rich, split, monkeypatch):
+    module = importlib.import_module("bayes_optlaws.design")
+    _, plan, block = split
+    kwargs = {"decide": block.iloc[::4], "n_runs": 3, **SETTINGS}
+    by_variance = design(rich, plan, objective="variance", **kwargs)
+    usual = design(rich, plan, objective="regret", **kwargs)
+    assert "variance" not in usual.rule and (usual.table["value"] > 0).all()
+    monkeypatch.setattr(module, "TRACE", 2.0)  # no run can be worth twice perfect information
+    spared = design(rich, plan, objective="regret", **kwargs)
+    assert list(spared.table.index) == list(by_variance.table.index)
+    assert "the last 3 by the variance of contrasts" in spared.rule
+    assert (spared.table["value"] == 0).all()
+
+
+def test_components_narrower_than_the_grid_are_worth_no_more_than_perfect_information():
+    mean = np.array([[[0.0, 1.0]]], dtype=np.float32)
+    weight = np.full((1, 2), 0.5, dtype=np.float32)
+    var = np.full((1, 2), 1e-12, dtype=np.float32)
+    label = np.tile(np.eye(2, dtype=np.float32), (1, 2))
+    label[:, 2:] = 0.5  # labels that chance shuffles evenly tell nothing
+    for nodes in (15, 33):
+        found = mutual_information(mean, var, weight, label, 2, 1, nodes)
+        assert 0.95 * np.log(2) < found[0] < np.log(2) + 1e-4
+        target = np.array([[[0.0, 1.0], [0.0, -1.0]]], dtype=np.float32)
+        drop = expected_drop(
+            mean, var, np.zeros((1, 2, 2), np.float32), weight, target, np.zeros(1, int), nodes
+        )
+        assert drop[0] == pytest.approx(0.5, rel=2e-2)
+
+
+def test_losses_of_a_law_that_knows_little_stay_in_reach(split):
+    """Without the bound the expected loss of an exponential is beyond all measure."""
+    runs, plan, block = split
+    few = runs[~runs["diverged"]].nsmallest(5, "tokens").reset_index(drop=True)
+    law = fixed_law(few, transfer=True, n_draws=60)
+    scorer = Pooled(Joint(law, law._sample.draws), _slim(block), 0)
+    free = scorer._first.mean + 0.5 * np.diagonal(scorer._first.cov, axis1=1, axis2=2)
+    assert free.max() > law._centre + 2 * _design_score.REACH_NATS
+    assert (scorer.loss <= np.exp(law._centre + 2 * _design_score.REACH_NATS)).all()
+    assert (scorer.loss >= np.exp(law._centre - _design_score.REACH_NATS)).all()
 
 
 def test_a_run_at_the_target_is_worth_more_without_noise_and_nothing_when_known(rich, split):

@@ -96,8 +96,8 @@ def test_calibration_study_on_two_workers_is_identical(client, pocket, tmp_path)
 
 def test_replay_on_two_workers_is_identical_and_resumes(client, tmp_path):
     options = {
-        "objectives": ["cheapest", "random"], "shares": (0.05,), "repeats": 1, "draws": 100,
-        "tune": 50,
+        "objectives": ["cheapest", "random"], "shares": (0.05,), "repeats": 1,
+        "law_repeats": 1, "draws": 100,
     }  # fmt: skip
     with joblib.parallel_config(backend="dask"):
         there = replay.study("pocket", tmp_path / "there", n_jobs=2, **options)

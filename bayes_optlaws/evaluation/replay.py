@@ -30,6 +30,7 @@ from bayes_optlaws._design_rules import RULES, order_by_rule
 from bayes_optlaws._laplace import laplace_sample
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.evaluation import metrics
+from bayes_optlaws.evaluation._replay_plot import plot_replay
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs import read_candidates, read_runs
@@ -42,6 +43,8 @@ STAGES, BATCH = 5, 30
 
 SHORTLIST = 150
 """Pool runs scored again after the first choice, those of highest first worth."""
+
+TABLES = ("steplaw", "pocket")
 
 POSTERIORS = ("laplace", "nuts")
 
@@ -296,24 +299,27 @@ def summary(folder: str | Path, table: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat).
+        Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat);
+        ``repeats``.
     """
     files = sorted((Path(folder) / table).glob("*.json"))
     if not files:
         raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
     results = pd.DataFrame([json.loads(f.read_text()) for f in files])
     groups = results.groupby(["share", "objective"])[list(MEASURES)]
-    return groups.mean().join(groups.sem().add_suffix("_se"))
+    return groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a study from the command line."""
     parser = argparse.ArgumentParser(description="Replay ways of choosing runs on a finished table")
-    parser.add_argument("--table", choices=("pocket", "steplaw"), default="pocket")
+    parser.add_argument("--table", choices=TABLES, default="pocket")
     parser.add_argument("--out", default="out/replay")
     parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
     parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
     parser.add_argument("--csv", help="write the summary here, too")
+    parser.add_argument("--figure", help="draw all tables that have results there")
+    parser.add_argument("--only-summary", action="store_true", help="replay nothing more")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES + COMPARISONS))
     parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.05, 0.10])
@@ -327,14 +333,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     unknown = set(a.objectives) - set(OBJECTIVES + COMPARISONS)
     if unknown:
         parser.error(f"unknown objectives {sorted(unknown)}")
-    table = study(
-        a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
-        law_repeats=a.law_repeats,
-        n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages, batch=a.batch,
-        posterior=a.posterior, data=a.folder,
-    )  # fmt: skip
+    if not a.only_summary:
+        study(
+            a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
+            law_repeats=a.law_repeats, n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
+            batch=a.batch, posterior=a.posterior, data=a.folder,
+        )  # fmt: skip
+    table = summary(a.out, a.table)
     if a.csv:
         table.round(6).to_csv(a.csv)
+    if a.figure:
+        done = [name for name in TABLES if (Path(a.out) / name).is_dir()]
+        plot_replay({name: summary(a.out, name) for name in done}).savefig(a.figure, dpi=120)
     print(table.to_string())
 
 
