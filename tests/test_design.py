@@ -312,7 +312,7 @@ def test_components_narrower_than_the_grid_are_worth_no_more_than_perfect_inform
         drop = expected_drop(
             mean, var, np.zeros((1, 2, 2), np.float32), weight, target, np.zeros(1, int), nodes
         )
-        assert drop[0] == pytest.approx(0.5, rel=2e-2)
+        assert 0.475 < drop[0] < 0.5 + 1e-4  # blurred by the grid, so a little less
 
 
 def test_losses_of_a_law_that_knows_little_stay_in_reach(split):
