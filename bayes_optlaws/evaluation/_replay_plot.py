@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws._plot_style import DASHES, PALETTE
+from bayes_optlaws._plot_style import DASHES, GREY, PALETTE
 from bayes_optlaws.design import OBJECTIVES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEAST_REGRET, LEAST_R2 = 1e-4, -2.0
-"""Smaller figures are drawn here."""
+LEAST_REGRET, LEAST_R2 = 1e-4, -1.0
+"""Smaller figures are drawn here, without their error."""
+
+COLOURS = (*PALETTE, GREY, "#8B5A2B")
 
 MARKERS = "osDv^<>Pp"
 
@@ -35,6 +37,7 @@ def plot_replay(summaries: Mapping[str, pd.DataFrame]) -> Figure:
         {o for table in summaries.values() for o in table.index.get_level_values("objective")},
         key=lambda name: (name not in OBJECTIVES, name),
     )
+    handles = {}
     for row, (title, table) in zip(axes, summaries.items(), strict=True):
         for i, name in enumerate(names):
             if name not in table.index.get_level_values("objective"):
@@ -42,16 +45,16 @@ def plot_replay(summaries: Mapping[str, pd.DataFrame]) -> Figure:
             lines = table.xs(name, level="objective")
             ours = name in OBJECTIVES
             style = {
-                "color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)],
+                "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)],
                 "lw": 2.2 if ours else 1.0, "ms": 6 if ours else 4, "capsize": 2,
                 "ls": "-" if ours else DASHES[1 + i % 3], "label": name,
             }  # fmt: skip
             # side by side, so that lines that fall together can be told apart
             share = 100 * lines.index * np.exp(0.02 * (i - len(names) / 2))
-            row[0].errorbar(
-                share, np.maximum(lines["regret"], LEAST_REGRET), yerr=lines["regret_se"], **style
-            )
-            row[1].errorbar(share, np.maximum(lines["r2"], LEAST_R2), yerr=lines["r2_se"], **style)
+            for ax, column, least in ((row[0], "regret", LEAST_REGRET), (row[1], "r2", LEAST_R2)):
+                value = lines[column].to_numpy()
+                error = np.where(value > least, lines[f"{column}_se"], np.nan)
+                handles[name] = ax.errorbar(share, np.maximum(value, least), yerr=error, **style)
         row[0].set(ylabel="regret of the pick, nats", yscale="log", title=title)
         row[0].set_ylim(bottom=0.8 * LEAST_REGRET)
         row[1].set(ylabel="R2 of log loss at the target", title=title, ylim=(LEAST_R2 - 0.1, 1.05))
@@ -60,7 +63,9 @@ def plot_replay(summaries: Mapping[str, pd.DataFrame]) -> Figure:
             shares = 100 * table.index.get_level_values("share").unique()
             ax.set_xticks(shares, [f"{s:g}" for s in shares], minor=False)
             ax.set_xticks([], minor=True)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small",
-                  frameon=False)  # fmt: skip
+    handles = {name: handles[name] for name in names}
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small",
+        frameon=False,
+    )  # fmt: skip
     return figure
