@@ -73,13 +73,10 @@ def write_figures(
     drawings = {
         "ranking": lambda: plots.ranks(ranking),
         "pairs": lambda: plots.pairs(ranking),
-        "schedules": lambda: plots.schedules(candidates()),
         "loss_surface": lambda: plots.loss_surface(
             law, n_params=N_PARAMS, tokens=float(largest["tokens"].max())
         ),
         "predictions": lambda: plots.predictions(law),
-        "coefficients": lambda: plots.coefficients(law),
-        "exponents": lambda: plots.exponents(law),
     }
     for name, draw in drawings.items():
         path = folder / f"{name}.png"
