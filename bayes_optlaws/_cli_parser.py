@@ -11,7 +11,9 @@ from bayes_optlaws import __version__
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
 DRAWS, TUNE, CHAINS = 1000, 300, 4
-DEMO_DRAWS, DEMO_TUNE = 450, 250
+DEMO_CHAINS = 2
+"""Of the demonstration, one for each of two cores."""
+
 EVALUATION_DRAWS = 500
 OBJECTIVES = ("regret", "information", "variance")
 """As `bayes_optlaws.design.OBJECTIVES`, whose module takes long to import."""
@@ -80,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder (default: %(default)s); files of an earlier demo are replaced",
     )
     p.add_argument("--report", action="store_true", help="write report.html too (some seconds)")
-    _add_sampling(p, seed=2, draws=DEMO_DRAWS, tune=DEMO_TUNE)
+    _add_sampling(p, seed=2)
 
     p = command(
         "check",

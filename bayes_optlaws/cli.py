@@ -47,7 +47,7 @@ from bayes_optlaws._cli_output import (
     with_folder,
     write_csv,
 )
-from bayes_optlaws._cli_parser import CHAINS, parser
+from bayes_optlaws._cli_parser import DEMO_CHAINS, parser
 from bayes_optlaws._cli_plan import design, evaluate, report
 from bayes_optlaws._html import percent
 from bayes_optlaws.runs import RunTableError, RunTableWarning, read_runs
@@ -322,7 +322,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         runs,
         draws=arguments.draws,
         tune=arguments.tune,
-        chains=CHAINS,
+        chains=DEMO_CHAINS,
         random_seed=arguments.seed,
         progressbar=show_progress(arguments),
     )
