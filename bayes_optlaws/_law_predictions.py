@@ -216,7 +216,10 @@ class Predictions:
             rng = np.random.default_rng(random_seed)
             loss, risk, _ = self._draw_stage_loss(part, kind, rng, max_draws, stage)
             lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
-            columns = [loss.mean(axis=0), loss.std(axis=0), lower, upper]
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean, sd = loss.mean(axis=0), loss.std(axis=0)
+            # so far from all runs that a draw's square is beyond what floats hold
+            columns = [mean, np.nan_to_num(sd, nan=np.inf, posinf=np.inf), lower, upper]
             if risk is None:
                 columns += [np.full(len(part), np.nan)] * 3
             else:

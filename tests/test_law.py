@@ -258,3 +258,13 @@ def test_a_fit_of_the_pocket_grid_converges_and_covers(pocket):
     p = law.predict(table, prob=0.9)  # the gate passed
     inside = table["final_loss"].between(p["loss_lower"], p["loss_upper"])
     assert 0.85 < inside.mean() < 0.99
+
+
+def test_draws_beyond_what_floats_hold_have_an_infinite_sd(small_law, pocket, monkeypatch):
+    candidates = pocket.head(2)
+    loss = np.full((50, 2), 3.0)
+    loss[7] = 1e200, np.inf
+    monkeypatch.setattr(type(small_law), "_draw_stage_loss", lambda self, *args: (loss, None, None))
+    found = small_law.predict(candidates)
+    assert np.isinf(found["loss_sd"]).all()
+    assert (found["loss_upper"] == 3.0).all()
