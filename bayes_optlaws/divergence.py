@@ -55,6 +55,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from bayes_optlaws._divergence_kernel import log_density
 from bayes_optlaws._divergence_table import DivergenceData, DivergenceInputs, DivergenceScale
 
 CRITERION = ("level", "steepness", "edge", "tokens", "size", "exposure")
@@ -317,11 +318,11 @@ def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.n
         Mode in rotated coordinates: where ``divergence_z`` should start.
     """
     mean, sd = priors.moments(len(data.scale.names))
+    layout = (mean, sd, np.eye(mean.size), data.rows, data.runs, data.events)
 
     def negative(u):
-        logit, jacobian = _logit_and_jacobian(mean + sd * u, data.rows)
-        value = 0.5 * u @ u - data.events @ logit + data.runs @ np.logaddexp(0.0, logit)
-        return value, u - sd * ((data.events - data.runs * expit(logit)) @ jacobian)
+        value, gradient = log_density(u, *layout)
+        return -value, -gradient
 
     best = minimize(
         negative,
@@ -337,17 +338,6 @@ def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.n
     information = scaled.T @ (scaled * (data.runs * p * (1.0 - p))[:, None])
     rotation = np.linalg.eigh(information)[1]
     return rotation, rotation.T @ best.x
-
-
-def data_inputs(data: DivergenceData, rotation: np.ndarray) -> dict[str, np.ndarray]:
-    """Name the arrays that a table puts into the model, for refits with other runs."""
-    return {
-        PREFIX + "rows": data.rows,
-        PREFIX + "runs": data.runs,
-        PREFIX + "events": data.events,
-        PREFIX + "origin": data.scale.origin,
-        PREFIX + "rotation": rotation,
-    }
 
 
 def coords(data: DivergenceData) -> dict[str, list[str]]:
@@ -396,12 +386,20 @@ def add_divergence(
     model = pm.modelcontext(None)
     model.add_coords(coords(data))
     rotation = starting_point(data, priors)[0] if rotation is None else rotation
-    inputs = {name: pm.Data(name, value) for name, value in data_inputs(data, rotation).items()}
-    rows, origin = inputs[PREFIX + "rows"], inputs[PREFIX + "origin"]
+    rows, runs, events, origin, rotation = (
+        pm.Data(PREFIX + name, value)
+        for name, value in (
+            ("rows", data.rows),
+            ("runs", data.runs),
+            ("events", data.events),
+            ("origin", data.scale.origin),
+            ("rotation", rotation),
+        )
+    )
     mean, sd = priors.moments(len(data.scale.names))
 
     z = pm.Normal(PREFIX + "z", 0.0, 1.0, dims=PREFIX + "direction")
-    theta = mean + sd * pt.dot(inputs[PREFIX + "rotation"], z)
+    theta = mean + sd * pt.dot(rotation, z)
     level, edge = theta[0], theta[2]
     steepness, per_tokens, per_size, per_exposure = (pt.softplus(theta[i]) for i in (1, 3, 4, 5))
 
@@ -431,10 +429,10 @@ def add_divergence(
     pm.CustomDist(
         "diverged",
         logit,
-        inputs[PREFIX + "runs"],
+        runs,
         logp=lambda value, logit, runs: value * logit - runs * pt.softplus(logit),
         random=_draw_counts,
-        observed=inputs[PREFIX + "events"],
+        observed=events,
     )
 
 
