@@ -30,6 +30,11 @@ STUDIES: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
 }
 """Table of each study, and what is held out of it."""
 
+SINGLE_RUNS = (
+    "neighbour_lr", "best_lr", "best_batch", "neighbour_loss", "best_loss", "measured_best_lr",
+)  # fmt: skip
+"""Columns that tell of single measured runs; they are printed and not kept."""
+
 LIMIT = 0.003
 """Highest regret of a suggestion that is accepted, nats."""
 
@@ -271,6 +276,13 @@ def fitted(
     return law, runs[out]
 
 
+def _write(results: pd.DataFrame, path: Path) -> None:
+    """Write results without the settings and losses of single runs: those tables are not ours."""
+    results.drop(columns=list(SINGLE_RUNS), errors="ignore").to_csv(
+        path, index=False, float_format="%.6g"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the checks from the command line."""
     parser = argparse.ArgumentParser(description="Judge suggestions and scaling rules")
@@ -296,13 +308,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(found.to_string(float_format=lambda v: f"{v:.4g}"), flush=True)
         if name == "steplaw-d":
             effect = rule_prior(law, held_out, allow_unconverged=True)
-            effect.to_csv(a.out / "scaling-rule-prior.csv", index=False, float_format="%.6g")
+            _write(effect, a.out / "scaling-rule-prior.csv")
             print(effect.drop(columns="refused").to_string(float_format=lambda v: f"{v:.4g}"))
             runs = read_runs(datasets.load("steplaw", folder=a.folder))
             print(measured_exponents(runs).to_string(float_format=lambda v: f"{v:.4g}"))
     if tables:
         every = pd.concat(tables, ignore_index=True)
-        every.to_csv(a.out / "suggestions.csv", index=False, float_format="%.6g")
+        _write(every, a.out / "suggestions.csv")
         within = every["regret"] <= LIMIT
         print(every.assign(within=within).groupby(["study", every["batch"] == "any"])[
             ["regret", "pick_regret", "grid_step", "within", "covered"]
