@@ -209,6 +209,14 @@ RECORDS: dict[str, Dataset] = {
             **_POCKET,
         ),
         Dataset(
+            name="pocket-loop",
+            title="three runs that a plan asked for, trained; notebook 09 tells the story",
+            rows=3,
+            folder="pocket/loop.csv",
+            caveats=("same data, seed and initialisation as the pocket grid",),
+            **_POCKET,
+        ),
+        Dataset(
             name="pocket-stages",
             title="continual training and fine-tuning, as Tables 4 and 5 of the paper",
             rows=353,

@@ -220,6 +220,51 @@ def test_plan_files_are_what_make_plan_writes():
         assert json.loads((DATA / "pocket" / name).read_text()) == jobs
 
 
+@pytest.mark.parametrize("name", ["pocket", "pocket-families", "pocket-longer"])
+def test_a_row_becomes_the_job_that_trained_it(name):
+    plan = script("make_plan")
+    jobs = {job["name"]: job for jobs in plan.plans().values() for job in jobs}
+    table = datasets.load(name).query("seed == 0").sort_values("run_id")
+    for block, rows in table.groupby("block"):
+        planned = jobs[block]
+        for row, config in zip(rows.to_dict("records"), planned["configs"], strict=True):
+            job = plan.job_of(row)
+            same = ("size", "steps", "batch", "ctx", "corpus")
+            assert {k: job[k] for k in same} == {k: planned[k] for k in same}
+            assert (job["name"], job["seed"]) == (row["run_id"], 0)
+            expected = {"schedule": "linear", **config}
+            expected.pop("name", None)
+            assert job["configs"] == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_params": 5_000}, "r: n_params 5,000 is none of"),
+        ({"tokens": 1_500}, "r: tokens 1500 must be a multiple"),
+        ({"batch_tokens": 100, "tokens": 1_000}, "and that of 64"),
+        ({"min_lr": 1e-4}, "r: min_lr is 0.0001"),
+        ({"schedule": "constant"}, "r: schedule 'constant' is none of"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_is_refused(change, message):
+    row = {
+        "run_id": "r", "n_params": 10_320, "tokens": 10_240, "batch_tokens": 1024,
+        "peak_lr": 0.01, "warmup_steps": 2, "schedule": "linear",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        script("make_plan").job_of(row | change)
+
+
+def test_the_runs_of_the_loop_continue_the_grid(pocket):
+    new = datasets.load("pocket-loop")
+    both = read_runs(pd.concat([pocket, new], ignore_index=True))
+    assert len(both) == len(pocket) + 3 and not new["diverged"].any()
+    # none of them was there: a plan for the half of the grid proposes other settings
+    keys = ["n_params", "tokens", "peak_lr", "warmup_steps"]
+    assert not both[keys].duplicated().any()
+
+
 def test_table_is_rebuilt_from_results(tmp_path):
     """Results in the columns that train.py writes give back runs.csv, byte for byte."""
     make_runs = script("make_runs")

@@ -18,6 +18,8 @@ WARMUPS_1200 = [64, 128, 256, 384, 512, 768, 1000]
 WARMUPS_2400 = [64, 128, 256, 512, 1000, 1500, 2000]
 WARMUPS_3600 = [64, 128, 256, 512, 1000, 1500, 2000, 3000]
 COMMON = {"corpus": "A", "batch": 16, "ctx": 64, "seed": 0}
+SIZE_OF = {10_320: "d16", 32_928: "d32", 115_008: "d64", 246_240: "d96", 623_488: "d128"}
+"""Name of the model of each number of parameters that can be trained."""
 
 
 def block(size: str, steps: int, warmups: list[int], **changes: int) -> dict:
@@ -142,6 +144,37 @@ def stages() -> list[dict]:
         *later_stages("d64", "families_d64_12000", third, [3e-3, 8e-3], 5),
         *later_stages("d32", "longer_d32_12000", third, [3e-3, 8e-3], 5),
     ]
+
+
+def job_of(run: dict) -> dict:
+    """Return the job of train.py that trains one row of a candidate table in the grid's protocol.
+
+    Raises ValueError where the trainer has no such run, saying why.
+    """
+    name, size = run["run_id"], SIZE_OF.get(int(run["n_params"]))
+    if size is None:
+        raise ValueError(f"{name}: n_params {run['n_params']:,.0f} is none of {sorted(SIZE_OF)}")
+    ctx = COMMON["ctx"]
+    steps, batch = run["tokens"] / run["batch_tokens"], run["batch_tokens"] / ctx
+    if steps % 1 or batch % 1:
+        raise ValueError(
+            f"{name}: tokens {run['tokens']:g} must be a multiple of batch_tokens "
+            f"{run['batch_tokens']:g}, and that of {ctx}"
+        )
+    if run.get("min_lr", 0) > 0:
+        raise ValueError(f"{name}: min_lr is {run['min_lr']:g}, the trainer decays to 0")
+    kind, peak = run["schedule"], float(run["peak_lr"])
+    shape = {"schedule": kind, "warmup": int(run["warmup_steps"])}
+    if kind in ("wsd", "polygon"):
+        shape["cooldown_start"] = int(run["cooldown_start_step"])
+    if kind == "polygon":
+        shape |= {"decay_end": int(run["decay_end_step"]), "mid_ratio": run["plateau_lr"] / peak}
+    elif kind not in ("linear", "cosine", "wsd"):
+        raise ValueError(f"{name}: schedule {kind!r} is none of linear, cosine, wsd, polygon")
+    config = {"peak_lr": peak, **shape}
+    return {"name": name, "size": size, "steps": int(steps), "configs": [config], **COMMON} | {
+        "batch": int(batch)
+    }
 
 
 def plans() -> dict[str, list[dict]]:
