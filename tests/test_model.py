@@ -247,15 +247,18 @@ def test_pymc_samples_the_model_to_the_posterior_of_fit(pocket):
     assert not far
 
 
-def test_naive_model_has_the_density_of_the_combinations_given_coefficients(pocket, rng):
+@pytest.mark.parametrize("run_by_run", [False, True])
+def test_naive_model_has_the_density_of_the_combinations_given_coefficients(
+    pocket, rng, run_by_run
+):
     law = prepared(pocket, False)
     data, priors = law._data, law.priors
-    model = naive_model(data, priors)
+    rows, y = law._rows(law._fitted), response(law)
+    model = naive_model(data, priors, **({"rows": rows, "y": y} if run_by_run else {}))
     n = data.tree.n_selected
     sd, scale, beta = 0.01, np.array([0.1, 0.2, 0.3, 0.4]), 0.05 * rng.standard_normal(n)
     at = {"noise_sd_log__": np.log(sd), "coefficient_sd_log__": np.log(scale), "beta": beta}
     value = model.compile_logp(vars=model.potentials)(at)
-    rows, y = law._rows(law._fitted), response(law)
     by_k = []
     for k in range(data.tree.n_combinations):
         residual = (y - rows[:, data.tree.selected(k)] @ beta) / np.hypot(sd, 1e-6)
