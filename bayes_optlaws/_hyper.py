@@ -14,7 +14,7 @@ import llvmlite.binding
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from bayes_optlaws.likelihood import _lower_inverse, evidence_and_gradient
+from bayes_optlaws.likelihood import evidence_and_gradient
 
 JITTER = 1e-6
 """Relative variance added to correlation matrices over inducing points."""
@@ -61,19 +61,6 @@ def matern_factor(points, lengths):
                 D[t, i, j] = D[t, j, i] = (1.0 + r) / 3.0 * e * step
         K[i, i] += JITTER
     return np.linalg.cholesky(K), D
-
-
-@njit(cache=True, error_model="numpy")
-def _cholesky_adjoint(F, G):
-    """Adjoint of a symmetric matrix given that of its Cholesky factor (lower part of G)."""
-    inverse = _lower_inverse(F)
-    X = np.dot(np.ascontiguousarray(F.T), np.tril(G))
-    for i in range(F.shape[0]):
-        X[i, i] *= 0.5
-        for j in range(i):
-            X[j, i] = 0.0
-    X = np.dot(np.dot(np.ascontiguousarray(inverse.T), X), inverse)
-    return 0.5 * (X + X.T)
 
 
 @njit(cache=True, error_model="numpy")
@@ -205,16 +192,16 @@ def log_evidence_and_gradient(
             g_sd[column_block[j]] -= 2.0 * g_d[j] / (sd * sd * sd)
     g_length = np.zeros(scale_length.size)
     if field_sd.size > 0:
-        K_bar = _cholesky_adjoint(scale_factor, g_scale)
-        g_length[0] = (K_bar * dK_scale).sum() / scale_length[0]
-        g_length[1] = 2.0 * scale_length[1] * np.trace(K_bar)
+        g_length[0] = (g_scale * dK_scale).sum() / scale_length[0]
+        g_length[1] = 2.0 * scale_length[1] * np.trace(g_scale)
     g_shared_sd = np.zeros(shared_sd.size)
     g_shared_length = np.zeros(shared_length.size)
     if shared_sd.size > 0:
-        g_shared_sd[0] = (g_shared * unit_factor).sum()
-        K_bar = _cholesky_adjoint(unit_factor, shared_sd[0] * g_shared)
+        sd = shared_sd[0]
+        correlation = np.dot(unit_factor, np.ascontiguousarray(unit_factor.T))
+        g_shared_sd[0] = 2.0 * sd * (g_shared * correlation).sum()
         for t in range(shared_length.size):
-            g_shared_length[t] = (K_bar * dK_shared[t]).sum() / shared_length[t]
+            g_shared_length[t] = sd * sd * (g_shared * dK_shared[t]).sum() / shared_length[t]
     return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_shared_sd, g_shared_length
 
 

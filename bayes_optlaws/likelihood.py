@@ -182,60 +182,56 @@ def _weighted(w, gram, xy):
 
 
 @njit(cache=True, error_model="numpy")
-def _times_transform(A, q, scale_factor, amplitude, shared_factor):
-    """A[:, q:] @ T for the block-diagonal T of the discrepancy, shape (rows, m)."""
-    n_cells, n_shared = scale_factor.shape[0], shared_factor.shape[0]
-    m = amplitude.size * n_cells + n_shared
-    out = np.empty((A.shape[0], m))
-    for f in range(amplitude.size):
-        s = f * n_cells
-        part = np.ascontiguousarray(A[:, q + s : q + s + n_cells])
-        out[:, s : s + n_cells] = amplitude[f] * np.dot(part, scale_factor)
-    if n_shared > 0:
-        s = amplitude.size * n_cells
-        part = np.ascontiguousarray(A[:, q + s : q + s + n_shared])
-        out[:, s:] = np.dot(part, shared_factor)
+def _times_transform(A, scale_factor, amplitude, shared_factor):
+    """A T for the block-diagonal T of the discrepancy, A of shape (rows, m)."""
+    rows, m = A.shape
+    n_cells, n_fields = scale_factor.shape[0], amplitude.size
+    s = n_fields * n_cells
+    out = np.empty((rows, m))
+    if s > 0:
+        part = np.ascontiguousarray(A[:, :s]).reshape(rows * n_fields, n_cells)
+        part = np.dot(part, scale_factor).reshape(rows, s)
+        for i in range(rows):
+            for f in range(n_fields):
+                for j in range(f * n_cells, (f + 1) * n_cells):
+                    out[i, j] = amplitude[f] * part[i, j]
+    if m > s:
+        out[:, s:] = np.dot(np.ascontiguousarray(A[:, s:]), shared_factor)
     return out
+
+
+@njit(cache=True, error_model="numpy")
+def _times_transposed(A, scale_factor, amplitude, shared_factor):
+    """A T': rows are draws or moments of the whitened v, the result holds those of u = T v."""
+    return _times_transform(
+        A, np.ascontiguousarray(scale_factor.T), amplitude, np.ascontiguousarray(shared_factor.T)
+    )
 
 
 @njit(cache=True, error_model="numpy")
 def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
     """Integrate the whitened discrepancy v out; return what the dictionary then sees.
 
-    Returns ``(S, bs, L, Y, yb, R)``: Schur complement and right-hand side of the dictionary
-    columns, Cholesky factor of ``I + T' P_uu T``, ``L^-1 T' P_uX``, ``L^-1 T' b_u``, ``P_:u T``.
+    Returns ``(S, bs, L, Y, yb)``: Schur complement and right-hand side of the dictionary
+    columns, Cholesky factor of ``I + T' P_uu T``, ``L^-1 T' P_uX`` and ``L^-1 T' b_u``.
     """
-    R = _times_transform(P, q, scale_factor, amplitude, shared_factor)
-    m = R.shape[1]
+    m = P.shape[0] - q
     if m == 0:
-        return (
-            P.copy(),
-            b.copy(),
-            np.zeros((0, 0)),
-            np.zeros((0, q)),
-            np.zeros((0, 1)),
-            R,
-        )
-    B = _times_transform(
-        np.ascontiguousarray(np.hstack((np.zeros((m, q)), R[q:, :].T))),
-        q,
-        scale_factor,
-        amplitude,
-        shared_factor,
-    )
+        return P.copy(), b.copy(), np.zeros((0, 0)), np.zeros((0, q)), np.zeros((0, 1))
+    R = _times_transform(np.ascontiguousarray(P[:, q:]), scale_factor, amplitude, shared_factor)
+    B = _times_transform(np.ascontiguousarray(R[q:].T), scale_factor, amplitude, shared_factor)
     for i in range(m):
         B[i, i] += 1.0
     L = np.linalg.cholesky(B)
-    Y = np.ascontiguousarray(R[:q, :].T)
-    yb = np.empty((m, 1))
-    bu = np.zeros((1, P.shape[0]))
-    bu[0] = b
-    yb[:, 0] = _times_transform(bu, q, scale_factor, amplitude, shared_factor)[0]
+    Y = np.ascontiguousarray(R[:q].T)
+    bu = np.empty((1, m))
+    bu[0] = b[q:]
+    yb = np.ascontiguousarray(_times_transform(bu, scale_factor, amplitude, shared_factor).T)
     _lower_solve(L, Y)
     _lower_solve(L, yb)
     S = np.ascontiguousarray(P[:q, :q]) - np.dot(Y.T, Y)
     bs = b[:q] - np.dot(Y.T, yb)[:, 0]
-    return S, bs, L, Y, yb, R
+    return S, bs, L, Y, yb
 
 
 @njit(cache=True, error_model="numpy")
@@ -264,7 +260,7 @@ def log_evidence_by_combination(
     """Log p(y, k | hyper-parameters) for every combination k, shape (n_combinations,)."""
     q = d.size
     P, b = _weighted(w, gram, xy)
-    S, bs, L, _, yb, _ = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, _, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
     const = 0.0
     for c in range(w.size):
         const += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
@@ -314,18 +310,18 @@ def evidence_and_gradient(
     -------
     log_evidence : float
     gradient : tuple of arrays
-        With respect to w, d, scale_factor, amplitude, shared_factor.
+        With respect to w, d, the correlation over scales (of which ``scale_factor`` is the factor),
+        amplitude, and the covariance of the shared correction; those in matrices are symmetric, so
+        that a symmetric change of the matrix times the gradient, summed, is the change.
     """
     q = d.size
     p = xy.shape[1]
-    m = p - q
-    n_cells, n_fields = scale_factor.shape[0], amplitude.size
     P, b = _weighted(w, gram, xy)
-    S, bs, L, Y, yb, R = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
     log_p = 0.0
     for c in range(w.size):
         log_p += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
-    for i in range(m):
+    for i in range(p - q):
         log_p += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
     by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
     total = _log_sum_exp(by_k)
@@ -338,54 +334,20 @@ def evidence_and_gradient(
     full_second = np.zeros((p, p))
     full_mean[:q] = mean
     full_second[:q, :q] = second
-    g_scale = np.zeros_like(scale_factor)
-    g_amp = np.zeros(n_fields)
-    g_shared = np.zeros_like(shared_factor)
-    if m > 0:
-        # v | beta has precision L L' and mean z0 - Z beta
-        inverse = _lower_inverse(L)
-        upper = np.ascontiguousarray(inverse.T)
-        Z = np.dot(upper, Y)
-        z0 = np.dot(upper, yb)[:, 0]
-        Zm, ZM = np.dot(Z, mean), np.dot(Z, second)
-        v_mean = z0 - Zm
-        v_beta = np.empty((m, q))
-        vv = np.dot(upper, inverse) + np.dot(ZM, Z.T)
-        for i in range(m):
-            for j in range(q):
-                v_beta[i, j] = z0[i] * mean[j] - ZM[i, j]
-            for j in range(m):
-                vv[i, j] += z0[i] * z0[j] - Zm[i] * z0[j] - z0[i] * Zm[j]
-        # d log p / d T, its diagonal blocks only: b_u E[v]' - P_uX E[beta v'] - P_uu T E[v v']
-        P_uX, R_u = P[q:, :q], R[q:, :]
-        for f in range(n_fields + 1):
-            s = f * n_cells
-            e = s + n_cells if f < n_fields else m
-            if e == s:
-                continue
-            block = -np.dot(np.ascontiguousarray(P_uX[s:e]), np.ascontiguousarray(v_beta[s:e].T))
-            block -= np.dot(np.ascontiguousarray(R_u[s:e]), np.ascontiguousarray(vv[:, s:e]))
-            for i in range(e - s):
-                for j in range(e - s):
-                    block[i, j] += b[q + s + i] * v_mean[s + j]
-            if f < n_fields:
-                g_amp[f] = (block * scale_factor).sum()
-                g_scale += amplitude[f] * block
-            else:
-                g_shared += block
-        # back from the whitened v to the discrepancy coefficients u = T v
-        pad = np.zeros((q + 1, p))
-        pad[:q, q:] = v_beta.T
-        pad[q, q:] = v_mean
-        u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
-        full_second[:q, q:] = u[:q]
-        full_second[q:, :q] = u[:q].T
-        full_mean[q:] = u[q]
-        pad = np.zeros((m, p))
-        pad[:, q:] = vv
-        half = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
-        pad[:, q:] = half.T
-        full_second[q:, q:] = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)
+    g_scale, g_shared = np.zeros_like(scale_factor), np.zeros_like(shared_factor)
+    g_amp = np.zeros(amplitude.size)
+    if p > q:
+        v_mean, v_beta, vv = _whitened_moments(L, Y, yb, mean, second)
+        g_scale, g_amp, g_shared = _covariance_gradient(vv, scale_factor, amplitude, shared_factor)
+        # from the whitened v to the discrepancy coefficients u = T v
+        full_mean[q:] = _times_transposed(v_mean, scale_factor, amplitude, shared_factor)[0]
+        u_beta = _times_transposed(v_beta, scale_factor, amplitude, shared_factor)
+        half = _times_transposed(vv, scale_factor, amplitude, shared_factor)
+        full_second[:q, q:] = u_beta
+        full_second[q:, :q] = u_beta.T
+        full_second[q:, q:] = _times_transposed(
+            np.ascontiguousarray(half.T), scale_factor, amplitude, shared_factor
+        )
 
     inner = np.dot(gram.reshape(w.size, p * p), full_second.reshape(p * p))
     g_w = 0.5 * n / w - 0.5 * yy + np.dot(xy, full_mean) - 0.5 * inner
@@ -396,15 +358,67 @@ def evidence_and_gradient(
 
 
 @njit(cache=True, error_model="numpy")
-def _transform_rows(A, q, scale_factor, amplitude, shared_factor):
-    """A[:, q:] @ T' (rows are draws or moments of v; the result holds those of u = T v)."""
-    return _times_transform(
-        A,
-        q,
-        np.ascontiguousarray(scale_factor.T),
-        amplitude,
-        np.ascontiguousarray(shared_factor.T),
-    )
+def _whitened_moments(L, Y, yb, mean, second):
+    """E[v], E[beta v'] and E[v v'], shapes (1, m), (q, m), (m, m).
+
+    Given beta, v is normal with precision L L' and mean z0 - Z beta, where Z = L^-T Y.
+    """
+    inverse = _lower_inverse(L)
+    upper = np.ascontiguousarray(inverse.T)
+    Z = np.dot(upper, Y)
+    z0 = np.dot(upper, yb)[:, 0]
+    m, q = Z.shape
+    v_mean = np.empty((1, m))
+    v_mean[0] = z0 - np.dot(Z, mean)
+    covariance = np.empty((q, q))
+    for i in range(q):
+        for j in range(q):
+            covariance[i, j] = second[i, j] - mean[i] * mean[j]
+    ZC = np.dot(Z, covariance)
+    v_beta = -np.ascontiguousarray(ZC.T)
+    for i in range(q):
+        for j in range(m):
+            v_beta[i, j] += mean[i] * v_mean[0, j]
+    vv = np.dot(ZC, np.ascontiguousarray(Z.T))
+    for t in range(m):  # L^-T L^-1, row by row of L^-1, lower triangle
+        for i in range(t + 1):
+            f = inverse[t, i]
+            for j in range(i + 1):
+                vv[i, j] += f * inverse[t, j]
+    for i in range(m):
+        f = v_mean[0, i]
+        for j in range(i + 1):
+            vv[i, j] += f * v_mean[0, j]
+            vv[j, i] = vv[i, j]
+    return v_mean, v_beta, vv
+
+
+@njit(cache=True, error_model="numpy")
+def _covariance_gradient(vv, scale_factor, amplitude, shared_factor):
+    """Gradient in the prior covariance of u = T v, given E[v v'] where v is white a priori.
+
+    Fisher's identity: with K = T T' it is T^-T (E[v v'] - I) T^-1 / 2, block by block.
+    """
+    n_cells, n_fields = scale_factor.shape[0], amplitude.size
+    excess, g_amp = np.zeros((n_cells, n_cells)), np.zeros(n_fields)
+    for f in range(n_fields):
+        s = f * n_cells
+        for i in range(n_cells):
+            for j in range(n_cells):
+                excess[i, j] += 0.5 * vv[s + i, s + j]
+            excess[i, i] -= 0.5
+            g_amp[f] += (vv[s + i, s + i] - 1.0) / amplitude[f]
+    g_scale = _both_sides(_lower_inverse(scale_factor), excess)
+    excess = 0.5 * np.ascontiguousarray(vv[n_fields * n_cells :, n_fields * n_cells :])
+    for i in range(shared_factor.shape[0]):
+        excess[i, i] -= 0.5
+    return g_scale, g_amp, _both_sides(_lower_inverse(shared_factor), excess)
+
+
+@njit(cache=True, error_model="numpy")
+def _both_sides(A, B):
+    """A' B A."""
+    return np.dot(np.ascontiguousarray(A.T), np.dot(B, A))
 
 
 @njit(cache=True, error_model="numpy")
@@ -436,7 +450,7 @@ def draw_coefficients(
     q = d.size
     m = xy.shape[1] - q
     P, b = _weighted(w, gram, xy)
-    S, bs, L, Y, yb, _ = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
     by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
     weight = np.exp(by_k - _log_sum_exp(by_k))
     kept = 0.0
@@ -451,7 +465,5 @@ def draw_coefficients(
         v = np.empty((m, 1))
         v[:, 0] = yb[:, 0] - np.dot(Y, beta) + normal[q:]
         _upper_solve(L, v)
-        pad = np.zeros((1, q + m))
-        pad[0, q:] = v[:, 0]
-        u = _transform_rows(pad, q, scale_factor, amplitude, shared_factor)[0]
+        u = _times_transposed(v.T.copy(), scale_factor, amplitude, shared_factor)[0]
     return k, beta, u, -np.log(kept)

@@ -126,13 +126,17 @@ def test_gradient_equals_central_differences(shape):
     p = Problem(2, **shape)
     gradient = evidence_and_gradient(*p.args)[1:]
     for i, name in enumerate(INPUTS):
-        x = p.inputs[i]
+        factor_of = np.linalg.cholesky if p.inputs[i].ndim == 2 else np.asarray
+        x = p.inputs[i] @ p.inputs[i].T if p.inputs[i].ndim == 2 else p.inputs[i]
         numeric = np.zeros_like(x)
         for at in np.ndindex(x.shape):
             step = np.zeros_like(x)
-            step[at] = 1e-5
+            step[at] += 5e-6  # a change of a covariance is symmetric
+            step[at[::-1]] += 5e-6
             up, down = (
-                evidence_and_gradient(*p.inputs[:i], x + s * step, *p.inputs[i + 1 :], *p.rest)[0]
+                evidence_and_gradient(
+                    *p.inputs[:i], factor_of(x + s * step), *p.inputs[i + 1 :], *p.rest
+                )[0]
                 for s in (1, -1)
             )
             numeric[at] = (up - down) / 2e-5
