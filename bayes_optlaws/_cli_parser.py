@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(
         "demo",
-        "fit the shipped grid, rank schedules at a larger budget",
+        "fit the shipped grid, rank schedules at a larger budget, plan runs",
         "Prints the answer and writes table, law and figures into a folder of its own.",
     )
     p.add_argument(

@@ -94,17 +94,23 @@ def design(arguments: argparse.Namespace) -> int:
         )
         return DONE
     warn_unconverged(law)
-    _print_plan(plan, default=arguments.pool is None)
+    print_plan(plan, default=arguments.pool is None)
+    if arguments.pool is None and len(plan.table):
+        print_wrapped(
+            f"Chosen among {len(plan.scores):,} runs like those that were made; --pool gives your "
+            "own."
+        )
     return DONE
 
 
-def _print_plan(plan: DesignPlan, *, default: bool) -> None:
+def print_plan(plan: DesignPlan, *, default: bool) -> None:
+    """Print what a plan says; the names of runs of the ``default`` pool tell their settings."""
     print_wrapped(plan.answer())
     if not len(plan.table):
         return
     print()
     heads, rows = ["run"], [[str(label)] for label in plan.table.index]
-    if not default:  # the names of the default pool say this
+    if not default:
         heads += ["parameters", "tokens", "peak LR", "warm-up", "schedule"]
         for cells, row in zip(rows, plan.table.itertuples(), strict=True):
             cells += [f"{row.n_params:,.0f}", f"{row.tokens:,.0f}", f"{row.peak_lr:.3g}",
@@ -115,11 +121,6 @@ def _print_plan(plan: DesignPlan, *, default: bool) -> None:
     print(f"cost in {plan.cost_label}; worth in {plan.unit}, each given those above it.")
     for label, words in zip(plan.table.index, plan.table["settles"], strict=True):
         print_wrapped(f"{label}: {words}.", indent="  ")
-    if default:
-        print_wrapped(
-            f"Chosen among {len(plan.scores):,} runs like those that were made; --pool gives your "
-            "own."
-        )
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ from bayes_optlaws._cli_output import (
     write_csv,
 )
 from bayes_optlaws._cli_parser import DEMO_CHAINS, parser
-from bayes_optlaws._cli_plan import design, evaluate, report
+from bayes_optlaws._cli_plan import design, evaluate, print_plan, report
 from bayes_optlaws._html import percent
 from bayes_optlaws.runs import RunTableError, RunTableWarning, read_runs
 
@@ -314,6 +314,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         )
     )
     from bayes_optlaws.law import OptLaw
+    from bayes_optlaws.pools import default_pool
 
     law = OptLaw()
     note("fitting ...")
@@ -330,9 +331,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
     print_ranking(ranking, divergence=divergence_known(law, plan))
+    print("\nWhich small runs would settle it?\n")
+    pool = default_pool(law.runs, plan)
+    more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)
+    print_plan(more, default=True)
     # The demo owns its folder: the same names are written again at each call.
     plan.to_csv(folder / "candidates.csv", index=False)
     ranking.table.to_csv(folder / "ranking.csv")
+    more.table.to_csv(folder / "plan.csv", index_label="run")
     law.save(folder / "law.nc")
     names: list[str] = []
     use_file_backend()
@@ -342,7 +348,9 @@ def _demo(arguments: argparse.Namespace) -> int:
         law.report(plan, path=folder / "report.html", random_seed=arguments.seed)
         names.append("report.html (the answer on one page: open it in a browser)")
     print()
-    print_wrapped(f"Written to {folder}: candidates.csv, ranking.csv, law.nc, {', '.join(names)}")
+    print_wrapped(
+        f"Written to {folder}: candidates.csv, ranking.csv, plan.csv, law.nc, {', '.join(names)}"
+    )
     print(
         f"It took {time.perf_counter() - start:.0f} s, {fitted:.0f} s of them for the fit. "
         "With your own table:"

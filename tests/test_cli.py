@@ -416,7 +416,14 @@ def test_the_demo_writes_what_it_names(small_law, tmp_path, capsys, monkeypatch)
     assert main(["demo", "--report", "-o", str(folder)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     written = {path.name for path in folder.iterdir()}
-    assert {"report.html", "candidates.csv", "ranking.csv", "law.nc", "ranking.png"} <= written
+    assert {
+        "report.html",
+        "candidates.csv",
+        "ranking.csv",
+        "plan.csv",
+        "law.nc",
+        "ranking.png",
+    } <= written
     assert all(name in out for name in written)
     assert "Choose" in out and "bayes-optlaws report runs.csv" in out
     assert main(["demo", "-o", str(folder / "law.nc")]) == 1
