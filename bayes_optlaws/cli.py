@@ -50,7 +50,7 @@ from bayes_optlaws._cli_output import (
 from bayes_optlaws._cli_parser import DEMO_CHAINS, parser
 from bayes_optlaws._cli_plan import design, evaluate, print_plan, report
 from bayes_optlaws._html import percent
-from bayes_optlaws.runs import RunTableError, RunTableWarning, read_runs
+from bayes_optlaws.runs import RunTableError, RunTableWarning, read_candidates, read_runs
 
 if TYPE_CHECKING:
     pass
@@ -332,7 +332,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     print()
     print_ranking(ranking, divergence=divergence_known(law, plan))
     print("\nWhich small runs would settle it?\n")
-    pool = default_pool(law.runs, plan)
+    pool = default_pool(law.runs, read_candidates(plan))
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)
     print_plan(more, default=True)
     # The demo owns its folder: the same names are written again at each call.
