@@ -97,8 +97,8 @@ def design(arguments: argparse.Namespace) -> int:
     print_plan(plan, default=arguments.pool is None)
     if arguments.pool is None and len(plan.table):
         print_wrapped(
-            f"Chosen among {len(plan.scores):,} runs like those that were made; --pool gives your "
-            "own."
+            f"Chosen among {len(plan.scores):,} runs like those that were made, named by schedule, "
+            "parameters, tokens, peak LR and steps of warm-up; --pool gives your own."
         )
     return DONE
 

@@ -77,8 +77,9 @@ class Predictions:
         candidates : DataFrame or path
             Candidate table: a run table without outcomes.
         kind : {"new_run", "mean"}
-            ``"new_run"``: the loss one run would end with, seed noise and chance of divergence
-            included. ``"mean"``: the expected loss over seeds.
+            ``"new_run"``: the loss one run would end with, seed noise included. ``"mean"``: the
+            expected loss over the seeds that finish. Whether the run that is made diverges is
+            drawn with its probability in both.
         finished : bool
             Draw the loss given that the run does not diverge.
         history : DataFrame or path, optional
@@ -111,7 +112,7 @@ class Predictions:
         stage = self._stage(table, history, stage_runs)
         loss, risk, noise_sd = self._draw_stage_loss(table, kind, rng, max_draws, stage)
         if risk is not None and not finished:
-            lost = risk > (rng.random(risk.shape) if kind == "new_run" else 0.5)
+            lost = rng.random(risk.shape) < risk
             loss = np.where(lost, np.inf, loss)
         return xr.DataArray(
             loss,

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,9 +50,6 @@ from bayes_optlaws._cli_parser import DEMO_CHAINS, parser
 from bayes_optlaws._cli_plan import design, evaluate, print_plan, report
 from bayes_optlaws._html import percent
 from bayes_optlaws.runs import RunTableError, RunTableWarning, read_candidates, read_runs
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -331,10 +327,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
     print_ranking(ranking, divergence=divergence_known(law, plan))
-    print("\nWhich small runs would settle it?\n")
+    print("\nWhich small runs would help most to decide?\n")
     pool = default_pool(law.runs, read_candidates(plan))
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)
     print_plan(more, default=True)
+    print_wrapped(
+        f"Chosen among {len(pool):,} runs like those that were made, named by schedule, "
+        "parameters, tokens, peak LR and steps of warm-up."
+    )
     # The demo owns its folder: the same names are written again at each call.
     plan.to_csv(folder / "candidates.csv", index=False)
     ranking.table.to_csv(folder / "ranking.csv")
@@ -345,7 +345,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     _demo.write_figures(law, ranking, folder, lambda path: names.append(path.name))
     if arguments.report:
         note("writing the report ...")
-        law.report(plan, path=folder / "report.html", random_seed=arguments.seed)
+        law.report(plan, path=folder / "report.html", n_runs=3, random_seed=arguments.seed)
         names.append("report.html (the answer on one page: open it in a browser)")
     print()
     print_wrapped(

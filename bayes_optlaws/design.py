@@ -236,6 +236,7 @@ def design(
         Probability that a pool run diverges, in [0, 1], one a row or the name of a column; by
         default the column ``p_diverge`` of the pool where there is one, else 0. A diverged run
         says nothing about the loss, so the value is multiplied by ``1 - p_diverge``.
+        (`OptLaw.design` takes the law's own probabilities where the pool has no such column.)
     max_draws : int, optional
         Posterior draws in use; by default 400, and down to 128 for a large pool.
     random_seed : int
@@ -260,6 +261,11 @@ def design(
 
     Notes
     -----
+    Values are those of knowing the losses better, as if every candidate finished: what a run says
+    about divergence, its own or a candidate's, is not valued. So they are below the
+    ``expected_regret`` of a ranking, in which a divergence counts, and no plan can buy that part
+    off. Later runs of a plan are valued as if the earlier ones finish.
+
     Losses of the candidates are linearised about their posterior means; the outcome of a pool
     run is on the log scale with its own noise. For ``"regret"`` and ``"information"`` an outcome
     updates each posterior draw in closed form and re-weights the draws; values of later runs are

@@ -1,11 +1,11 @@
-r"""The model written out plainly, with nothing integrated out: to read, and to check against.
+r"""The model written out plainly, coefficients in the graph: to read, and to check against.
 
 `bayes_optlaws.model` sums coefficients, discrepancy and exponents out before sampling.  Here the
 same model stands as one would first write it: `explicit_model` has every coefficient in the
 graph for one exponent combination, `naive_model` has them all and sums the exponents out by
 log-sum-exp.  `covariance` is the textbook n x n form of the marginal likelihood, `draw_prior` one
-draw of everything.  None of the compiled kernels takes part, so each is an independent check of
-them; all are slow, and fit for small problems only.
+draw of everything.  No compiled kernel of the likelihood takes part, so each is an independent
+check of them; all are slow, and fit for small problems only.
 """
 
 from __future__ import annotations

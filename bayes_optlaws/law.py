@@ -266,8 +266,9 @@ class OptLaw(Predictions):
         -------
         DesignPlan
         """
-        if self._require_fit().draws.divergence and "p_diverge" not in options:
-            pool = read_candidates(pool)
+        pool = read_candidates(pool)
+        known = "p_diverge" in options or "p_diverge" in pool.columns
+        if self._require_fit().draws.divergence and not known:
             inputs = self._divergence.scale.inputs(pool)
             thinned = self._require_fit().draws.thin(200).divergence
             options["p_diverge"] = divergence_probability(thinned, inputs).mean(axis=0)

@@ -395,9 +395,10 @@ def _whitened_moments(L, Y, yb, mean, second):
 
 @njit(cache=True, error_model="numpy")
 def _covariance_gradient(vv, scale_factor, amplitude, shared_factor):
-    """Gradient in the prior covariance of u = T v, given E[v v'] where v is white a priori.
+    """Gradients in the correlation over scales, the amplitudes and the shared covariance.
 
-    Fisher's identity: with K = T T' it is T^-T (E[v v'] - I) T^-1 / 2, block by block.
+    By Fisher's identity that in K = T T' is T^-T (E[v v'] - I) T^-1 / 2, v being white a priori;
+    the fields share one correlation, whose gradient is summed over them.
     """
     n_cells, n_fields = scale_factor.shape[0], amplitude.size
     excess, g_amp = np.zeros((n_cells, n_cells)), np.zeros(n_fields)

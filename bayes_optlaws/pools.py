@@ -64,7 +64,7 @@ def pool(
     Returns
     -------
     DataFrame
-        Validated candidate table, ``run_id`` ``pool-0000``, ... in the index too.
+        Validated candidate table; ``run_id``, in the index too, says what the row is.
 
     Raises
     ------
@@ -128,9 +128,19 @@ def pool(
             stacklevel=2,
         )
     table = table[fits].drop(columns="steps")
-    width = max(4, len(str(len(table) - 1)))
-    table.insert(0, "run_id", [f"pool-{i:0{width}d}" for i in range(len(table))])
+    table.insert(0, "run_id", _names(table))
     return read_candidates(table.set_index("run_id", drop=False).rename_axis(None))
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """Settings of each row in few letters, numbered where they are too close to tell apart."""
+    names = [
+        f"{r.schedule}-N{short(r.n_params)}-D{short(r.tokens)}-lr{r.peak_lr:.3g}-w{r.warmup_steps:g}"
+        for r in table.itertuples()
+    ]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{i}" for i, name in enumerate(names)]
+    return names
 
 
 def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +169,7 @@ def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
     >>> runs = bo.read_runs(bo.datasets.load("pocket"))
     >>> table = default_pool(runs, runs.iloc[:2])
     >>> len(table), table.index[0]
-    (120, 'linear-N10.3k-1.23M-lr0.003-w43')
+    (120, 'linear-N10.3k-D1.23M-lr0.003-w43')
     """
     finished = runs[~runs["diverged"]]
     dearest = (runs["n_params"] * runs["tokens"]).max()
@@ -179,14 +189,7 @@ def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
             schedule=sorted(families) or "linear",
             cooldown=0.2 if np.isnan(cooldown) else float(cooldown),
         )
-    table = table[table["n_params"] * table["tokens"] <= dearest * (1 + 1e-9)]
-    names = [
-        f"{r.schedule}-N{short(r.n_params)}-{short(r.tokens)}-lr{r.peak_lr:.3g}-w{r.warmup_steps:g}"
-        for r in table.itertuples()
-    ]
-    if len(set(names)) < len(names):  # values too close for three digits
-        names = [f"{name}-{i}" for i, name in enumerate(names)]
-    return table.set_axis(names, axis=0).assign(run_id=names)
+    return table[table["n_params"] * table["tokens"] <= dearest * (1 + 1e-9)]
 
 
 def _spread(values: pd.Series) -> list[float]:

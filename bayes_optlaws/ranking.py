@@ -92,7 +92,7 @@ class Ranking:
     divergence_cost : float
         Loss counted for a diverged run in ``expected_regret``, nats.
     kind : {"new_run", "mean"}
-        Whether the draws are of a single new run or of the average over seeds.
+        Whether the losses are those of a single new run or averages over the seeds that finish.
     level : {"loss", "score"}
         Whether the draws are losses, or scores: comparable with each other, with no loss.
 

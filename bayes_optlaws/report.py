@@ -55,7 +55,7 @@ _PLAN = {
     "cost": "cost",
     "value": "worth",
     "p_diverge": "P(diverges)",
-    "settles": "what it settles",
+    "settles": "what it does most for",
 }
 _OUTCOME = ("cost", "value", "p_diverge", "settles")
 

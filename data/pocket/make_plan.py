@@ -178,7 +178,7 @@ def job_of(run: dict) -> dict:
 
 
 def plans() -> dict[str, list[dict]]:
-    """Return the two plans by file name."""
+    """Return the plans by file name."""
     return {
         "grid.json": [
             block("d16", 1200, WARMUPS_1200),

@@ -1,9 +1,9 @@
-"""Train the runs of a plan, or of any candidate table, and write them as a run table.
+"""Train the runs of a plan, and write them as a run table.
 
 Usage: ``python train_runs.py PLAN.csv RUNS.csv [--corpora FOLDER]``, where PLAN.csv is what
-``bayes-optlaws design ... -o PLAN.csv`` wrote. Protocol, corpus and seed are those of grid.json, so
-RUNS.csv continues runs.csv: append its rows and fit again. Rows are added one by one; runs that
-RUNS.csv has already are skipped.
+``bayes-optlaws design ... -o PLAN.csv`` or ``plan.table.to_csv`` wrote. Protocol, corpus and seed
+are those of grid.json, so RUNS.csv continues runs.csv: append its rows and fit again. Rows are
+added one by one; runs that RUNS.csv has already are skipped.
 """
 
 import argparse
@@ -37,6 +37,19 @@ def train_row(job: dict, tokens) -> pd.DataFrame:
     return row
 
 
+def check_same(job: dict, row: pd.Series) -> None:
+    """End where a run of this name was trained with other settings: names are its only key."""
+    config = job["configs"][0]
+    asked = {"size": job["size"], "steps": job["steps"], "schedule": config["schedule"]}
+    asked |= {"peak_lr": config["peak_lr"], "warmup_steps": config["warmup"]}
+    for column, value in asked.items():
+        if row[column] != value:
+            raise SystemExit(
+                f"{job['name']} is in RUNS.csv with {column} {row[column]}, the plan has {value}: "
+                "give the plan's run another run_id, or write to another file"
+            )
+
+
 def main() -> None:
     """Train what RUNS.csv does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,8 +58,9 @@ def main() -> None:
     parser.add_argument("--corpora", metavar="FOLDER", help="read the corpora from these files")
     args = parser.parse_args()
     plan = pd.read_csv(args.plan)
-    if "run_id" not in plan:
-        plan = plan.rename(columns={plan.columns[0]: "run_id"})
+    missing = {"run_id", "n_params", "tokens", "batch_tokens", "schedule"} - set(plan)
+    if missing:
+        raise SystemExit(f"{args.plan} is no plan: it has no column {', '.join(sorted(missing))}")
     try:
         jobs = [job_of(row) for row in plan.to_dict("records")]
     except ValueError as error:
@@ -60,7 +74,9 @@ def main() -> None:
     target = pathlib.Path(args.runs)
     done = pd.read_csv(target) if target.exists() else None
     for job in jobs:
-        if done is not None and job["name"] in set(done["run_id"]):
+        same = None if done is None else done[done["run_id"] == job["name"]]
+        if same is not None and len(same):
+            check_same(job, same.iloc[0])
             continue
         began = time.time()
         row = train_row(job, tokens)
