@@ -51,7 +51,10 @@ class NoiseClasses:
     def fit(
         cls, table: pd.DataFrame, discrepancy: Discrepancy, *, constant: bool = False
     ) -> NoiseClasses:
-        """Split the runs at medians, the widest setting first.
+        """Split the runs at medians, the widest setting first that leaves enough on both sides.
+
+        A table that cannot be split has one noise sd and no covariates: floor and growing part
+        of a single class could not be told apart.
 
         Parameters
         ----------
@@ -66,16 +69,12 @@ class NoiseClasses:
         z = discrepancy.standard_settings(table, names)
         groups = [np.arange(len(table))]
         while names and 2 * len(groups) <= MAX_CLASSES:
-            split = []
-            for g in groups:
-                axis = int(np.argmax(np.ptp(z[g], axis=0)))
-                cut = np.median(z[g, axis])
-                low, high = g[z[g, axis] <= cut], g[z[g, axis] > cut]
-                small = min(low.size, high.size) < MIN_CLASS
-                split += [g] if small else [low, high]
+            split = [part for g in groups for part in _halves(g, z[g])]
             if len(split) == len(groups):
                 break
             groups = split
+        if len(groups) == 1:
+            names, z = (), z[:, :0]
         label = np.empty(len(table), dtype=np.int64)
         for c, g in enumerate(groups):
             label[g] = c
@@ -86,3 +85,13 @@ class NoiseClasses:
         """Covariates of any runs, clipped to the range of the classes, shape (n, n_names)."""
         z = discrepancy.standard_settings(table, self.names)
         return np.clip(z, self.lower, self.upper)
+
+
+def _halves(rows: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+    """Split rows at a median of their settings z; whole where a side would be too small."""
+    for axis in np.argsort(-np.ptp(z, axis=0), kind="stable"):
+        cut = np.median(z[:, axis])
+        for low in (z[:, axis] <= cut, z[:, axis] < cut):  # many may lie at the median itself
+            if min(low.sum(), (~low).sum()) >= MIN_CLASS:
+                return [rows[low], rows[~low]]
+    return [rows]

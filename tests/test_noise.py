@@ -69,3 +69,32 @@ def test_ties_at_the_median_do_not_lose_runs(pocket):
     table = pd.concat([row] * 40 + [row.assign(peak_lr=0.02)] * 10, ignore_index=True)
     noise = NoiseClasses.fit(table, Discrepancy.fit(table))
     assert noise.label.size == 50 and np.bincount(noise.label).sum() == 50
+
+
+def test_a_setting_with_few_values_off_its_median_gives_way_to_the_next(pocket):
+    """Forty runs of one warm-up and ten of a far one: classes differ by learning rate instead."""
+    row = pocket.iloc[[0]]
+    lr = np.tile([0.003, 0.02], 25)
+    warmup = np.repeat([64.0, 1000.0], [45, 5])
+    table = pd.concat([row] * 50, ignore_index=True).assign(peak_lr=lr, warmup_steps=warmup)
+    d = Discrepancy.fit(table)
+    z = d.standard_settings(table, ("lr", "warmup"))
+    assert np.ptp(z[:, 1]) > np.ptp(z[:, 0])  # the widest setting is the one that is tied
+    noise = NoiseClasses.fit(table, d)
+    assert len(noise.covariates) == 2
+    assert all(len(set(lr[noise.label == c])) == 1 for c in (0, 1))
+
+
+def test_the_median_itself_goes_to_the_smaller_side_where_it_must(pocket):
+    row = pocket.iloc[[0]]
+    table = pd.concat([row] * 50, ignore_index=True)
+    table["peak_lr"] = np.repeat([0.003, 0.02], [15, 35])  # the median is the highest value
+    noise = NoiseClasses.fit(table, Discrepancy.fit(table))
+    assert sorted(np.bincount(noise.label)) == [15, 35]
+
+
+def test_a_table_that_cannot_be_split_has_no_noise_covariates(pocket):
+    row = pocket.iloc[[0]]
+    table = pd.concat([row] * 40 + [row.assign(peak_lr=0.02)] * 5, ignore_index=True)
+    noise = NoiseClasses.fit(table, Discrepancy.fit(table))
+    assert noise.names == () and noise.covariates.shape == (1, 0)
