@@ -102,9 +102,9 @@ def test_the_next_runs_are_those_of_the_design(own, small_law, tmp_path):
     path = report(small_law, table, pool if own else None, tmp_path / "r.html", n_runs=2)
     section = list(parsed(path).iter("section"))[1]
     assert plan.answer() in words(section)
-    rows = cells(section, "what it settles")
+    rows = cells(section, "what it does most for")
     assert [next(iter(row.values())) for row in rows] == list(plan.table.index)
-    assert [row["what it settles"] for row in rows] == list(plan.table["settles"])
+    assert [row["what it does most for"] for row in rows] == list(plan.table["settles"])
     assert ("peak LR" in rows[0]) is own
 
 
