@@ -51,7 +51,9 @@ class NoiseClasses:
     def fit(
         cls, table: pd.DataFrame, discrepancy: Discrepancy, *, constant: bool = False
     ) -> NoiseClasses:
-        """Split the runs at medians, the widest setting first that leaves enough on both sides.
+        """Split runs at medians of their widest setting, where that leaves enough on both sides.
+
+        Where it does for no class, the next widest is tried, and a median that many runs share.
 
         A table that cannot be split has one noise sd and no covariates: floor and growing part
         of a single class could not be told apart.
@@ -69,8 +71,11 @@ class NoiseClasses:
         z = discrepancy.standard_settings(table, names)
         groups = [np.arange(len(table))]
         while names and 2 * len(groups) <= MAX_CLASSES:
-            split = [part for g in groups for part in _halves(g, z[g])]
-            if len(split) == len(groups):
+            for tries in (1, 2 * len(names)):
+                split = [part for g in groups for part in _halves(g, z[g], tries)]
+                if len(split) > len(groups):
+                    break
+            else:
                 break
             groups = split
         if len(groups) == 1:
@@ -87,11 +92,13 @@ class NoiseClasses:
         return np.clip(z, self.lower, self.upper)
 
 
-def _halves(rows: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+def _halves(rows: np.ndarray, z: np.ndarray, tries: int) -> list[np.ndarray]:
     """Split rows at a median of their settings z; whole where a side would be too small."""
+    cuts = []
     for axis in np.argsort(-np.ptp(z, axis=0), kind="stable"):
         cut = np.median(z[:, axis])
-        for low in (z[:, axis] <= cut, z[:, axis] < cut):  # many may lie at the median itself
-            if min(low.sum(), (~low).sum()) >= MIN_CLASS:
-                return [rows[low], rows[~low]]
+        cuts += [z[:, axis] <= cut, z[:, axis] < cut]
+    for low in cuts[:tries]:
+        if min(low.sum(), (~low).sum()) >= MIN_CLASS:
+            return [rows[low], rows[~low]]
     return [rows]
