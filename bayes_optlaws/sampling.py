@@ -38,8 +38,9 @@ SCREEN_DRAWS, SCREEN_SPREAD = 32, 1.5
 EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.8
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
-TARGET_ACCEPT = 0.9
-"""Of the loss part: steps short enough for the narrow corners of the noise."""
+TARGET_ACCEPT, SHORTER_STEPS = 0.9, 0.97
+"""Of the loss part; the second where the first had divergent transitions, as in narrow corners of
+the noise of small tables."""
 
 DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.95
 """Least draws and tuning of the divergence part, and its target acceptance."""
@@ -159,7 +160,13 @@ def _nuts(
 def _sample_hyper(
     space: HyperSpace, start: np.ndarray, random_seed: int, **options
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    x, stats = _nuts(space.log_density, start, space.axes(start), random_seed, **options)
+    axes = space.axes(start)
+    for target_accept in (TARGET_ACCEPT, SHORTER_STEPS):
+        x, stats = _nuts(
+            space.log_density, start, axes, random_seed, target_accept=target_accept, **options
+        )
+        if not stats["diverging"].any():
+            break
     return space.split(x.reshape(-1, space.size)), stats
 
 
@@ -204,7 +211,6 @@ def sample(
             draws=draws,
             tune=tune,
             chains=chains,
-            target_accept=TARGET_ACCEPT,
             progress_bar=progressbar,
         )
         recovered, log_ratio = recover(space, hyper, active, rng)
