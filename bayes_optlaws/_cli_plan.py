@@ -95,11 +95,6 @@ def design(arguments: argparse.Namespace) -> int:
         return DONE
     warn_unconverged(law)
     print_plan(plan, default=arguments.pool is None)
-    if arguments.pool is None and len(plan.table):
-        print_wrapped(
-            f"Chosen among {len(plan.scores):,} runs like those that were made, named by schedule, "
-            "parameters, tokens, peak LR and steps of warm-up; --pool gives your own."
-        )
     return DONE
 
 
@@ -121,6 +116,11 @@ def print_plan(plan: DesignPlan, *, default: bool) -> None:
     print(f"cost in {plan.cost_label}; worth in {plan.unit}, each given those above it.")
     for label, words in zip(plan.table.index, plan.table["settles"], strict=True):
         print_wrapped(f"{label}: {words}.", indent="  ")
+    if default:
+        print_wrapped(
+            f"Chosen among {len(plan.scores):,} runs like those that were made, named by schedule, "
+            "parameters, tokens, peak LR and steps of warm-up; `design --pool` takes your own."
+        )
 
 
 def report(arguments: argparse.Namespace) -> int:

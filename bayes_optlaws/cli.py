@@ -331,10 +331,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     pool = default_pool(law.runs, read_candidates(plan))
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)
     print_plan(more, default=True)
-    print_wrapped(
-        f"Chosen among {len(pool):,} runs like those that were made, named by schedule, "
-        "parameters, tokens, peak LR and steps of warm-up."
-    )
     # The demo owns its folder: the same names are written again at each call.
     plan.to_csv(folder / "candidates.csv", index=False)
     ranking.table.to_csv(folder / "ranking.csv")

@@ -54,7 +54,6 @@ class NoiseClasses:
         """Split runs at medians of their widest setting, where that leaves enough on both sides.
 
         Where it does for no class, the next widest is tried, and a median that many runs share.
-
         A table that cannot be split has one noise sd and no covariates: floor and growing part
         of a single class could not be told apart.
 
@@ -71,11 +70,10 @@ class NoiseClasses:
         z = discrepancy.standard_settings(table, names)
         groups = [np.arange(len(table))]
         while names and 2 * len(groups) <= MAX_CLASSES:
-            for tries in (1, 2 * len(names)):
-                split = [part for g in groups for part in _halves(g, z[g], tries)]
-                if len(split) > len(groups):
-                    break
-            else:
+            split = [part for g in groups for part in _halves(g, _cuts(z[g])[:1])]
+            if len(split) == len(groups):
+                split = [part for g in groups for part in _halves(g, _cuts(z[g]))]
+            if len(split) == len(groups):
                 break
             groups = split
         if len(groups) == 1:
@@ -92,13 +90,18 @@ class NoiseClasses:
         return np.clip(z, self.lower, self.upper)
 
 
-def _halves(rows: np.ndarray, z: np.ndarray, tries: int) -> list[np.ndarray]:
-    """Split rows at a median of their settings z; whole where a side would be too small."""
+def _cuts(z: np.ndarray) -> list[np.ndarray]:
+    """Ways to cut at a median of the settings z, the widest setting first, as masks of one side."""
     cuts = []
     for axis in np.argsort(-np.ptp(z, axis=0), kind="stable"):
-        cut = np.median(z[:, axis])
-        cuts += [z[:, axis] <= cut, z[:, axis] < cut]
-    for low in cuts[:tries]:
+        median = np.median(z[:, axis])
+        cuts += [z[:, axis] <= median, z[:, axis] < median]
+    return cuts
+
+
+def _halves(rows: np.ndarray, cuts: list[np.ndarray]) -> list[np.ndarray]:
+    """Rows on both sides of the first cut that leaves enough on each; all rows where none does."""
+    for low in cuts:
         if min(low.sum(), (~low).sum()) >= MIN_CLASS:
             return [rows[low], rows[~low]]
     return [rows]

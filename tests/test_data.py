@@ -256,6 +256,17 @@ def test_a_row_that_cannot_be_trained_is_refused(change, message):
         script("make_plan").job_of(row | change)
 
 
+def test_a_name_that_was_trained_with_other_settings_is_refused():
+    plan, done = script("make_plan"), datasets.load("pocket-loop")
+    for row in done.to_dict("records"):
+        plan.check_same(plan.job_of(row), done)
+        plan.check_same(plan.job_of(row | {"run_id": "new", "peak_lr": 0.1}), done)
+        with pytest.raises(
+            ValueError, match="is trained already, with peak_lr .* the plan has 0.1"
+        ):
+            plan.check_same(plan.job_of(row | {"peak_lr": 0.1}), done)
+
+
 def test_the_runs_of_the_loop_continue_the_grid(pocket):
     new = datasets.load("pocket-loop")
     both = read_runs(pd.concat([pocket, new], ignore_index=True))

@@ -21,6 +21,7 @@ from bayes_optlaws._design_value import (
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, DesignPlan, _slim, design
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import recover
+from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.transfer import interpolation, matern52
 
 TWO = {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")}
@@ -461,3 +462,13 @@ def test_value_agrees_with_nested_refits_by_nuts(split):
         drops.append(after[np.argmin(now)] - after.min())
     error = np.std(drops, ddof=1) / np.sqrt(n)
     assert abs(np.mean(drops) - value) < 3 * error
+
+
+def test_risks_that_a_pool_brings_go_before_those_of_the_law(small_law, pocket):
+    runs = read_candidates(pocket.drop(columns=["final_loss", "diverged"]))
+    options = {"decide": runs.iloc[-30::10], "n_runs": 1, "cost": None, "progressbar": False}
+    pool = runs.iloc[:80:4]
+    usual = small_law.design(pool, objective="variance", **options)
+    assert usual.scores.max() > 0
+    doomed = small_law.design(pool.assign(p_diverge=1.0), objective="variance", **options)
+    assert (doomed.scores == 0).all()

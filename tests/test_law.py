@@ -172,6 +172,17 @@ def test_rank_prefers_what_is_predicted_lower(small_law, candidates):
     assert table["p_best"].sum() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kind", ["new_run", "mean"])
+def test_a_ranking_has_the_risk_of_the_prediction(small_law, candidates, kind):
+    risky = candidates.assign(peak_lr=np.geomspace(0.02, 0.2, len(candidates)))
+    ranked = small_law.rank(risky, kind=kind)
+    p = small_law.predict(risky)["p_diverge"]
+    assert p.max() - p.min() > 0.2
+    n = ranked.draws.sizes["sample"]
+    error = np.sqrt(p * (1 - p) / n)
+    assert (np.abs(ranked.table["p_diverge"][p.index] - p) < 4 * error + 1e-9).all()
+
+
 def test_summary_holds_sixteen_coefficients_exponents_and_scales(small_law):
     s = small_law.summary()
     names = [f.name for f in small_law._features.features]

@@ -72,7 +72,7 @@ def test_ties_at_the_median_do_not_lose_runs(pocket):
 
 
 def test_a_setting_with_few_values_off_its_median_gives_way_to_the_next(pocket):
-    """Forty runs of one warm-up and ten of a far one: classes differ by learning rate instead."""
+    """All but five runs have one warm-up: classes differ by learning rate instead."""
     row = pocket.iloc[[0]]
     lr = np.tile([0.003, 0.02], 25)
     warmup = np.repeat([64.0, 1000.0], [45, 5])

@@ -114,3 +114,26 @@ def test_the_same_seed_gives_the_same_draws(pocket):
     )
     np.testing.assert_array_equal(a.beta, b.beta)
     assert not np.array_equal(a.beta, c.beta)
+
+
+@pytest.mark.parametrize("diverging", [[False], [True, False], [True, True]])
+def test_divergent_transitions_are_sampled_again_once_with_shorter_steps(
+    pocket, monkeypatch, diverging
+):
+    law = OptLaw(transfer=False, exponents=MANY)
+    law._prepare(pocket)
+    space = HyperSpace(law._data, law.priors)
+    asked = []
+
+    def nuts(density, start, axes, random_seed, *, target_accept):
+        asked.append(target_accept)
+        stats = xr.Dataset({"diverging": (("chain", "draw"), [[False, diverging[len(asked) - 1]]])})
+        return np.full((1, 2, start.size), float(len(asked))), stats
+
+    monkeypatch.setattr(sampling, "_nuts", nuts)
+    hyper, stats = sampling._sample_hyper(space, space.mean, 0)
+    assert asked == [sampling.TARGET_ACCEPT, sampling.SHORTER_STEPS][: len(diverging)]
+    assert sampling.TARGET_ACCEPT < sampling.SHORTER_STEPS < 1
+    # what is returned is the last sample, and if that diverged the gate sees it
+    assert hyper["noise_sd"][0, 0] == pytest.approx(np.exp(len(diverging)))
+    assert bool(stats["diverging"].any()) is diverging[-1]

@@ -12,14 +12,16 @@ import itertools
 import json
 import pathlib
 
+import pandas as pd
+
 HERE = pathlib.Path(__file__).resolve().parent
 PEAK_LRS = [3e-3, 8e-3, 2e-2, 5.5e-2, 1.5e-1]
 WARMUPS_1200 = [64, 128, 256, 384, 512, 768, 1000]
 WARMUPS_2400 = [64, 128, 256, 512, 1000, 1500, 2000]
 WARMUPS_3600 = [64, 128, 256, 512, 1000, 1500, 2000, 3000]
 COMMON = {"corpus": "A", "batch": 16, "ctx": 64, "seed": 0}
+# train.py knows them too, but needs torch
 SIZE_OF = {10_320: "d16", 32_928: "d32", 115_008: "d64", 246_240: "d96", 623_488: "d128"}
-"""Name of the model of each number of parameters that can be trained."""
 
 
 def block(size: str, steps: int, warmups: list[int], **changes: int) -> dict:
@@ -175,6 +177,20 @@ def job_of(run: dict) -> dict:
     return {"name": name, "size": size, "steps": int(steps), "configs": [config], **COMMON} | {
         "batch": int(batch)
     }
+
+
+def check_same(job: dict, done: pd.DataFrame) -> None:
+    """Refuse a job whose name was trained with other settings, names being the only key."""
+    config = job["configs"][0]
+    asked = {"size": job["size"], "steps": job["steps"], **config}
+    for row in done[done["run_id"] == job["name"]].to_dict("records"):
+        row["warmup"] = row["warmup_steps"]
+        for key in ("size", "steps", "schedule", "peak_lr", "warmup"):
+            if row[key] != asked[key]:
+                raise ValueError(
+                    f"{job['name']} is trained already, with {key} {row[key]} where the plan has "
+                    f"{asked[key]}: give the plan's run another run_id, or write to another file"
+                )
 
 
 def plans() -> dict[str, list[dict]]:

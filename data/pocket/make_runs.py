@@ -50,6 +50,15 @@ def tidy(results: pd.DataFrame, name: str) -> pd.DataFrame:
     )
 
 
+def shape_columns(results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the run table's columns of the shapes `wsd` and `polygon`, empty for the others."""
+    return {
+        "decay_end_step": results["decay_end"],
+        "plateau_lr": (results["peak_lr"] * results["mid_ratio"]).round(12),
+        "cooldown_start_step": results["cooldown_start"],
+    }
+
+
 def tidy_stage(results: pd.DataFrame, job: dict, jobs: dict[str, dict]) -> pd.DataFrame:
     """Return the rows of one job of stages.json, with its stage and the run it continues."""
     table = tidy(results, job["name"])
@@ -61,14 +70,9 @@ def tidy_stage(results: pd.DataFrame, job: dict, jobs: dict[str, dict]) -> pd.Da
     names = [config["name"] for config in job["configs"]] * len(job["seeds"])
     table["group"] = GROUPS[job["corpus"]]
     table["block"] = job["name"]
-    plateau = (results["peak_lr"] * results["mid_ratio"]).round(12)
     table.insert(table.columns.get_loc("min_lr"), "name", names)
     for place, (column, values) in enumerate(
-        {
-            "decay_end_step": results["decay_end"],
-            "plateau_lr": plateau,
-            "cooldown_start_step": results["cooldown_start"],
-        }.items(),
+        shape_columns(results).items(),
         start=table.columns.get_loc("min_lr") + 1,
     ):
         table.insert(place, column, values)

@@ -11,43 +11,25 @@ import hashlib
 import pathlib
 import time
 
+import numpy as np
 import pandas as pd
-from make_plan import job_of
-from make_runs import tidy
+from make_plan import check_same, job_of
+from make_runs import shape_columns, tidy
 from train import corpus, result_rows, train
 
 CORPUS_SHA256 = "00d6f69bada2e91fff09ea9c81d27c3b3c9a590b3ec10b56e8b5303971feb0ee"
-COLUMNS = {"decay_end": "decay_end_step", "cooldown_start": "cooldown_start_step"}
 
 
 def train_row(job: dict, tokens) -> pd.DataFrame:
     """Train one job of a single run; return its row of the run table."""
-    config = job["configs"][0]
     curve, val, _ = train(
-        job["size"], [config], job["steps"], tokens, job["batch"], job["ctx"], job["seed"],
+        job["size"], job["configs"], job["steps"], tokens, job["batch"], job["ctx"], job["seed"],
         compile_=False,
     )  # fmt: skip
-    row = tidy(pd.DataFrame(result_rows(job, curve, val)), job["name"])
+    results = pd.DataFrame(result_rows(job, curve, val)).replace("", np.nan)
+    row = tidy(results, job["name"])
     row["run_id"], row["block"] = job["name"], f"{job['size']}_{job['steps']}"
-    for key, column in COLUMNS.items():
-        if key in config:
-            row[column] = config[key]
-    if "mid_ratio" in config:
-        row["plateau_lr"] = config["peak_lr"] * config["mid_ratio"]
-    return row
-
-
-def check_same(job: dict, row: pd.Series) -> None:
-    """End where a run of this name was trained with other settings: names are its only key."""
-    config = job["configs"][0]
-    asked = {"size": job["size"], "steps": job["steps"], "schedule": config["schedule"]}
-    asked |= {"peak_lr": config["peak_lr"], "warmup_steps": config["warmup"]}
-    for column, value in asked.items():
-        if row[column] != value:
-            raise SystemExit(
-                f"{job['name']} is in RUNS.csv with {column} {row[column]}, the plan has {value}: "
-                "give the plan's run another run_id, or write to another file"
-            )
+    return row.join(pd.DataFrame(shape_columns(results)).dropna(axis="columns"))
 
 
 def main() -> None:
@@ -57,12 +39,15 @@ def main() -> None:
     parser.add_argument("runs")
     parser.add_argument("--corpora", metavar="FOLDER", help="read the corpora from these files")
     args = parser.parse_args()
-    plan = pd.read_csv(args.plan)
+    plan, target = pd.read_csv(args.plan), pathlib.Path(args.runs)
+    done = pd.read_csv(target) if target.exists() else pd.DataFrame({"run_id": []})
     missing = {"run_id", "n_params", "tokens", "batch_tokens", "schedule"} - set(plan)
     if missing:
         raise SystemExit(f"{args.plan} is no plan: it has no column {', '.join(sorted(missing))}")
     try:
         jobs = [job_of(row) for row in plan.to_dict("records")]
+        for job in jobs:
+            check_same(job, done)
     except ValueError as error:
         raise SystemExit(str(error)) from None
     tokens = corpus("A", args.corpora)
@@ -71,16 +56,12 @@ def main() -> None:
             "corpus A is not that of runs.csv, so losses would not compare: it must come from the "
             "CPU build of torch 2.13.0 (another build names itself in its files), or --corpora"
         )
-    target = pathlib.Path(args.runs)
-    done = pd.read_csv(target) if target.exists() else None
     for job in jobs:
-        same = None if done is None else done[done["run_id"] == job["name"]]
-        if same is not None and len(same):
-            check_same(job, same.iloc[0])
+        if job["name"] in set(done["run_id"]):
             continue
         began = time.time()
         row = train_row(job, tokens)
-        done = row if done is None else pd.concat([done, row], ignore_index=True)
+        done = row if done.empty else pd.concat([done, row], ignore_index=True)
         unfinished = target.with_suffix(".tmp")
         done.to_csv(unfinished, index=False)
         unfinished.replace(target)  # the table is whole, whenever this is stopped
