@@ -246,8 +246,7 @@ class Predictions:
 
     def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
         """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
-        seen = np.unique(np.round(self._discrepancy.standard_scales(self._fitted), 9), axis=0)
-        return self._discrepancy.distance(table, seen) / np.log(10.0)
+        return self._discrepancy.distance(table) / np.log(10.0)
 
     def rank(
         self,

@@ -16,6 +16,7 @@ doubtful level does not blur their ranking.  (Own choice; the paper has no such 
 
 Every process is carried by a fixed set of inducing points (the cells themselves while they are
 few), so that the runs enter through a Gram matrix whose size does not depend on their number.
+Budgets are rounded to whole steps: scales that differ by no more than `SAME_SCALE` are one cell.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.cluster.vq import kmeans2
+from scipy.spatial import cKDTree
 
 from bayes_optlaws.schedules import integrals
 
 MAX_CELLS = 20
 """Inducing points over scales; with no more (N, tokens) cells than this the form is exact."""
+
+SAME_SCALE = 0.02
+"""Scales that differ by no more than this in log N and in log tokens are the same cell."""
 
 MAX_SHARED = 45
 """Inducing points of the correction over settings."""
@@ -120,6 +125,51 @@ def inducing_points(points: np.ndarray, limit: int) -> np.ndarray:
     return centres[np.unique(label)]
 
 
+def merge_scales(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Put one scale in place of all those that are the same: a known one, else their centre.
+
+    Parameters
+    ----------
+    points : array, shape (n, 2)
+        Scale coordinates in nats.
+    known : array, shape (n_known, 2)
+        Scales that keep their place.
+
+    Returns
+    -------
+    array, shape (n, 2)
+
+    Examples
+    --------
+    >>> merge_scales(np.array([[0.0, 1.0], [0.0, 1.01], [0.0, 2.0]]), np.array([[0.0, 1.99]]))
+    array([[0.   , 1.005],
+           [0.   , 1.005],
+           [0.   , 1.99 ]])
+    """
+    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+    merged = distinct.copy()
+    new = np.ones(len(distinct), dtype=bool)
+    if len(known):
+        distance, nearest = cKDTree(known).query(distinct, p=np.inf)
+        new = distance > SAME_SCALE
+        merged[~new] = known[nearest[~new]]
+    for size in _near(distinct[:, 0], np.flatnonzero(new)):
+        for cell in _near(distinct[:, 1], size):
+            merged[cell] = 0.5 * (distinct[cell].min(axis=0) + distinct[cell].max(axis=0))
+    return merged[inverse.ravel()]
+
+
+def _near(x: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Split rows into groups within which x differs by at most `SAME_SCALE`."""
+    rows = rows[np.argsort(x[rows], kind="stable")]
+    groups, start = [], 0
+    while start < len(rows):
+        end = np.searchsorted(x[rows], x[rows[start]] + SAME_SCALE, side="right")
+        groups.append(rows[start:end])
+        start = end
+    return groups
+
+
 def interpolation(kernel, points: np.ndarray, inducing: np.ndarray) -> np.ndarray:
     """Fixed weights that carry values at inducing points to other points, shape (n, m)."""
     gram = kernel(inducing, inducing, INTERPOLATION_LENGTH)
@@ -140,6 +190,8 @@ class Discrepancy:
     ----------
     centre : array, shape (2,)
         Mean of the scale coordinates, which are measured from it in nats.
+    seen : array, shape (n_seen, 2)
+        Distinct scales of the table.
     cells : array, shape (n_cells, 2)
         Inducing points over scales.
     varying : tuple of str
@@ -151,6 +203,7 @@ class Discrepancy:
     """
 
     centre: np.ndarray
+    seen: np.ndarray
     cells: np.ndarray
     varying: tuple[str, ...]
     location: dict[str, float]
@@ -166,12 +219,13 @@ class Discrepancy:
         varying = tuple(k for k in SETTINGS if np.std(z[k]) > _VARIES[k])
         location = {k: float(np.mean(z[k])) for k in SETTINGS}
         unit = {k: float(np.std(z[k])) if k in varying else _UNIT[k] for k in SETTINGS}
-        cells = inducing_points(s - centre, max_cells)
+        seen = np.unique(merge_scales(s - centre, np.zeros((0, 2))), axis=0)
+        cells = inducing_points(seen, max_cells)
         standard = np.column_stack(
             [(z[k] - location[k]) / unit[k] for k in varying] or [np.zeros((len(table), 0))]
         )
         shared = inducing_points(standard, MAX_SHARED) if varying else np.zeros((0, 0))
-        return cls(centre, cells, varying, location, unit, shared)
+        return cls(centre, seen, cells, varying, location, unit, shared)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -186,8 +240,8 @@ class Discrepancy:
         return len(self.fields) * len(self.cells) + len(self.shared)
 
     def standard_scales(self, table: pd.DataFrame) -> np.ndarray:
-        """Scale coordinates from the centre, shape (n, 2)."""
-        return scales(table) - self.centre
+        """Scale coordinates from the centre, one for all runs of a cell, shape (n, 2)."""
+        return merge_scales(scales(table) - self.centre, self.seen)
 
     def standard_settings(self, table: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
         """Standardised setting coordinates, shape (n, len(names))."""
@@ -221,7 +275,6 @@ class Discrepancy:
         """Coordinates that did not vary in training, in their natural units from it, (n, k)."""
         return self.standard_settings(table, tuple(k for k in SETTINGS if k not in self.varying))
 
-    def distance(self, table: pd.DataFrame, seen: np.ndarray) -> np.ndarray:
-        """Distance in nats from each run's scale to the nearest scale in ``seen``, shape (n,)."""
-        s = self.standard_scales(table)
-        return np.min(np.linalg.norm(s[:, None, :] - seen[None, :, :], axis=2), axis=1)
+    def distance(self, table: pd.DataFrame) -> np.ndarray:
+        """Distance in nats from each run's scale to the nearest scale of the table, shape (n,)."""
+        return cKDTree(self.seen).query(self.standard_scales(table))[0]

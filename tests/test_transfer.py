@@ -8,11 +8,13 @@ from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.transfer import (
     MAX_CELLS,
     MAX_SHARED,
+    SAME_SCALE,
     SETTINGS,
     Discrepancy,
     inducing_points,
     interpolation,
     matern52,
+    merge_scales,
     scales,
     settings,
     squared_exponential,
@@ -122,9 +124,40 @@ def test_distance_is_in_nats_to_the_nearest_seen_scale(pocket):
     table = pocket.iloc[:2].copy()
     table["n_params"] = pocket["n_params"].max() * np.array([np.e, np.e**2])
     table["tokens"] = pocket.loc[pocket["n_params"].idxmax(), "tokens"]
-    seen = d.standard_scales(pocket)
-    np.testing.assert_allclose(d.distance(table, seen), [1.0, 2.0], rtol=1e-9)
-    np.testing.assert_allclose(d.distance(pocket, seen), 0.0, atol=1e-9)
+    np.testing.assert_allclose(d.distance(table), [1.0, 2.0], rtol=1e-9)
+    np.testing.assert_allclose(d.distance(pocket), 0.0, atol=1e-9)
+
+
+def test_budgets_rounded_to_whole_steps_are_one_cell(pocket, rng):
+    """Prediction at a budget a few steps off reads the cell's own part, it does not draw one."""
+    rounded = pocket.copy()
+    rounded["tokens"] = rounded["tokens"] * rng.uniform(0.997, 1.003, len(rounded))
+    d, exact = Discrepancy.fit(rounded), Discrepancy.fit(pocket)
+    assert len(d.cells) == len(exact.cells) < len(np.unique(scales(rounded), axis=0))
+    near = np.abs(d.standard_scales(rounded) + d.centre - scales(rounded)).max()
+    assert 0 < near <= SAME_SCALE
+    again = pocket.copy()
+    again["tokens"] = pocket["tokens"] * rng.uniform(0.999, 1.001, len(pocket))
+    np.testing.assert_array_equal(d.standard_scales(again), d.standard_scales(pocket))
+    np.testing.assert_array_equal(d.distance(again), 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_merged_scales_are_near_their_own_and_apart_from_the_others(seed):
+    rng = np.random.default_rng(seed)
+    centre = 0.1 * np.argwhere(np.ones((6, 5))) + [0.0, 0.03] * rng.uniform(size=(30, 2))
+    points = np.repeat(centre, 20, axis=0) + rng.uniform(-0.004, 0.004, (600, 2))
+    known = merge_scales(points[:300], np.zeros((0, 2)))
+    np.testing.assert_array_equal(merge_scales(known, np.unique(known, axis=0)), known)
+    merged = merge_scales(points, np.unique(known, axis=0))
+    np.testing.assert_array_equal(merged[:300], known)  # a known scale keeps its place
+    assert np.abs(merged - points).max() <= SAME_SCALE
+    assert len(np.unique(merged, axis=0)) == 30
+
+
+def test_scales_further_apart_than_the_tolerance_stay_apart():
+    line = np.column_stack([np.zeros(50), np.arange(50) * (SAME_SCALE * 1.01)])
+    np.testing.assert_array_equal(merge_scales(line, np.zeros((0, 2))), line)
 
 
 def test_a_table_with_one_cell_and_no_varying_setting_has_only_a_level(pocket):
