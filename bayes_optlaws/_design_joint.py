@@ -2,9 +2,9 @@
 
 Given one draw of hyper-parameters and exponents everything is Gaussian and linear in whitened
 coefficients v ~ N(0, I): those of the law's columns, of the fields over scales and of the
-correction over settings.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed form.
-What a run shares with another beyond these coefficients (the same scale not seen yet, the same
-settings between inducing points, an effect of a setting that never varied) is a covariance of
+local functions.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed form.
+What a run shares with another beyond these coefficients (the same scale not seen yet, what
+the local functions leave out, an effect of a setting that never varied) is a covariance of
 its own, the one that `bayes_optlaws.posterior.Predictor` draws from.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from scipy.linalg import block_diag
 from bayes_optlaws._hyper import hyper_inputs
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import Draws
-from bayes_optlaws.transfer import interpolation, matern52
+from bayes_optlaws.transfer import local_correlation
 
 WORKERS = 2
 
@@ -34,8 +33,8 @@ class Rows:
     scale: np.ndarray
     which: np.ndarray
     slopes: np.ndarray
-    settings: np.ndarray
-    weights: np.ndarray
+    points: np.ndarray
+    local: np.ndarray
     unseen: np.ndarray
     noise: np.ndarray
 
@@ -95,19 +94,21 @@ class Joint:
         data = law._data
         q = data.column_block.size
         inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
-        self.length, self.field_sd, self.shared_sd = inputs[3:6]
-        args = data.kernel_args(law.priors)[:5]
+        self.length, self.field_sd, self.local_sd = inputs[3:6]
+        args = data.kernel_args(law.priors)[:4]
         stats = data.statistics
         self.selected, self.column_sd = [], []
-        self.scale_inverse, self.shared_factor = [], []
+        self.scale_inverse = []
         self.inverse_factor, self.coefficient = [], []
         for s in range(draws.n):
-            w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *args)
+            w, d, scale, _ = hyper_inputs(*(v[s] for v in inputs), *args)
             selected = data.tree.selected(draws.combination[s])
             index = np.concatenate([selected, np.arange(q, stats.xy.shape[1])])
             column_sd = 1.0 / np.sqrt(d[selected])
             transform = block_diag(
-                np.diag(column_sd), *[a * scale for a in self.field_sd[s]], shared
+                np.diag(column_sd),
+                *[a * scale for a in self.field_sd[s]],
+                self.local_sd[s] * np.eye(data.n_local),
             )[: index.size, : index.size]
             precision = np.einsum("c,cij->ij", w, stats.gram[:, index[:, None], index])
             whitened = transform.T @ precision @ transform
@@ -116,7 +117,6 @@ class Joint:
             self.selected.append(selected)
             self.column_sd.append(column_sd)
             self.scale_inverse.append(np.linalg.inv(scale) if scale.size else scale)
-            self.shared_factor.append(shared)
             self.inverse_factor.append(inverse)
             self.coefficient.append(
                 inverse.T @ (inverse @ (transform.T @ (w @ stats.xy[:, index])))
@@ -126,28 +126,18 @@ class Joint:
                 np.ascontiguousarray(i.T, dtype=np.float32),
                 c.astype(np.float32),
                 sd.astype(np.float32),
-                t.astype(np.float32),
             )
-            for i, c, sd, t in zip(
-                self.inverse_factor, self.coefficient, self.column_sd, self.shared_factor,
-                strict=True,
-            )
-        ]  # fmt: skip
+            for i, c, sd in zip(self.inverse_factor, self.coefficient, self.column_sd, strict=True)
+        ]
 
     @property
     def n(self) -> int:
         """Number of draws."""
         return self.draws.n
 
-    @cached_property
-    def _shared_gram(self) -> tuple[np.ndarray, np.ndarray]:
-        d = self.law._discrepancy
-        length = np.median(self.draws.hyper["shared_length"], axis=0)
-        return length, matern52(d.shared, d.shared, length)
-
     @property
-    def _with_shared(self) -> bool:
-        return self.law.transfer and len(self.law._discrepancy.shared) > 0
+    def _with_local(self) -> bool:
+        return self.law.transfer and self.law._discrepancy.n_local > 0
 
     def rows(self, table: pd.DataFrame, dtype=np.float64) -> Rows:
         """Everything of a validated table that does not depend on the draw."""
@@ -155,7 +145,7 @@ class Joint:
         x = law._standardizer(law._features.dictionary(table)).astype(dtype)
         none = np.zeros((n, 0), dtype)
         scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
-        points, weights, unseen = none, none, none
+        points, local, unseen = none, none, none
         noise = law._predictor(self.draws).noise_sd(table) ** 2
         if law.transfer:
             d = law._discrepancy
@@ -164,23 +154,20 @@ class Joint:
             )
             slopes = d.slopes(table).astype(dtype)
             unseen = d.unseen(table).astype(dtype)
-            if len(d.shared):
-                points = d.standard_settings(table, d.varying)
-                weights = interpolation(matern52, points, d.shared).astype(dtype)
-        return Rows(x, scale.astype(dtype), which.ravel(), slopes, points, weights, unseen, noise)
+            if d.n_local:
+                points = d.local_points(table)
+                local = d.local_functions(points).astype(dtype)
+        return Rows(x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, noise)
 
     def _features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
         """Whitened features of the rows (n, n_whitened), and scale part by distinct scale."""
-        if exact:
-            sd, shared = self.column_sd[s], self.shared_factor[s]
-        else:
-            _, _, sd, shared = self._single[s]
+        sd = self.column_sd[s] if exact else self._single[s][2]
         dtype = rows.x.dtype
         k, f, c, m = (
             sd.size,
             self.field_sd.shape[1],
             self.scale_inverse[s].shape[0],
-            shared.shape[0],
+            rows.local.shape[1],
         )
         out = np.empty((rows.n, k + f * c + m), dtype)
         out[:, :k] = rows.x[:, self.selected[s]] * sd
@@ -193,7 +180,7 @@ class Joint:
                 amplitude = rows.slopes[:, j : j + 1] * dtype.type(self.field_sd[s, j])
                 np.multiply(own, amplitude, out=out[:, k + j * c : k + (j + 1) * c])
             if m:
-                out[:, k + f * c :] = rows.weights @ shared
+                out[:, k + f * c :] = rows.local * dtype.type(self.local_sd[s, 0])
         return out, over
 
     def _correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -207,30 +194,21 @@ class Joint:
         return corr
 
     def _missed(self, a: Rows, b: Rows | None = None) -> np.ndarray:
-        """Covariance of the shared correction that inducing points leave out, per unit sd.
+        """Covariance that the local functions leave out, per unit sd.
 
         Of a with b, shape (n_a, n_b); without b, the variances of a.
         """
-        length, gram = self._shared_gram
-        inducing = self.law._discrepancy.shared
-        to_a = matern52(a.settings, inducing, length)
+        d = self.law._discrepancy
         if b is None:
-            half = a.weights @ gram
-            value = 1.0 - 2.0 * np.sum(a.weights * to_a, axis=1)
-            return np.maximum(value + np.sum(half * a.weights, axis=1), 0.0)
-        to_b = matern52(b.settings, inducing, length)
-        return (
-            matern52(a.settings, b.settings, length)
-            - a.weights @ to_b.T
-            - to_a @ b.weights.T
-            + a.weights @ gram @ b.weights.T
-        )
+            return np.maximum(d.local_growth(a.points) ** 2 - np.sum(a.local**2, axis=1), 0.0)
+        growth = np.outer(d.local_growth(a.points), d.local_growth(b.points))
+        return growth * local_correlation(a.points, b.points) - a.local @ b.local.T
 
     def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw-independent shares of the covariance: missed settings, unseen effects."""
         if not self.law.transfer:
             return np.zeros(1), np.zeros(1)
-        missed = self._missed(a, b) if self._with_shared else np.zeros(1)
+        missed = self._missed(a, b) if self._with_local else np.zeros(1)
         right = a.unseen if b is None else b.unseen
         unseen = np.sum(a.unseen**2, axis=1) if b is None else a.unseen @ right.T
         return missed, self.law.priors.unseen_sd**2 * unseen
@@ -250,8 +228,8 @@ class Joint:
                     rows.which[:, None], rows.which
                 ]
                 c += rest * ((rows.slopes * self.field_sd[s] ** 2) @ rows.slopes.T)
-                if self._with_shared:
-                    c += self.shared_sd[s, 0] ** 2 * missed
+                if self._with_local:
+                    c += self.local_sd[s, 0] ** 2 * missed
             feature.append(a)
             over.append(g[rows.which] if self.law.transfer else np.zeros((rows.n, 0)))
             cov.append(0.5 * (c + c.T))
@@ -296,8 +274,8 @@ class Joint:
                         both = (rows.slopes * amplitude) @ target_slopes.T
                         both *= rest[rows.which[:, None], target_which]
                         c += both
-                    if self._with_shared:
-                        square = np.float32(self.shared_sd[s, 0] ** 2)
+                    if self._with_local:
+                        square = np.float32(self.local_sd[s, 0] ** 2)
                         v += square * missed_var
                         c += square * missed
                 var[:, s] = v
@@ -340,10 +318,10 @@ class PooledCovariance:
                 self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
         parts.append((mean - np.mean(mean, axis=0)).T)
         self.features = np.hstack(parts) / np.sqrt(joint.n)
-        self.shared = np.mean(joint.shared_sd**2) if joint._with_shared else 0.0
+        self.local = np.mean(joint.local_sd**2) if joint._with_local else 0.0
         missed, unseen = joint._own(rows)
         self.diagonal = np.einsum("ij,ij->i", self.features, self.features)
-        self.diagonal += self.shared * missed + unseen
+        self.diagonal += self.local * missed + unseen
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             self.diagonal += field[rows.which, rows.which] * slope**2
 
@@ -351,11 +329,10 @@ class PooledCovariance:
         """Covariances of all rows with those of ``index``, shape (n, len(index))."""
         rows = self.rows
         some = replace(
-            rows, settings=rows.settings[index], weights=rows.weights[index],
-            unseen=rows.unseen[index],
-        )  # fmt: skip
+            rows, points=rows.points[index], local=rows.local[index], unseen=rows.unseen[index]
+        )
         missed, unseen = self.joint._own(rows, some)
-        out = self.features @ self.features[index].T + self.shared * missed + unseen
+        out = self.features @ self.features[index].T + self.local * missed + unseen
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             out += slope[:, None] * field[rows.which[:, None], rows.which[index]] * slope[index]
         return out

@@ -44,26 +44,6 @@ def squared_exponential_factor(points, length, nugget):
 
 
 @njit(cache=True, error_model="numpy")
-def matern_factor(points, lengths):
-    """Cholesky factor of the Matern-5/2 correlation, and its derivatives in log lengths."""
-    n, v = points.shape
-    K, D = np.empty((n, n)), np.empty((v, n, n))
-    for i in range(n):
-        for j in range(i + 1):
-            r2 = 0.0
-            for t in range(v):
-                r2 += 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
-            r = np.sqrt(r2)
-            e = np.exp(-r)
-            K[i, j] = K[j, i] = (1.0 + r + r2 / 3.0) * e
-            for t in range(v):
-                step = 5.0 * ((points[i, t] - points[j, t]) / lengths[t]) ** 2
-                D[t, i, j] = D[t, j, i] = (1.0 + r) / 3.0 * e * step
-        K[i, i] += JITTER
-    return np.linalg.cholesky(K), D
-
-
-@njit(cache=True, error_model="numpy")
 def noise_variance(noise_sd, noise_slope, noise_covariates):
     """Noise variance of each class: a floor, plus a part that grows with the settings.
 
@@ -89,15 +69,13 @@ def hyper_inputs(
     coefficient_sd,
     scale_length,
     field_sd,
-    shared_sd,
-    shared_length,
+    local_sd,
     column_block,
     intercept_sd,
     noise_covariates,
     cells,
-    points,
 ):
-    """Noise precision, column precision and factors, with the kernels' derivatives."""
+    """Noise precision, column precision, and the factor over scales with its derivative."""
     w = 1.0 / noise_variance(noise_sd, noise_slope, noise_covariates)[0]
     d = np.empty(column_block.size)
     for j in range(d.size):
@@ -109,13 +87,7 @@ def hyper_inputs(
         )
     else:
         scale_factor, scale_derivative = np.zeros((0, 0)), np.zeros((0, 0))
-    if shared_sd.size > 0:
-        unit_factor, shared_derivative = matern_factor(points, shared_length)
-        shared_factor = shared_sd[0] * unit_factor
-    else:
-        unit_factor, shared_derivative = np.zeros((0, 0)), np.zeros((0, 0, 0))
-        shared_factor = np.zeros((0, 0))
-    return w, d, scale_factor, scale_derivative, unit_factor, shared_derivative, shared_factor
+    return w, d, scale_factor, scale_derivative
 
 
 @njit(cache=True, error_model="numpy")
@@ -125,13 +97,11 @@ def log_evidence_and_gradient(
     coefficient_sd,
     scale_length,
     field_sd,
-    shared_sd,
-    shared_length,
+    local_sd,
     column_block,
     intercept_sd,
     noise_covariates,
     cells,
-    points,
     gram,
     xy,
     yy,
@@ -144,28 +114,26 @@ def log_evidence_and_gradient(
 ):
     """Log p(y | hyper-parameters) and its gradient in the first seven arguments (all arrays).
 
-    Absent parts (no transfer, no noise covariates, no shared correction) are empty arrays.
+    Absent parts (no transfer, no noise covariates, no local correction) are empty arrays.
     """
-    w, d, scale_factor, dK_scale, unit_factor, dK_shared, shared_factor = hyper_inputs(
+    w, d, scale_factor, dK_scale = hyper_inputs(
         noise_sd,
         noise_slope,
         coefficient_sd,
         scale_length,
         field_sd,
-        shared_sd,
-        shared_length,
+        local_sd,
         column_block,
         intercept_sd,
         noise_covariates,
         cells,
-        points,
     )
-    log_p, g_w, g_d, g_scale, g_amp, g_shared = evidence_and_gradient(
+    log_p, g_w, g_d, g_scale, g_amp, g_local = evidence_and_gradient(
         w,
         d,
         scale_factor,
         field_sd,
-        shared_factor,
+        local_sd,
         gram,
         xy,
         yy,
@@ -194,15 +162,7 @@ def log_evidence_and_gradient(
     if field_sd.size > 0:
         g_length[0] = (g_scale * dK_scale).sum() / scale_length[0]
         g_length[1] = 2.0 * scale_length[1] * np.trace(g_scale)
-    g_shared_sd = np.zeros(shared_sd.size)
-    g_shared_length = np.zeros(shared_length.size)
-    if shared_sd.size > 0:
-        sd = shared_sd[0]
-        correlation = np.dot(unit_factor, np.ascontiguousarray(unit_factor.T))
-        g_shared_sd[0] = 2.0 * sd * (g_shared * correlation).sum()
-        for t in range(shared_length.size):
-            g_shared_length[t] = sd * sd * (g_shared * dK_shared[t]).sum() / shared_length[t]
-    return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_shared_sd, g_shared_length
+    return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_local
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -213,11 +173,11 @@ def log_density(x, mean, sd, is_log, sizes, args):
     ----------
     x : array
         Logs of the positive hyper-parameters and slopes as they are, in the order of the first
-        seven arguments of `log_evidence_and_gradient`.
+        six arguments of `log_evidence_and_gradient`.
     mean, sd : arrays like x
         Of their normal priors.
     is_log : bool array like x
-    sizes : int array, shape (7,)
+    sizes : int array, shape (6,)
         Lengths of those arguments.
     args : tuple
         The other arguments.
@@ -230,14 +190,13 @@ def log_density(x, mean, sd, is_log, sizes, args):
         value[end[1] : end[2]],
         value[end[2] : end[3]],
         value[end[3] : end[4]],
-        value[end[4] : end[5]],
-        value[end[5] :],
+        value[end[4] :],
         *args,
     )
     z = (x - mean) / sd
     gradient = np.empty_like(x)
     i = 0
-    for part in (r[1], r[2], r[3], r[4], r[5], r[6], r[7]):
+    for part in (r[1], r[2], r[3], r[4], r[5], r[6]):
         for j in range(part.size):
             gradient[i] = part[j]
             i += 1
@@ -245,30 +204,30 @@ def log_density(x, mean, sd, is_log, sizes, args):
     return r[0] - 0.5 * np.dot(z, z), gradient
 
 
-N_HYPER = 7
+N_HYPER = 6
 _DOUBLE, _INT = types.CPointer(types.float64), types.CPointer(types.int64)
 _SIGNATURE = types.void(
-    *([_INT] + [_DOUBLE] * 7 + [_INT] + [_DOUBLE] * 9 + [_INT] * 4 + [_DOUBLE] * 8)
+    *([_INT] + [_DOUBLE] * 6 + [_INT] + [_DOUBLE] * 8 + [_INT] * 4 + [_DOUBLE] * 7)
 )
 
 
 def _by_pointer(
-    size, noise_sd, noise_slope, coefficient_sd, scale_length, field_sd, shared_sd, shared_length,
-    column_block, intercept_sd, noise_covariates, cells, points, gram, xy, yy, n, log_prior,
-    common, columns, n_candidates, n_columns, out, g0, g1, g2, g3, g4, g5, g6,
+    size, noise_sd, noise_slope, coefficient_sd, scale_length, field_sd, local_sd,
+    column_block, intercept_sd, noise_covariates, cells, gram, xy, yy, n, log_prior,
+    common, columns, n_candidates, n_columns, out, g0, g1, g2, g3, g4, g5,
 ):  # fmt: skip
-    s = carray(size, (16,))
+    s = carray(size, (14,))
     classes, p, q = s[0], s[1], s[2]
     parts = 2 if s[3] > 0 else 1
     r = log_evidence_and_gradient(
         carray(noise_sd, (parts,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
-        carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(shared_sd, (s[7],)),
-        carray(shared_length, (s[8],)), carray(column_block, (q,)), carray(intercept_sd, (1,)),
-        carray(noise_covariates, (classes, s[3])), carray(cells, (s[9], 2)),
-        carray(points, (s[10], s[8])), carray(gram, (classes, p, p)), carray(xy, (classes, p)),
-        carray(yy, (classes,)), carray(n, (classes,)), carray(log_prior, (s[11],)),
-        carray(common, (s[12],)), carray(columns, (s[13], s[14], s[15])),
-        carray(n_candidates, (s[13],)), carray(n_columns, (s[13],)),
+        carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(local_sd, (s[7],)),
+        carray(column_block, (q,)), carray(intercept_sd, (1,)),
+        carray(noise_covariates, (classes, s[3])), carray(cells, (s[8], 2)),
+        carray(gram, (classes, p, p)), carray(xy, (classes, p)), carray(yy, (classes,)),
+        carray(n, (classes,)), carray(log_prior, (s[9],)), carray(common, (s[10],)),
+        carray(columns, (s[11], s[12], s[13])), carray(n_candidates, (s[11],)),
+        carray(n_columns, (s[11],)),
     )  # fmt: skip
     carray(out, (1,))[0] = r[0]
     carray(g0, (parts,))[:] = r[1]
@@ -277,7 +236,6 @@ def _by_pointer(
     carray(g3, (s[5],))[:] = r[4]
     carray(g4, (s[6],))[:] = r[5]
     carray(g5, (s[7],))[:] = r[6]
-    carray(g6, (s[8],))[:] = r[7]
 
 
 @cache
@@ -287,7 +245,7 @@ def _compiled():
 
 SYMBOL = "bayes_optlaws_log_evidence"
 
-_external = types.ExternalFunction(SYMBOL, types.void(*([types.intp] * 30)))
+_external = types.ExternalFunction(SYMBOL, types.void(*([types.intp] * 27)))
 
 
 def register_symbol() -> None:
@@ -302,14 +260,13 @@ def register_symbol() -> None:
 @njit
 def call_kernel(size, inputs, block, tree, out):
     """Call the kernel by name: sizes, hyper-parameters and data, tree, output buffers."""
-    h, s, (common, columns, n_candidates, n_columns) = inputs[:7], inputs[7:], tree
+    h, s, (common, columns, n_candidates, n_columns) = inputs[:6], inputs[6:], tree
     _external(
         size.ctypes.data, h[0].ctypes.data, h[1].ctypes.data, h[2].ctypes.data,
-        h[3].ctypes.data, h[4].ctypes.data, h[5].ctypes.data, h[6].ctypes.data,
-        block.ctypes.data, s[0].ctypes.data, s[1].ctypes.data, s[2].ctypes.data,
-        s[3].ctypes.data, s[4].ctypes.data, s[5].ctypes.data, s[6].ctypes.data,
-        s[7].ctypes.data, s[8].ctypes.data, common.ctypes.data, columns.ctypes.data,
-        n_candidates.ctypes.data, n_columns.ctypes.data, out[0].ctypes.data,
-        out[1].ctypes.data, out[2].ctypes.data, out[3].ctypes.data, out[4].ctypes.data,
-        out[5].ctypes.data, out[6].ctypes.data, out[7].ctypes.data,
+        h[3].ctypes.data, h[4].ctypes.data, h[5].ctypes.data, block.ctypes.data,
+        s[0].ctypes.data, s[1].ctypes.data, s[2].ctypes.data, s[3].ctypes.data,
+        s[4].ctypes.data, s[5].ctypes.data, s[6].ctypes.data, s[7].ctypes.data,
+        common.ctypes.data, columns.ctypes.data, n_candidates.ctypes.data, n_columns.ctypes.data,
+        out[0].ctypes.data, out[1].ctypes.data, out[2].ctypes.data, out[3].ctypes.data,
+        out[4].ctypes.data, out[5].ctypes.data, out[6].ctypes.data,
     )  # fmt: skip

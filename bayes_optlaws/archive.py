@@ -27,7 +27,7 @@ from bayes_optlaws.priors import LogNormal, Priors
 from bayes_optlaws.runs import read_runs
 from bayes_optlaws.sampling import Sample
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file's layout; a reader refuses one it does not know."""
 
 
@@ -63,8 +63,7 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
         "exponent": ((*cd, "exponent_group"), shape(exponent)),
         "combination": (cd, shape(draws.combination)),
     }
-    dims = {"coefficient_sd": "block", "noise_slope": "noise_covariate", "slope_sd": "slope",
-            "shared_length": "setting"}  # fmt: skip
+    dims = {"coefficient_sd": "block", "noise_slope": "noise_covariate", "slope_sd": "slope"}
     for name, value in draws.hyper.items():
         if name in dims:
             variables[name] = ((*cd, dims[name]), shape(value))
@@ -88,7 +87,7 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
         coords["field"] = list(law._data.fields)
         scales = np.exp(law._discrepancy.cells + law._discrepancy.centre)
         coords["cell"] = [f"N={a:.3g} D={b:.3g}" for a, b in scales]
-        variables["shared_correction"] = ((*cd, "setting_point"), shape(draws.shared))
+        variables["local_correction"] = ((*cd, "local_function"), shape(draws.local))
     fitted = law._fitted
     run = {"run": fitted["run_id"].to_numpy()}
     numeric = [
@@ -251,7 +250,7 @@ def load(cls, path: Path):
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
     names = [
         "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
-        "level_sd", "slope_sd", "shared_sd", "shared_length",
+        "level_sd", "slope_sd", "local_sd",
     ]  # fmt: skip
     hyper = {k: flat(k) for k in names if k in posterior}
     n_fields, n_cells = len(law._data.fields), len(law._data.cells)
@@ -259,13 +258,13 @@ def load(cls, path: Path):
     fields = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
         total, n_fields, n_cells if n_fields else 0
     )
-    shared = flat("shared_correction") if n_fields else np.zeros((total, 0))
+    local = flat("local_correction") if n_fields else np.zeros((total, 0))
     draws = Draws(
         hyper,
         flat("combination")[:, 0].astype(np.int64),
         meta["beta"].to_numpy(),
         fields,
-        shared,
+        local,
         {
             str(k): posterior[k].to_numpy().reshape(total, *posterior[k].shape[2:])
             for k in posterior

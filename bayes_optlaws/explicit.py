@@ -17,7 +17,7 @@ import pytensor.tensor as pt
 from bayes_optlaws.hyper import HyperSpace, ModelData
 from bayes_optlaws.posterior import Draws
 from bayes_optlaws.priors import LogNormal, Priors
-from bayes_optlaws.transfer import matern52, squared_exponential
+from bayes_optlaws.transfer import squared_exponential
 
 JITTER = 1e-6
 """Relative variance that the model adds to the correlations over inducing points."""
@@ -49,12 +49,12 @@ def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]
 
 
 def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
-    """Prior covariance of the discrepancy coefficients: field by field, then the correction.
+    """Prior covariance of the discrepancy coefficients: field by field, then the local ones.
 
     Returns
     -------
     array, shape (m, m)
-        m = n_fields * n_cells + n_shared; empty without transfer.
+        m = n_fields * n_cells + n_local; empty without transfer.
     """
     if not data.fields:
         return np.zeros((0, 0))
@@ -63,9 +63,8 @@ def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.
     over_cells = squared_exponential(data.cells, data.cells, hyper["scale_length"][0])
     over_cells = over_cells + own * np.eye(len(data.cells))
     blocks = [a**2 * over_cells for a in amplitude]
-    if len(data.shared):
-        gram = matern52(data.shared, data.shared, hyper["shared_length"])
-        blocks.append(hyper["shared_sd"][0] ** 2 * (gram + JITTER * np.eye(len(gram))))
+    if data.n_local:
+        blocks.append(hyper["local_sd"][0] ** 2 * np.eye(data.n_local))
     size = [len(b) for b in blocks]
     out = np.zeros((sum(size), sum(size)))
     start = 0
@@ -172,17 +171,9 @@ def _discrepancy(data: ModelData, priors: Priors):
     factor = pt.linalg.cholesky(pt.exp(-0.5 * d2 / length**2) + (JITTER + own**2) * np.eye(n))
     normal = pm.Normal("field_normal", shape=(len(data.fields), n))
     parts = [a * pt.dot(factor, normal[i]) for i, a in enumerate(amplitude)]
-    if len(data.shared):
-        sd = _positive("shared_sd", priors.shared_sd)
-        lengths = _positive("shared_length", priors.shared_length, "setting")
-        gap = (data.shared[:, None] - data.shared[None]) ** 2
-        # the square root has no derivative at zero, where the correlation is one anyway
-        same = np.sum(gap, axis=-1) == 0
-        r = pt.sqrt(5.0 * pt.sum(gap / lengths**2, axis=-1) + same) * ~same
-        gram = (1.0 + r + r**2 / 3.0) * pt.exp(-r) + JITTER * np.eye(len(data.shared))
-        parts.append(
-            sd * pt.dot(pt.linalg.cholesky(gram), pm.Normal("shared_normal", shape=len(gap)))
-        )
+    if data.n_local:
+        sd = _positive("local_sd", priors.local_sd)
+        parts.append(sd * pm.Normal("local_normal", shape=data.n_local))
     return pt.concatenate(parts)
 
 
@@ -212,7 +203,7 @@ def explicit_model(data: ModelData, priors: Priors, combination: int) -> pm.Mode
     pymc.Model
         Free variables as in `bayes_optlaws.model.build_model`, and ``beta`` (the combination's
         columns, in the order of `Tree.selected`); the discrepancy is ``discrepancy``, made of
-        ``field_normal`` and ``shared_normal``.
+        ``field_normal`` and ``local_normal``.
     """
     selected = data.tree.selected(combination)
     block = data.column_block[selected]

@@ -29,10 +29,12 @@ class ModelData:
         Prior block of each dictionary column, -1 for the intercept.
     noise_covariates : array, shape (n_classes, n_covariates)
         Mean settings of each noise class; ``noise_names`` labels them.
-    cells, shared : arrays, shapes (n_cells, 2) and (n_shared, n_varying)
-        Inducing points of the discrepancy (empty without transfer).
-    fields, varying, noise_names : tuple of str
+    cells : array, shape (n_cells, 2)
+        Inducing points of the discrepancy over scales (empty without transfer).
+    fields, noise_names : tuple of str
         Labels.
+    n_local : int
+        Functions of the local correction.
     active : bool array, shape (n_combinations,), optional
         Combinations that count; all by default.
     """
@@ -44,8 +46,7 @@ class ModelData:
     noise_names: tuple[str, ...]
     cells: np.ndarray
     fields: tuple[str, ...]
-    shared: np.ndarray
-    varying: tuple[str, ...]
+    n_local: int
     active: np.ndarray | None = None
 
     @property
@@ -65,8 +66,6 @@ class ModelData:
             coords["noise_covariate"] = list(self.noise_names)
         if len(self.fields) > 1:
             coords["slope"] = list(self.fields[1:])
-        if len(self.shared):
-            coords["setting"] = list(self.varying)
         return coords
 
     def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
@@ -76,7 +75,6 @@ class ModelData:
             np.array([priors.intercept_sd]),
             self.noise_covariates,
             self.cells,
-            self.shared,
             *self.statistics.args,
             self.log_prior,
             *self.tree.args,
@@ -158,9 +156,8 @@ class HyperSpace:
             ]
             if len(data.fields) > 1:
                 positive.append(("slope_sd", len(data.fields) - 1, p.slope_sd))
-            if len(data.shared):
-                positive.append(("shared_sd", 1, p.shared_sd))
-                positive.append(("shared_length", len(data.varying), p.shared_length))
+            if data.n_local:
+                positive.append(("local_sd", 1, p.local_sd))
         parts += [(n, size, np.log(q.median), q.log_sd, True) for n, size, q in positive]
         self.parts = parts
         self.mean = np.concatenate([np.full(s, m) for _, s, m, _, _ in parts])
@@ -186,7 +183,7 @@ class HyperSpace:
         return out
 
     def kernel_inputs(self, values: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The seven hyper-parameter arrays of the kernels; missing parts are empty."""
+        """The six hyper-parameter arrays of the kernels; missing parts are empty."""
         empty = np.zeros(np.shape(values["noise_sd"])[:-1] + (0,))
         get = lambda k: values.get(k, empty)  # noqa: E731
         noise = np.concatenate([get("noise_sd"), get("noise_growth")], axis=-1)
@@ -197,8 +194,7 @@ class HyperSpace:
             get("coefficient_sd"),
             np.concatenate([get("scale_length"), get("cell_sd")], axis=-1),
             fields,
-            get("shared_sd"),
-            get("shared_length"),
+            get("local_sd"),
         )
 
     def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:

@@ -190,8 +190,7 @@ class OptLaw(Predictions):
             self._noise.names,
             d.cells if self.transfer else empty,
             d.fields if self.transfer else (),
-            d.shared if self.transfer else empty,
-            d.varying if self.transfer else (),
+            d.n_local if self.transfer else 0,
         )  # fmt: skip
 
     def _rows(self, table: pd.DataFrame, raw: np.ndarray | None = None) -> np.ndarray:

@@ -182,7 +182,7 @@ def _weighted(w, gram, xy):
 
 
 @njit(cache=True, error_model="numpy")
-def _times_transform(A, scale_factor, amplitude, shared_factor):
+def _times_transform(A, scale_factor, amplitude, local_sd):
     """A T for the block-diagonal T of the discrepancy, A of shape (rows, m)."""
     rows, m = A.shape
     n_cells, n_fields = scale_factor.shape[0], amplitude.size
@@ -196,20 +196,18 @@ def _times_transform(A, scale_factor, amplitude, shared_factor):
                 for j in range(f * n_cells, (f + 1) * n_cells):
                     out[i, j] = amplitude[f] * part[i, j]
     if m > s:
-        out[:, s:] = np.dot(np.ascontiguousarray(A[:, s:]), shared_factor)
+        out[:, s:] = local_sd[0] * A[:, s:]
     return out
 
 
 @njit(cache=True, error_model="numpy")
-def _times_transposed(A, scale_factor, amplitude, shared_factor):
+def _times_transposed(A, scale_factor, amplitude, local_sd):
     """A T': rows are draws or moments of the whitened v, the result holds those of u = T v."""
-    return _times_transform(
-        A, np.ascontiguousarray(scale_factor.T), amplitude, np.ascontiguousarray(shared_factor.T)
-    )
+    return _times_transform(A, np.ascontiguousarray(scale_factor.T), amplitude, local_sd)
 
 
 @njit(cache=True, error_model="numpy")
-def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
+def _eliminate(P, b, q, scale_factor, amplitude, local_sd):
     """Integrate the whitened discrepancy v out; return what the dictionary then sees.
 
     Returns ``(S, bs, L, Y, yb)``: Schur complement and right-hand side of the dictionary
@@ -218,15 +216,15 @@ def _eliminate(P, b, q, scale_factor, amplitude, shared_factor):
     m = P.shape[0] - q
     if m == 0:
         return P.copy(), b.copy(), np.zeros((0, 0)), np.zeros((0, q)), np.zeros((0, 1))
-    R = _times_transform(np.ascontiguousarray(P[:, q:]), scale_factor, amplitude, shared_factor)
-    B = _times_transform(np.ascontiguousarray(R[q:].T), scale_factor, amplitude, shared_factor)
+    R = _times_transform(np.ascontiguousarray(P[:, q:]), scale_factor, amplitude, local_sd)
+    B = _times_transform(np.ascontiguousarray(R[q:].T), scale_factor, amplitude, local_sd)
     for i in range(m):
         B[i, i] += 1.0
     L = np.linalg.cholesky(B)
     Y = np.ascontiguousarray(R[:q].T)
     bu = np.empty((1, m))
     bu[0] = b[q:]
-    yb = np.ascontiguousarray(_times_transform(bu, scale_factor, amplitude, shared_factor).T)
+    yb = np.ascontiguousarray(_times_transform(bu, scale_factor, amplitude, local_sd).T)
     _lower_solve(L, Y)
     _lower_solve(L, yb)
     S = np.ascontiguousarray(P[:q, :q]) - np.dot(Y.T, Y)
@@ -246,7 +244,7 @@ def log_evidence_by_combination(
     d,
     scale_factor,
     amplitude,
-    shared_factor,
+    local_sd,
     gram,
     xy,
     yy,
@@ -260,7 +258,7 @@ def log_evidence_by_combination(
     """Log p(y, k | hyper-parameters) for every combination k, shape (n_combinations,)."""
     q = d.size
     P, b = _weighted(w, gram, xy)
-    S, bs, L, _, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, _, yb = _eliminate(P, b, q, scale_factor, amplitude, local_sd)
     const = 0.0
     for c in range(w.size):
         const += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
@@ -275,7 +273,7 @@ def evidence_and_gradient(
     d,
     scale_factor,
     amplitude,
-    shared_factor,
+    local_sd,
     gram,
     xy,
     yy,
@@ -298,10 +296,10 @@ def evidence_and_gradient(
         Cholesky factor of the correlation of the discrepancy over scales.
     amplitude : array, shape (n_fields,)
         Prior sd of each scale field (level, then slopes).
-    shared_factor : array, shape (n_shared, n_shared)
-        Cholesky factor of the covariance of the correction shared by all scales.
+    local_sd : array, shape (1,)
+        Prior sd of the local correction's coefficients; empty where there are none.
     gram, xy, yy, n : arrays
-        `SufficientStatistics`; columns in the order dictionary, fields, shared.
+        `SufficientStatistics`; columns in the order dictionary, fields, local.
     log_prior : array, shape (n_combinations,)
     common, columns, n_candidates, n_columns : int arrays
         `Tree`.
@@ -311,13 +309,13 @@ def evidence_and_gradient(
     log_evidence : float
     gradient : tuple of arrays
         With respect to w, d, the correlation over scales (of which ``scale_factor`` is the factor),
-        amplitude, and the covariance of the shared correction; those in matrices are symmetric, so
-        that a symmetric change of the matrix times the gradient, summed, is the change.
+        amplitude and local_sd; that in a matrix is symmetric, so that a symmetric change of the
+        matrix times the gradient, summed, is the change.
     """
     q = d.size
     p = xy.shape[1]
     P, b = _weighted(w, gram, xy)
-    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, local_sd)
     log_p = 0.0
     for c in range(w.size):
         log_p += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
@@ -334,19 +332,19 @@ def evidence_and_gradient(
     full_second = np.zeros((p, p))
     full_mean[:q] = mean
     full_second[:q, :q] = second
-    g_scale, g_shared = np.zeros_like(scale_factor), np.zeros_like(shared_factor)
-    g_amp = np.zeros(amplitude.size)
+    g_scale = np.zeros_like(scale_factor)
+    g_amp, g_local = np.zeros(amplitude.size), np.zeros(local_sd.size)
     if p > q:
         v_mean, v_beta, vv = _whitened_moments(L, Y, yb, mean, second)
-        g_scale, g_amp, g_shared = _covariance_gradient(vv, scale_factor, amplitude, shared_factor)
+        g_scale, g_amp, g_local = _covariance_gradient(vv, scale_factor, amplitude, local_sd)
         # from the whitened v to the discrepancy coefficients u = T v
-        full_mean[q:] = _times_transposed(v_mean, scale_factor, amplitude, shared_factor)[0]
-        u_beta = _times_transposed(v_beta, scale_factor, amplitude, shared_factor)
-        half = _times_transposed(vv, scale_factor, amplitude, shared_factor)
+        full_mean[q:] = _times_transposed(v_mean, scale_factor, amplitude, local_sd)[0]
+        u_beta = _times_transposed(v_beta, scale_factor, amplitude, local_sd)
+        half = _times_transposed(vv, scale_factor, amplitude, local_sd)
         full_second[:q, q:] = u_beta
         full_second[q:, :q] = u_beta.T
         full_second[q:, q:] = _times_transposed(
-            np.ascontiguousarray(half.T), scale_factor, amplitude, shared_factor
+            np.ascontiguousarray(half.T), scale_factor, amplitude, local_sd
         )
 
     inner = np.dot(gram.reshape(w.size, p * p), full_second.reshape(p * p))
@@ -354,7 +352,7 @@ def evidence_and_gradient(
     g_d = np.empty(q)
     for j in range(q):
         g_d[j] = 0.5 * inclusion[j] / d[j] - 0.5 * second[j, j]
-    return log_p, g_w, g_d, g_scale, g_amp, g_shared
+    return log_p, g_w, g_d, g_scale, g_amp, g_local
 
 
 @njit(cache=True, error_model="numpy")
@@ -394,8 +392,8 @@ def _whitened_moments(L, Y, yb, mean, second):
 
 
 @njit(cache=True, error_model="numpy")
-def _covariance_gradient(vv, scale_factor, amplitude, shared_factor):
-    """Gradients in the correlation over scales, the amplitudes and the shared covariance.
+def _covariance_gradient(vv, scale_factor, amplitude, local_sd):
+    """Gradients in the correlation over scales, the amplitudes and the sd of the local part.
 
     By Fisher's identity that in K = T T' is T^-T (E[v v'] - I) T^-1 / 2, v being white a priori;
     the fields share one correlation, whose gradient is summed over them.
@@ -409,17 +407,12 @@ def _covariance_gradient(vv, scale_factor, amplitude, shared_factor):
                 excess[i, j] += 0.5 * vv[s + i, s + j]
             excess[i, i] -= 0.5
             g_amp[f] += (vv[s + i, s + i] - 1.0) / amplitude[f]
-    g_scale = _both_sides(_lower_inverse(scale_factor), excess)
-    excess = 0.5 * np.ascontiguousarray(vv[n_fields * n_cells :, n_fields * n_cells :])
-    for i in range(shared_factor.shape[0]):
-        excess[i, i] -= 0.5
-    return g_scale, g_amp, _both_sides(_lower_inverse(shared_factor), excess)
-
-
-@njit(cache=True, error_model="numpy")
-def _both_sides(A, B):
-    """A' B A."""
-    return np.dot(np.ascontiguousarray(A.T), np.dot(B, A))
+    inverse = _lower_inverse(scale_factor)
+    g_scale = np.dot(np.ascontiguousarray(inverse.T), np.dot(excess, inverse))
+    g_local = np.zeros(local_sd.size)
+    for i in range(n_fields * n_cells, vv.shape[0]):
+        g_local[0] += (vv[i, i] - 1.0) / local_sd[0]
+    return g_scale, g_amp, g_local
 
 
 @njit(cache=True, error_model="numpy")
@@ -428,7 +421,7 @@ def draw_coefficients(
     d,
     scale_factor,
     amplitude,
-    shared_factor,
+    local_sd,
     gram,
     xy,
     yy,
@@ -451,7 +444,7 @@ def draw_coefficients(
     q = d.size
     m = xy.shape[1] - q
     P, b = _weighted(w, gram, xy)
-    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, shared_factor)
+    S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, local_sd)
     by_k = _tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
     weight = np.exp(by_k - _log_sum_exp(by_k))
     kept = 0.0
@@ -466,5 +459,5 @@ def draw_coefficients(
         v = np.empty((m, 1))
         v[:, 0] = yb[:, 0] - np.dot(Y, beta) + normal[q:]
         _upper_solve(L, v)
-        u = _times_transposed(v.T.copy(), scale_factor, amplitude, shared_factor)[0]
+        u = _times_transposed(v.T.copy(), scale_factor, amplitude, local_sd)[0]
     return k, beta, u, -np.log(kept)

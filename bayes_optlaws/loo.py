@@ -47,14 +47,16 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
     label = law._noise.label
     error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
-    layout, fields = data.kernel_args(law.priors)[:5], inputs[4]
+    layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with threadpool_limits(1):  # the matrices are small: threads only get in their own way
         for s in range(draws.n):
-            w, d, scale, _, _, _, shared = hyper_inputs(*(v[s] for v in inputs), *layout)
+            w, d, scale, _ = hyper_inputs(*(v[s] for v in inputs), *layout)
             selected = data.tree.selected(draws.combination[s])
             x = rows[:, selected] / np.sqrt(d[selected])
             if fields.shape[1]:
-                transform = block_diag(*[a * scale for a in fields[s]], shared)
+                transform = block_diag(
+                    *[a * scale for a in fields[s]], inputs[5][s] * np.eye(data.n_local)
+                )
                 x = np.hstack([x, rows[:, q:] @ transform])
             precision = w[label]
             weighted = x * precision[:, None]

@@ -32,7 +32,6 @@ DATA_NAMES = (
     "intercept_sd",
     "noise_covariates",
     "cells",
-    "shared_points",
     "gram",
     "xy",
     "yy",
@@ -49,7 +48,7 @@ DATA_NAMES = (
 class Evidence(Op):
     """Log marginal likelihood as a PyTensor operation with an analytic gradient.
 
-    Inputs are those of `bayes_optlaws._hyper.log_evidence_and_gradient`; the first seven, the
+    Inputs are those of `bayes_optlaws._hyper.log_evidence_and_gradient`; the first six, the
     hyper-parameters, are differentiable.  The gradient comes out of the same evaluation.
     """
 
@@ -86,33 +85,31 @@ def _evidence_numba(op, node, **kwargs):
 
     @numba_njit
     def evidence(
-        h0, h1, h2, h3, h4, h5, h6, block, intercept, covariates, cells, points, gram, xy, yy, n,
-        log_prior, common, columns, n_candidates, n_columns,
+        h0, h1, h2, h3, h4, h5, block, intercept, covariates, cells, gram, xy, yy, n, log_prior,
+        common, columns, n_candidates, n_columns,
     ):  # fmt: skip
-        size = np.empty(16, dtype=np.int64)
+        size = np.empty(14, dtype=np.int64)
         size[0], size[1], size[2] = yy.size, xy.shape[1], block.size
         size[3], size[4], size[5] = h1.size, h2.size, h3.size
-        size[6], size[7], size[8] = h4.size, h5.size, h6.size
-        size[9], size[10], size[11] = cells.shape[0], points.shape[0], log_prior.size
-        size[12], size[13] = common.size, columns.shape[0]
-        size[14], size[15] = columns.shape[1], columns.shape[2]
+        size[6], size[7], size[8] = h4.size, h5.size, cells.shape[0]
+        size[9], size[10] = log_prior.size, common.size
+        size[11], size[12], size[13] = columns.shape
         inputs = (
             np.ascontiguousarray(h0), np.ascontiguousarray(h1), np.ascontiguousarray(h2),
             np.ascontiguousarray(h3), np.ascontiguousarray(h4), np.ascontiguousarray(h5),
-            np.ascontiguousarray(h6), np.ascontiguousarray(intercept),
-            np.ascontiguousarray(covariates), np.ascontiguousarray(cells),
-            np.ascontiguousarray(points), np.ascontiguousarray(gram), np.ascontiguousarray(xy),
+            np.ascontiguousarray(intercept), np.ascontiguousarray(covariates),
+            np.ascontiguousarray(cells), np.ascontiguousarray(gram), np.ascontiguousarray(xy),
             np.ascontiguousarray(yy), np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
         )  # fmt: skip
         # what the kernel raises cannot leave it: then the buffers say that nothing came back
         out = (
             np.full(1, np.nan), np.empty(h0.size), np.empty(h1.size), np.empty(h2.size),
-            np.empty(h3.size), np.empty(h4.size), np.empty(h5.size), np.empty(h6.size),
+            np.empty(h3.size), np.empty(h4.size), np.empty(h5.size),
         )  # fmt: skip
         call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
-        return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6], out[7]
+        return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6]
 
-    return evidence, 4
+    return evidence, 5
 
 
 def _positive(name: str, prior: LogNormal, dims: str | None = None):
@@ -131,13 +128,13 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
     -------
     pymc.Model
         Free variables ``noise_sd``, ``noise_slope``, ``coefficient_sd`` and, with transfer,
-        ``scale_length``, ``level_sd``, ``slope_sd``, ``shared_sd``, ``shared_length``.
+        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``.
     """
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
     with pm.Model(coords=data.coords) as model:
         noise_sd = _positive("noise_sd", priors.noise_sd)[None]
-        slope = scale_length = field_sd = shared_sd = shared_length = absent
+        slope = scale_length = field_sd = local_sd = absent
         if data.noise_names:
             growth = _positive("noise_growth", priors.noise_growth)
             noise_sd = pt.concatenate([noise_sd, growth[None]])
@@ -151,17 +148,15 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             if len(data.fields) > 1:
                 slopes = _positive("slope_sd", priors.slope_sd, "slope")
                 field_sd = pt.concatenate([field_sd, slopes])
-            if len(data.shared):
-                shared_sd = _positive("shared_sd", priors.shared_sd)[None]
-                shared_length = _positive("shared_length", priors.shared_length, "setting")
+            if data.n_local:
+                local_sd = _positive("local_sd", priors.local_sd)[None]
         terms = Evidence()(
             noise_sd,
             slope,
             coefficient_sd,
             scale_length,
             field_sd,
-            shared_sd,
-            shared_length,
+            local_sd,
             *(pm.Data(*pair) for pair in zip(DATA_NAMES, data.kernel_args(priors), strict=True)),
         )
         pm.Potential("evidence", terms[0])

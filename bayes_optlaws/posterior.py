@@ -22,7 +22,7 @@ from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.likelihood import draw_coefficients
 from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.priors import Priors
-from bayes_optlaws.transfer import Discrepancy, interpolation, matern52
+from bayes_optlaws.transfer import Discrepancy
 
 MAX_JOINT = 64
 """New scales (or settings) drawn jointly at once; beyond, in blocks of this many."""
@@ -35,13 +35,11 @@ def _recover(
     coefficient_sd,
     scale_length,
     field_sd,
-    shared_sd,
-    shared_length,
+    local_sd,
     column_block,
     intercept_sd,
     noise_covariates,
     cells,
-    points,
     gram,
     xy,
     yy,
@@ -62,26 +60,24 @@ def _recover(
     beta, u = np.empty((draws, q)), np.empty((draws, m))
     log_ratio = np.empty(draws)
     for s in range(draws):
-        w, d, scale_factor, _, _, _, shared_factor = hyper_inputs(
+        w, d, scale_factor, _ = hyper_inputs(
             noise_sd[s],
             noise_slope[s],
             coefficient_sd[s],
             scale_length[s],
             field_sd[s],
-            shared_sd[s],
-            shared_length[s],
+            local_sd[s],
             column_block,
             intercept_sd,
             noise_covariates,
             cells,
-            points,
         )
         combination[s], beta[s], u[s], log_ratio[s] = draw_coefficients(
             w,
             d,
             scale_factor,
             field_sd[s],
-            shared_factor,
+            local_sd[s],
             gram,
             xy,
             yy,
@@ -112,8 +108,8 @@ class Draws:
         Coefficients of the standardised dictionary, zero outside the combination.
     fields : array, shape (n_draws, n_fields, n_cells)
         Discrepancy over scales at its inducing points.
-    shared : array, shape (n_draws, n_shared)
-        Correction over settings at its inducing points.
+    local : array, shape (n_draws, n_local)
+        Coefficients of the local functions.
     divergence : dict of str to array, shape (n_draws, ...)
         Parameters of the divergence part; empty when it is not modelled.
     """
@@ -122,7 +118,7 @@ class Draws:
     combination: np.ndarray
     beta: np.ndarray
     fields: np.ndarray
-    shared: np.ndarray
+    local: np.ndarray
     divergence: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -143,7 +139,7 @@ class Draws:
             self.combination[i],
             self.beta[i],
             self.fields[i],
-            self.shared[i],
+            self.local[i],
             {k: v[i] for k, v in self.divergence.items()},
         )
 
@@ -231,8 +227,8 @@ class Predictor:
             return out
         d = self.discrepancy
         out += self._over_scales(table, rng)
-        if len(d.shared):
-            out += self._over_settings(table, rng)
+        if d.n_local:
+            out += self._local(table, rng)
         unseen = d.unseen(table)
         if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
             effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
@@ -276,26 +272,18 @@ class Predictor:
                 out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
         return out
 
-    def _over_settings(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-        """Shared correction at the candidates' settings: interpolated, plus what that misses."""
+    def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Local correction: what the runs inform, plus what the local functions leave out."""
         d, draws = self.discrepancy, self.draws
-        z = d.standard_settings(table, d.varying)
-        weights = interpolation(matern52, z, d.shared)
-        out = draws.shared @ weights.T
-        length = np.median(draws.hyper["shared_length"], axis=0)
-        distinct, which = np.unique(np.round(z, 9), axis=0, return_inverse=True)
+        points = d.local_points(table)
+        out = draws.local @ d.local_functions(points).T
+        distinct, which = np.unique(np.round(points, 9), axis=0, return_inverse=True)
         which = which.ravel()
-        first = np.full(len(distinct), -1)
-        first[which] = np.arange(which.size)
-        gram = matern52(d.shared, d.shared, length)
         for block in _blocks(len(distinct)):
-            w, p = weights[first[block]], distinct[block]
-            cross = matern52(d.shared, p, length)
-            missed = matern52(p, p, length) - w @ cross - cross.T @ w.T + w @ gram @ w.T
-            factor = _psd_factor(missed)
-            value = draws.hyper["shared_sd"] * (rng.standard_normal((draws.n, len(p))) @ factor.T)
+            factor = _psd_factor(d.local_missed(distinct[block], distinct[block]))
+            fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            out[:, mine] += value[:, which[mine] - block.start]
+            out[:, mine] += draws.hyper["local_sd"] * fresh[:, which[mine] - block.start]
         return out
 
 

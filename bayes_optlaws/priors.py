@@ -69,10 +69,8 @@ class Priors:
         Sd of what each (N, tokens) cell has for itself, relative to the smooth discrepancy.
     level_sd, slope_sd : LogNormal
         Sd of the discrepancy in level, and in each slope per sd of its setting.
-    shared_sd : LogNormal
-        Sd of the correction over settings that all scales share.
-    shared_length : LogNormal
-        Its length-scale in sds of each setting.
+    local_sd : LogNormal
+        Sd of the local correction over scales and settings, at the mean log LR.
     unseen_sd : float
         Sd of the effect, per natural unit, of a setting that never varied in the table.
 
@@ -91,6 +89,5 @@ class Priors:
     cell_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
     level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
-    shared_sd: LogNormal = field(default_factory=lambda: LogNormal(0.02, 1.0))
-    shared_length: LogNormal = field(default_factory=lambda: LogNormal(1.5, 0.5))
+    local_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     unseen_sd: float = 0.02

@@ -6,27 +6,29 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
 .. math::
 
-    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + f(z),
+    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z),
 
-with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, its exponential,
-batch, warm-up, their products with log LR, and schedule shape) over scales, sharing one
-length-scale and a part that every (N, tokens) cell has for itself, and one correction :math:`f`
-over settings, shared by all scales.  Candidates of one cell share :math:`u`, so a
-doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
+with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, batch, warm-up and
+schedule shape) over scales, sharing one length-scale and a part that every (N, tokens) cell has
+for itself, and one local correction :math:`f` over scales and settings together, larger towards
+the edge of divergence, where a smooth law misses most.  Candidates of one cell share :math:`u`,
+so a doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
 
-Every process is carried by a fixed set of inducing points (the cells themselves while they are
-few), so that the runs enter through a Gram matrix whose size does not depend on their number.
+The processes over scales are carried by inducing points (the cells themselves while they are
+few), the local correction by the leading eigenfunctions of its kernel, so that the runs enter
+through a Gram matrix whose size does not depend on their number.
 Budgets are rounded to whole steps: scales that differ by no more than `SAME_SCALE` are one cell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from bayes_optlaws.schedules import integrals
 
@@ -36,19 +38,20 @@ MAX_CELLS = 20
 SAME_SCALE = 0.02
 """Scales that differ by no more than this in log N and in log tokens are the same cell."""
 
-MAX_SHARED = 45
-"""Inducing points of the correction over settings."""
+MAX_LOCAL = 90
+"""Eigenfunctions of the local correction that the runs inform; the rest is drawn from its prior."""
+
+LOCAL_POINTS = 400
+"""Points from which the eigenfunctions are learned."""
+
+LOCAL_SCALE_LENGTHS = np.array([1.25, 3.0])
+"""Length-scales of the local correction over scales, in nats of log N and of log tokens."""
+
+LOCAL_SETTING_LENGTH = 2.0
+"""Length-scale of the local correction over settings, in their sds."""
 
 INTERPOLATION_LENGTH = 1.0
 """Length-scale of the fixed interpolation from inducing points to runs."""
-
-HIGH_LR = "high lr"
-"""Slope that acts near the edge of divergence only: the exponential of standardised log LR."""
-
-_EXP_SD = 2.16  # sd of exp of a standard normal
-
-PRODUCTS = {"lr x batch": ("lr", "batch"), "lr x warmup": ("lr", "warmup")}
-"""Slopes in products: where the best LR sits depends on batch and warm-up."""
 
 SETTINGS = ("lr", "batch", "warmup", "cooldown", "shape", "floor")
 """Coordinates of a run's settings, see `settings`."""
@@ -100,17 +103,33 @@ def settings(table: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def squared_exponential(x: np.ndarray, y: np.ndarray, length: float | np.ndarray) -> np.ndarray:
+def squared_exponential(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:
     """Squared-exponential correlation between the rows of x and y."""
-    d = (x[:, None, :] - y[None, :, :]) / length
-    return np.exp(-0.5 * np.sum(d**2, axis=-1))
+    return np.exp(-0.5 / length**2 * cdist(x, y, "sqeuclidean"))
 
 
-def matern52(x: np.ndarray, y: np.ndarray, length: float | np.ndarray) -> np.ndarray:
+def matern52(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:
     """Matern-5/2 correlation between the rows of x and y."""
-    d = (x[:, None, :] - y[None, :, :]) / length
-    r = np.sqrt(5.0 * np.sum(d**2, axis=-1))
+    r = np.sqrt(5.0) / length * cdist(x, y)
     return (1.0 + r + r**2 / 3.0) * np.exp(-r)
+
+
+def local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation of the local correction, apart from its growth: scales, then settings."""
+    s = LOCAL_SCALE_LENGTHS
+    over_scales = squared_exponential(a[:, :2] / s, b[:, :2] / s, 1.0)
+    return over_scales * matern52(a[:, 2:], b[:, 2:], LOCAL_SETTING_LENGTH)
+
+
+def _leading(points: np.ndarray) -> np.ndarray:
+    """Leading eigenvectors of the local correlation at points, over the roots of their values."""
+    value, vector = np.linalg.eigh(local_correlation(points, points))
+    value, vector = value[::-1][:MAX_LOCAL], vector[:, ::-1][:, :MAX_LOCAL]
+    return vector[:, value > 1e-6] / np.sqrt(value[value > 1e-6])
+
+
+_AT_ONCE = 20_000
+_NO_LOCAL = (np.zeros((0, 2)), np.zeros((0, 0)))
 
 
 def inducing_points(points: np.ndarray, limit: int) -> np.ndarray:
@@ -170,12 +189,12 @@ def _near(x: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def interpolation(kernel, points: np.ndarray, inducing: np.ndarray) -> np.ndarray:
-    """Fixed weights that carry values at inducing points to other points, shape (n, m)."""
-    gram = kernel(inducing, inducing, INTERPOLATION_LENGTH)
+def interpolation(points: np.ndarray, inducing: np.ndarray) -> np.ndarray:
+    """Fixed weights that carry fields at inducing points to other points, shape (n, m)."""
+    gram = squared_exponential(inducing, inducing, INTERPOLATION_LENGTH)
     gram[np.diag_indices_from(gram)] += 1e-8
     distinct, inverse = np.unique(np.round(points, 9), axis=0, return_inverse=True)
-    weights = np.linalg.solve(gram, kernel(inducing, distinct, INTERPOLATION_LENGTH)).T
+    weights = np.linalg.solve(gram, squared_exponential(inducing, distinct, INTERPOLATION_LENGTH)).T
     exact = np.max(np.abs(distinct[:, None, :] - inducing[None, :, :]), axis=2) < 1e-8
     rows = exact.any(axis=1)
     weights[rows] = exact[rows]
@@ -198,8 +217,10 @@ class Discrepancy:
         Setting coordinates that vary in the table.
     location, unit : dict
         Mean and sd of each setting coordinate (a natural unit where it does not vary).
-    shared : array, shape (n_shared, n_varying)
-        Inducing points of the correction over settings, standardised.
+    points : array, shape (n_points, 2 + n_varying)
+        Where the local correction's kernel was decomposed: scale, then standardised settings.
+    directions : array, shape (n_points, n_local)
+        Its eigenvectors there, over the roots of the eigenvalues.
     """
 
     centre: np.ndarray
@@ -208,7 +229,8 @@ class Discrepancy:
     varying: tuple[str, ...]
     location: dict[str, float]
     unit: dict[str, float]
-    shared: np.ndarray
+    points: np.ndarray
+    directions: np.ndarray
 
     @classmethod
     def fit(cls, table: pd.DataFrame, *, max_cells: int = MAX_CELLS) -> Discrepancy:
@@ -221,23 +243,26 @@ class Discrepancy:
         unit = {k: float(np.std(z[k])) if k in varying else _UNIT[k] for k in SETTINGS}
         seen = np.unique(merge_scales(s - centre, np.zeros((0, 2))), axis=0)
         cells = inducing_points(seen, max_cells)
-        standard = np.column_stack(
-            [(z[k] - location[k]) / unit[k] for k in varying] or [np.zeros((len(table), 0))]
-        )
-        shared = inducing_points(standard, MAX_SHARED) if varying else np.zeros((0, 0))
-        return cls(centre, seen, cells, varying, location, unit, shared)
+        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL)
+        if not varying:
+            return found
+        points = inducing_points(found.local_points(table), LOCAL_POINTS)
+        return replace(found, points=points, directions=_leading(points))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields over scales: the level, then the slopes."""
-        slopes = [x for k in self.varying for x in ((k, HIGH_LR) if k == "lr" else (k,))]
-        products = [n for n, pair in PRODUCTS.items() if set(pair) <= set(self.varying)]
-        return ("level", *slopes, *products)
+        return ("level", *self.varying)
+
+    @property
+    def n_local(self) -> int:
+        """Number of local functions."""
+        return self.directions.shape[1]
 
     @property
     def n_columns(self) -> int:
         """Number of discrepancy columns."""
-        return len(self.fields) * len(self.cells) + len(self.shared)
+        return len(self.fields) * len(self.cells) + self.n_local
 
     def standard_scales(self, table: pd.DataFrame) -> np.ndarray:
         """Scale coordinates from the centre, one for all runs of a cell, shape (n, 2)."""
@@ -251,24 +276,41 @@ class Discrepancy:
 
     def slopes(self, table: pd.DataFrame) -> np.ndarray:
         """Multiplier of each field, shape (n, n_fields): one, then the slope coordinates."""
+        return np.hstack([np.ones((len(table), 1)), self.standard_settings(table, self.varying)])
+
+    def local_points(self, table: pd.DataFrame) -> np.ndarray:
+        """Coordinates of the local correction, shape (n, 2 + n_varying)."""
         z = self.standard_settings(table, self.varying)
-        value = dict(zip(self.varying, z.T, strict=True))
-        value["level"] = np.ones(len(table))
-        if "lr" in value:
-            value[HIGH_LR] = np.exp(value["lr"]) / _EXP_SD
-        for name, (a, b) in PRODUCTS.items():
-            if a in value and b in value:
-                value[name] = value[a] * value[b]
-        return np.column_stack([value[name] for name in self.fields])
+        return np.hstack([self.standard_scales(table), z])
+
+    def local_growth(self, points: np.ndarray) -> np.ndarray:
+        """Factor of the local correction: the exponential of standardised log LR, shape (n,)."""
+        if "lr" not in self.varying:
+            return np.ones(len(points))
+        return np.exp(points[:, 2 + self.varying.index("lr")])
+
+    def local_functions(self, points: np.ndarray) -> np.ndarray:
+        """Local functions, each with a coefficient of unit sd, shape (n, n_local)."""
+        distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+        values = np.empty((len(distinct), self.n_local))
+        for start in range(0, len(distinct), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            values[some] = local_correlation(distinct[some], self.points) @ self.directions
+        values *= self.local_growth(distinct)[:, None]
+        return values[inverse.ravel()]
+
+    def local_missed(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Covariance of what the local functions leave out, per unit sd, shape (n_a, n_b)."""
+        full = np.outer(self.local_growth(a), self.local_growth(b)) * local_correlation(a, b)
+        return full - self.local_functions(a) @ self.local_functions(b).T
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
-        """Columns of the training runs, shape (n, n_columns): fields by cell, then shared."""
-        over_cells = interpolation(squared_exponential, self.standard_scales(table), self.cells)
+        """Columns of the training runs, shape (n, n_columns): fields by cell, then local."""
+        over_cells = interpolation(self.standard_scales(table), self.cells)
         slopes = self.slopes(table)
         parts = [slopes[:, [j]] * over_cells for j in range(slopes.shape[1])]
-        if len(self.shared):
-            z = self.standard_settings(table, self.varying)
-            parts.append(interpolation(matern52, z, self.shared))
+        if self.n_local:
+            parts.append(self.local_functions(self.local_points(table)))
         return np.hstack(parts)
 
     def unseen(self, table: pd.DataFrame) -> np.ndarray:

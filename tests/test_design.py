@@ -22,7 +22,7 @@ from bayes_optlaws.design import COMPARISONS, OBJECTIVES, DesignPlan, _slim, des
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import recover
 from bayes_optlaws.runs import read_candidates
-from bayes_optlaws.transfer import interpolation, matern52
+from bayes_optlaws.transfer import matern52, squared_exponential
 
 TWO = {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")}
 SETTINGS = {"allow_unconverged": True, "progressbar": False}
@@ -77,8 +77,8 @@ def close_race(law, plan, block):
 def function_space(law, s, table, n_train=0):
     """Prior covariance of expected log loss between all rows, straight from the definition.
 
-    The correction over settings is carried by inducing points for the training runs; new rows
-    have the rest of the process as well.
+    The local correction is carried by its leading functions for the training runs; new rows have
+    the rest of the process as well.
     """
     draws, d = law._sample.draws, law._discrepancy
     hyper = {k: v[s] for k, v in draws.hyper.items()}
@@ -95,14 +95,14 @@ def function_space(law, s, table, n_train=0):
     slopes = d.slopes(table)
     amplitude = np.concatenate([hyper["level_sd"], hyper["slope_sd"]])
     cov = cov + corr * ((slopes * amplitude**2) @ slopes.T)
-    z = d.standard_settings(table, d.varying)
-    length = hyper["shared_length"]
-    w = interpolation(matern52, z, d.shared)
-    cross = w @ matern52(d.shared, z, length)
-    smooth = w @ matern52(d.shared, d.shared, length) @ w.T
-    rest = matern52(z, z, length) - cross - cross.T + smooth
+    points, unit = d.local_points(table), [1.25, 3.0]
+    growth = np.exp(points[:, 2 + d.varying.index("lr")])
+    kernel = squared_exponential(points[:, :2] / unit, points[:, :2] / unit, 1.0)
+    kernel *= np.outer(growth, growth) * matern52(points[:, 2:], points[:, 2:], 2.0)
+    phi = d.local_functions(points)
+    rest = kernel - phi @ phi.T
     rest[:n_train] = rest[:, :n_train] = 0.0
-    cov = cov + hyper["shared_sd"] ** 2 * (smooth + rest)
+    cov = cov + hyper["local_sd"] ** 2 * (phi @ phi.T + rest)
     u = d.unseen(table)
     return cov + law.priors.unseen_sd**2 * u @ u.T
 

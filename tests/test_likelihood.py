@@ -17,7 +17,7 @@ from bayes_optlaws.likelihood import (
     log_evidence_by_combination,
 )
 
-INPUTS = ("w", "d", "scale_factor", "amplitude", "shared_factor")
+INPUTS = ("w", "d", "scale_factor", "amplitude", "local_sd")
 
 
 def factor(rng, n):
@@ -30,7 +30,7 @@ class Problem:
 
     def __init__(
         self, seed, *, n=40, common=3, groups=((3, 2), (2, 3), (4, 1)), cells=4, fields=2,
-        shared=3, classes=2,
+        local=3, classes=2,
     ):  # fmt: skip
         rng = np.random.default_rng(seed)
         q = common + sum(a * b for a, b in groups)
@@ -45,7 +45,7 @@ class Problem:
             np.array([b for _, b in groups]),
         )  # fmt: skip
         self.q = q
-        self.rows = rng.normal(size=(n, q + fields * cells + shared))
+        self.rows = rng.normal(size=(n, q + fields * cells + local))
         self.y = rng.normal(size=n)
         self.label = rng.integers(0, classes, n)
         self.statistics = SufficientStatistics.from_rows(
@@ -56,7 +56,7 @@ class Problem:
             rng.uniform(0.5, 2, q),
             factor(rng, cells),
             rng.uniform(0.5, 1, fields),
-            factor(rng, shared),
+            rng.uniform(0.5, 1, min(local, 1)),
         )
         self.log_prior = np.log(rng.dirichlet(np.ones(self.tree.n_combinations)))
 
@@ -70,8 +70,9 @@ class Problem:
 
     @property
     def transform(self):
-        _, _, scale, amplitude, shared = self.inputs
-        blocks = [a * scale for a in amplitude] + ([shared] if len(shared) else [])
+        _, _, scale, amplitude, local_sd = self.inputs
+        n_local = self.rows.shape[1] - self.q - amplitude.size * len(scale)
+        blocks = [a * scale for a in amplitude] + [sd * np.eye(n_local) for sd in local_sd]
         return block_diag(*blocks) if blocks else np.zeros((0, 0))
 
     def dense(self, k):
@@ -96,8 +97,8 @@ class Problem:
 SHAPES = {
     "full": {},
     "one class": {"classes": 1},
-    "law alone": {"cells": 0, "fields": 0, "shared": 0},
-    "no shared correction": {"shared": 0},
+    "law alone": {"cells": 0, "fields": 0, "local": 0},
+    "no local correction": {"local": 0},
     "level only": {"fields": 1, "cells": 3},
     "one combination": {"groups": ((1, 2),)},
     "five groups": {"groups": ((2, 1), (2, 1), (2, 1), (1, 2), (3, 1))},
@@ -144,7 +145,7 @@ def test_gradient_equals_central_differences(shape):
 
 
 def test_moments_equal_brute_force_over_combinations():
-    p = Problem(3, cells=0, fields=0, shared=0)
+    p = Problem(3, cells=0, fields=0, local=0)
     w, d = p.inputs[:2]
     x = p.rows * np.sqrt(w[p.label])[:, None]
     precision, b = x.T @ x, x.T @ (np.sqrt(w[p.label]) * p.y)

@@ -139,7 +139,7 @@ def small_data(transfer, seed=3):
     """A model with one combination that NUTS can sample with every coefficient in the graph."""
     rng = np.random.default_rng(seed)
     n, q = 120, 5
-    cells, shared = rng.normal(size=(3, 2)), rng.normal(size=(3, 1))
+    cells = rng.normal(size=(3, 2))
     label = np.arange(n) % 3 if transfer else np.zeros(n, dtype=int)
     empty = np.zeros((0, 0))
     data = ModelData(
@@ -150,8 +150,7 @@ def small_data(transfer, seed=3):
         ("lr",) if transfer else (),
         cells if transfer else empty,
         ("level", "lr") if transfer else (),
-        shared if transfer else empty,
-        ("lr",) if transfer else (),
+        3 if transfer else 0,
     )
     rows = np.hstack([np.ones((n, 1)), rng.normal(size=(n, q - 1))])
     if transfer:
@@ -159,7 +158,7 @@ def small_data(transfer, seed=3):
         z = rng.normal(size=(n, 1))
         rows = np.hstack([rows, which, z * which, np.eye(3)[rng.integers(0, 3, n)]])
     truth = draw_prior(data, Priors(), rng)
-    mean = np.hstack([truth.beta, truth.fields.reshape(1, -1), truth.shared]) @ rows.T
+    mean = np.hstack([truth.beta, truth.fields.reshape(1, -1), truth.local]) @ rows.T
     # noise whose floor and growth the runs tell apart, so that the posterior has one mode
     sd = np.array([0.01, 0.022, 0.1])[label] if transfer else 0.02
     y = mean[0] + sd * rng.standard_normal(n)
@@ -204,7 +203,7 @@ def test_explicit_coefficients_have_the_posterior_of_the_marginalised_model(tran
     for i in range(5):
         pairs[f"beta[{i}]"] = draws.beta[:, i].reshape(4, 1000), trace["beta"].to_numpy()[..., i]
     if transfer:
-        u = np.hstack([draws.fields.reshape(draws.n, -1), draws.shared]).reshape(4, 1000, -1)
+        u = np.hstack([draws.fields.reshape(draws.n, -1), draws.local]).reshape(4, 1000, -1)
         for i in range(u.shape[2]):
             pairs[f"u[{i}]"] = u[:, :, i], trace["discrepancy"].to_numpy()[:, :, i]
     far = {}

@@ -14,7 +14,7 @@ from bayes_optlaws.posterior import Draws, recover
 from bayes_optlaws.priors import LogNormal, Priors
 from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.sampling import sample
-from bayes_optlaws.transfer import interpolation, matern52, scales, squared_exponential
+from bayes_optlaws.transfer import matern52, scales, squared_exponential
 
 ONE = {"scale": (0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
 FOUR = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
@@ -69,7 +69,7 @@ def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transf
         covariance(data, law.priors, hyper, 0, rows, law._noise.label), x @ prior
     )
     mean, cov = gain.T @ y, prior - prior @ x.T @ gain
-    found = np.hstack([draws.beta[:, selected], draws.fields.reshape(draws.n, -1), draws.shared])
+    found = np.hstack([draws.beta[:, selected], draws.fields.reshape(draws.n, -1), draws.local])
     # where the runs decide almost everything, what is left of the prior is rounding
     seen = np.diag(cov) > 1e-7 * np.diag(prior)
     assert seen[:s].all()
@@ -121,15 +121,13 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng):
         block = rows[:, q + f * n_cells : q + (f + 1) * n_cells]
         to_runs += amplitude[f] ** 2 * slope[:, [f]] * (over @ block.T)
         among += amplitude[f] ** 2 * np.outer(slope[:, f], slope[:, f]) * inside
-    # correction over settings: interpolated, and what that misses, independent of the runs
-    z = d.standard_settings(table, d.varying)
-    w = interpolation(matern52, z, d.shared)
-    gram = hyper["shared_sd"][0] ** 2 * matern52(d.shared, d.shared, hyper["shared_length"])
-    cross = hyper["shared_sd"][0] ** 2 * matern52(d.shared, z, hyper["shared_length"])
-    to_runs += w @ gram @ rows[:, q + n_fields * n_cells :].T
-    missed = hyper["shared_sd"][0] ** 2 * matern52(z, z, hyper["shared_length"])
-    missed += w @ gram @ w.T - w @ cross - cross.T @ w.T
-    among += w @ gram @ w.T + missed
+    # local correction: what the runs inform, and the rest of its kernel, independent of them
+    points, scale = d.local_points(table), [1.25, 3.0]
+    to_runs += hyper["local_sd"][0] ** 2 * d.local_functions(points) @ rows[:, -d.n_local :].T
+    growth = np.exp(points[:, 2 + d.varying.index("lr")])
+    kernel = squared_exponential(points[:, :2] / scale, points[:, :2] / scale, 1.0)
+    kernel *= matern52(points[:, 2:], points[:, 2:], 2.0)
+    among += hyper["local_sd"][0] ** 2 * np.outer(growth, growth) * kernel
     cov = covariance(data, law.priors, hyper, 0, rows, law._noise.label)
     gain = np.linalg.solve(cov, to_runs.T)
     check_moments(found, gain.T @ y, among - to_runs @ gain)

@@ -7,7 +7,7 @@ import pytest
 from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.transfer import (
     MAX_CELLS,
-    MAX_SHARED,
+    MAX_LOCAL,
     SAME_SCALE,
     SETTINGS,
     Discrepancy,
@@ -73,28 +73,65 @@ def test_inducing_points_are_all_distinct_points_while_they_are_few(rng):
 def test_interpolation_is_exact_at_inducing_points_and_the_kriging_mean_elsewhere(rng):
     inducing = rng.normal(size=(8, 2))
     points = np.vstack([inducing[::-1], rng.normal(size=(4, 2))])
-    w = interpolation(squared_exponential, points, inducing)
+    w = interpolation(points, inducing)
     np.testing.assert_array_equal(w[:8], np.eye(8)[::-1])
     gram = squared_exponential(inducing, inducing, 1.0) + 1e-8 * np.eye(8)
     expected = squared_exponential(points[8:], inducing, 1.0) @ np.linalg.inv(gram)
     np.testing.assert_allclose(w[8:], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_basis_is_slope_times_field_in_the_own_cell_plus_the_shared_correction(pocket, rng):
+def test_basis_is_slope_times_field_in_the_own_cell_plus_the_local_correction(pocket, rng):
     d = Discrepancy.fit(pocket)
     cell = pocket[["n_params", "tokens"]].drop_duplicates()
     assert len(d.cells) == len(cell) <= MAX_CELLS
-    assert len(d.shared) <= MAX_SHARED
+    assert d.n_local <= MAX_LOCAL
     u = rng.normal(size=d.n_columns)
     found = d.basis(pocket) @ u
     fields = u[: len(d.fields) * len(d.cells)].reshape(len(d.fields), len(d.cells))
-    shared = u[len(d.fields) * len(d.cells) :]
+    local = u[len(d.fields) * len(d.cells) :]
     s = scales(pocket) - d.centre
     nearest = np.linalg.norm(s[:, None] - d.cells[None], axis=2).argmin(axis=1)
     expected = np.einsum("rf,fr->r", d.slopes(pocket), fields[:, nearest])
-    z = d.standard_settings(pocket, d.varying)
-    expected += interpolation(matern52, z, d.shared) @ shared
+    expected += d.local_functions(d.local_points(pocket)) @ local
     np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def local_covariance(d, a, b):
+    """The local correction's covariance per unit sd, written anew: N and tokens, LR, warm-up."""
+    gap = (a[:, None] - b[None]) ** 2
+    over_scales = np.exp(-0.5 * (gap[..., 0] / 1.25**2 + gap[..., 1] / 3.0**2))
+    r = np.sqrt(5.0 * gap[..., 2:].sum(axis=-1)) / 2.0
+    growth = np.exp(a[:, None, 2] + b[None, :, 2])
+    return growth * over_scales * (1 + r + r**2 / 3) * np.exp(-r)
+
+
+def test_local_functions_and_what_they_miss_are_the_whole_kernel(pocket, rng):
+    d = Discrepancy.fit(pocket)
+    assert d.varying[0] == "lr"
+    points = d.local_points(pocket)
+    whole = local_covariance(d, points, points)
+    phi = d.local_functions(points)
+    assert phi.shape == (len(pocket), d.n_local)
+    # of the runs themselves next to nothing is missed
+    grown = np.sqrt(np.diag(whole))
+    missed = (whole - phi @ phi.T) / np.outer(grown, grown)
+    assert np.linalg.eigvalsh(missed).min() > -1e-8
+    assert np.diag(missed).mean() < 0.02
+    new = points[:7] + rng.normal(size=(7, points.shape[1]))
+    rest = d.local_missed(new, new)
+    assert np.linalg.eigvalsh(rest).min() > -1e-8
+    part = d.local_functions(new)
+    np.testing.assert_allclose(part @ part.T + rest, local_covariance(d, new, new), rtol=1e-9)
+    # far from every run the functions say nothing
+    far = points[:1] + [12.0, 0.0, *np.zeros(points.shape[1] - 2)]
+    np.testing.assert_allclose(d.local_functions(far), 0.0, atol=1e-9)
+
+
+def test_local_correction_does_not_grow_with_an_lr_that_never_varied(pocket):
+    table = pocket[pocket["peak_lr"] == pocket["peak_lr"].mode()[0]].reset_index(drop=True)
+    d = Discrepancy.fit(table)
+    assert "lr" not in d.varying
+    np.testing.assert_array_equal(d.local_growth(d.local_points(table)), 1.0)
 
 
 def test_fields_are_a_level_and_slopes_of_the_settings_that_vary(pocket):

@@ -100,7 +100,7 @@ def prepare(runs: pd.DataFrame, **options) -> OptLaw:
 
 def expected(law: OptLaw, draws: Draws, rows: np.ndarray) -> np.ndarray:
     """Mean response of the design's runs around the law's centre, shape (n_draws, n_runs)."""
-    return np.hstack([draws.beta, draws.fields.reshape(draws.n, -1), draws.shared]) @ rows.T
+    return np.hstack([draws.beta, draws.fields.reshape(draws.n, -1), draws.local]) @ rows.T
 
 
 def run_noise(law: OptLaw, draws: Draws) -> np.ndarray:
