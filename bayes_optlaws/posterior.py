@@ -24,8 +24,11 @@ from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.priors import Priors
 from bayes_optlaws.transfer import Discrepancy
 
-MAX_JOINT = 64
-"""New scales (or settings) drawn jointly at once; beyond, in blocks of this many."""
+MAX_SCALES = 64
+"""New scales drawn jointly at once; beyond, in blocks of this many."""
+
+MAX_POINTS = 1024
+"""Candidates whose own part of the local correction is drawn jointly, scale by scale."""
 
 
 @njit(cache=True, nogil=True)
@@ -256,7 +259,7 @@ class Predictor:
         )
         slopes = d.slopes(table)
         out = np.zeros((draws.n, len(table)))
-        for block in _blocks(len(distinct)):
+        for block in _blocks(len(distinct), MAX_SCALES):
             value = _conditional(
                 d.cells,
                 distinct[block],
@@ -279,7 +282,7 @@ class Predictor:
         out = draws.local @ d.local_functions(points).T
         distinct, which = np.unique(np.round(points, 9), axis=0, return_inverse=True)
         which = which.ravel()
-        for block in _blocks(len(distinct)):
+        for block in _blocks(len(distinct), MAX_POINTS):
             factor = _psd_factor(d.local_missed(distinct[block], distinct[block]))
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
@@ -287,8 +290,8 @@ class Predictor:
         return out
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(i, min(i + MAX_JOINT, n)) for i in range(0, n, MAX_JOINT)]
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def _psd_factor(matrix: np.ndarray) -> np.ndarray:

@@ -93,7 +93,16 @@ def new_candidates(pocket):
     )
 
 
-def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng):
+def many_candidates(pocket):
+    """A hundred schedules at one larger scale: what they share must not be drawn apart."""
+    big = pocket.loc[pocket["n_params"].idxmax()]
+    row = {"n_params": 5e5, "tokens": 6e6, "batch_tokens": big["batch_tokens"], "min_lr": 0.0}
+    table = pd.DataFrame([{**row, "schedule": "linear", "warmup_steps": 256}] * 100)
+    return read_candidates(table.assign(peak_lr=np.geomspace(0.004, 0.04, 100)))
+
+
+@pytest.mark.parametrize("new_candidates", [new_candidates, many_candidates])
+def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candidates):
     """At a seen cell and at new scales, from the n x n covariance of the runs."""
     law = prepared(pocket, exponents=ONE)
     data, d = law._data, law._discrepancy
