@@ -38,14 +38,18 @@ MAX_CELLS = 20
 SAME_SCALE = 0.02
 """Scales that differ by no more than this in log N and in log tokens are the same cell."""
 
-MAX_LOCAL = 90
-"""Eigenfunctions of the local correction that the runs inform; the rest is drawn from its prior."""
+LOCAL_SHARE, MAX_LOCAL = 0.997, 90
+"""Eigenfunctions of the local correction that the runs inform: this share of its variance over
+the table, by at most this many; the rest is drawn from its prior."""
 
 LOCAL_POINTS = 400
 """Points from which the eigenfunctions are learned."""
 
 LOCAL_SCALE_LENGTHS = np.array([1.25, 3.0])
-"""Length-scales of the local correction over scales, in nats of log N and of log tokens."""
+"""Length-scales of the local correction over scales, in nats of log N and of log tokens.
+
+With the next one the best of a coarse grid by the marginal likelihood of the pocket grid and of
+Step Law, whole and without their largest scales."""
 
 LOCAL_SETTING_LENGTH = 2.0
 """Length-scale of the local correction over settings, in their sds."""
@@ -124,8 +128,9 @@ def local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _leading(points: np.ndarray) -> np.ndarray:
     """Leading eigenvectors of the local correlation at points, over the roots of their values."""
     value, vector = np.linalg.eigh(local_correlation(points, points))
-    value, vector = value[::-1][:MAX_LOCAL], vector[:, ::-1][:, :MAX_LOCAL]
-    return vector[:, value > 1e-6] / np.sqrt(value[value > 1e-6])
+    value, vector = value[::-1], vector[:, ::-1]
+    n = min(np.searchsorted(np.cumsum(value), LOCAL_SHARE * value.sum()) + 1, MAX_LOCAL)
+    return vector[:, :n] / np.sqrt(value[:n])
 
 
 _AT_ONCE = 20_000
