@@ -11,8 +11,8 @@ from bayes_optlaws import __version__
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
 DRAWS, TUNE, CHAINS = 1000, 300, 4
-DEMO_CHAINS = 2
-"""Of the demonstration, one for each of two cores."""
+DEMO_CHAINS, DEMO_DRAWS = 2, 1300
+"""Of the demonstration: one chain for each of two cores, and draws to make up for the others."""
 
 EVALUATION_DRAWS = 500
 OBJECTIVES = ("regret", "information", "variance")
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder (default: %(default)s); files of an earlier demo are replaced",
     )
     p.add_argument("--report", action="store_true", help="write report.html too (some seconds)")
-    _add_sampling(p, seed=2)
+    _add_sampling(p, seed=2, draws=DEMO_DRAWS)
 
     p = command(
         "check",

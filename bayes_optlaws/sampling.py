@@ -35,7 +35,7 @@ SCREEN_SIZES = (64, 128, 256, 512, 1024)
 SCREEN_DRAWS, SCREEN_SPREAD = 32, 1.5
 """Screening looks at the mode and at this many points around it, this much over-dispersed."""
 
-EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.8
+EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
 TARGET_ACCEPT, SHORTER_STEPS = 0.9, 0.97
