@@ -38,7 +38,7 @@ MAX_CELLS = 20
 SAME_SCALE = 0.02
 """Scales that differ by no more than this in log N and in log tokens are the same cell."""
 
-LOCAL_SHARE, MAX_LOCAL = 0.997, 90
+LOCAL_SHARE, MAX_LOCAL = 0.999, 90
 """Eigenfunctions of the local correction that the runs inform: this share of its variance over
 the table, by at most this many; the rest is drawn from its prior."""
 
