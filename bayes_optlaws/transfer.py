@@ -62,6 +62,8 @@ SETTINGS = ("lr", "batch", "warmup", "cooldown", "shape", "floor")
 
 _VARIES = {"lr": 0.02, "batch": 0.02, "warmup": 0.3, "cooldown": 0.02, "shape": 0.02, "floor": 0.1}
 _UNIT = {"lr": 1.0, "batch": 2.0, "warmup": 3.0, "cooldown": 0.5, "shape": 0.7, "floor": 0.35}
+# the sd of a setting that few runs vary is small, and must not put those few out of reach
+_LEAST_SD = _UNIT | {"lr": 0.5, "batch": 0.5, "warmup": 0.5}
 
 
 def scales(table: pd.DataFrame) -> np.ndarray:
@@ -221,7 +223,7 @@ class Discrepancy:
     varying : tuple of str
         Setting coordinates that vary in the table.
     location, unit : dict
-        Mean and sd of each setting coordinate (a natural unit where it does not vary).
+        Mean and sd of each setting coordinate; a natural unit where it varies less or not at all.
     points : array, shape (n_points, 2 + n_varying)
         Where the local correction's kernel was decomposed: scale, then standardised settings.
     directions : array, shape (n_points, n_local)
@@ -245,7 +247,10 @@ class Discrepancy:
         z = settings(table)
         varying = tuple(k for k in SETTINGS if np.std(z[k]) > _VARIES[k])
         location = {k: float(np.mean(z[k])) for k in SETTINGS}
-        unit = {k: float(np.std(z[k])) if k in varying else _UNIT[k] for k in SETTINGS}
+        unit = {
+            k: max(float(np.std(z[k])), _LEAST_SD[k]) if k in varying else _UNIT[k]
+            for k in SETTINGS
+        }
         seen = np.unique(merge_scales(s - centre, np.zeros((0, 2))), axis=0)
         cells = inducing_points(seen, max_cells)
         found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL)

@@ -146,6 +146,17 @@ def test_fields_are_a_level_and_slopes_of_the_settings_that_vary(pocket):
     np.testing.assert_allclose(d.slopes(pocket)[:, lr], z[:, 0])
 
 
+def test_a_setting_that_few_runs_vary_stays_within_reach(pocket):
+    """One run at another LR makes the sd of log LR small, and e^z must not explode for it."""
+    table = pocket[pocket["peak_lr"] == 0.008].reset_index(drop=True).copy()
+    table.loc[0, "peak_lr"] = 0.016
+    d = Discrepancy.fit(table)
+    assert "lr" in d.varying
+    spread = np.ptp(d.standard_settings(table, ("lr",)))
+    assert spread == pytest.approx(np.log(2) / 0.5)
+    assert d.local_growth(d.local_points(table)).max() < 5
+
+
 def test_settings_that_never_varied_are_measured_in_their_natural_unit(pocket):
     d = Discrepancy.fit(pocket)
     np.testing.assert_allclose(d.unseen(pocket), 0, atol=1e-10)
