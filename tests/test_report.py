@@ -85,7 +85,8 @@ def test_the_answer_comes_first_and_is_that_of_the_ranking(page, small_law):
 
 def test_a_plan_without_worth_is_said(page):
     said = words(list(parsed(page).iter("section"))[1])
-    assert "No single run is expected to change the choice" in said
+    # which of the two depends on the draws
+    assert re.search("No single run is expected to change the choice|No run is proposed", said)
     assert "worth 0" not in said
 
 
