@@ -20,7 +20,6 @@ from scipy.linalg import block_diag
 from bayes_optlaws._hyper import hyper_inputs
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import Draws
-from bayes_optlaws.transfer import local_correlation
 
 WORKERS = 2
 
@@ -201,8 +200,7 @@ class Joint:
         d = self.law._discrepancy
         if b is None:
             return np.maximum(d.local_growth(a.points) ** 2 - np.sum(a.local**2, axis=1), 0.0)
-        growth = np.outer(d.local_growth(a.points), d.local_growth(b.points))
-        return growth * local_correlation(a.points, b.points) - a.local @ b.local.T
+        return d.local_missed(a.points, a.local, b.points, b.local)
 
     def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw-independent shares of the covariance: missed settings, unseen effects."""

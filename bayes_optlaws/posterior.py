@@ -278,12 +278,15 @@ class Predictor:
     def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Local correction: what the runs inform, plus what the local functions leave out."""
         d, draws = self.discrepancy, self.draws
-        points = d.local_points(table)
-        out = draws.local @ d.local_functions(points).T
-        distinct, which = np.unique(np.round(points, 9), axis=0, return_inverse=True)
+        points = np.round(d.local_points(table), 9)
+        distinct, which = np.unique(points, axis=0, return_inverse=True)
         which = which.ravel()
+        phi = d.local_functions(distinct)
+        out = (draws.local @ phi.T)[:, which]
         for block in _blocks(len(distinct), MAX_POINTS):
-            factor = _psd_factor(d.local_missed(distinct[block], distinct[block]))
+            factor = _psd_factor(
+                d.local_missed(distinct[block], phi[block], distinct[block], phi[block])
+            )
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
             out[:, mine] += draws.hyper["local_sd"] * fresh[:, which[mine] - block.start]

@@ -118,9 +118,9 @@ def test_local_functions_and_what_they_miss_are_the_whole_kernel(pocket, rng):
     assert np.linalg.eigvalsh(missed).min() > -1e-8
     assert np.diag(missed).mean() < 0.02
     new = points[:7] + rng.normal(size=(7, points.shape[1]))
-    rest = d.local_missed(new, new)
-    assert np.linalg.eigvalsh(rest).min() > -1e-8
     part = d.local_functions(new)
+    rest = d.local_missed(new, part, new, part)
+    assert np.linalg.eigvalsh(rest).min() > -1e-8
     np.testing.assert_allclose(part @ part.T + rest, local_covariance(d, new, new), rtol=1e-9)
     # far from every run the functions say nothing
     far = points[:1] + [12.0, 0.0, *np.zeros(points.shape[1] - 2)]
