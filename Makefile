@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
-KERNELS := $(wildcard $(addprefix bayes_optlaws/,_tree.py likelihood.py _hyper.py _divergence_kernel.py posterior.py))
+KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predictor.py
 
 .PHONY: help setup demo test lint format notebooks evaluate benchmark clean distclean
 
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml | $(BIN)/python
 
 # numba compiles for minutes once; set-up pays for that, so that the demo does not.
 $(WARM): $(KERNELS) | $(STAMP)
-	$(BIN)/python -m bayes_optlaws._warm
+	$(BIN)/python -m bayes_optlaws.cli.warm
 	@touch $@
 
 setup: $(STAMP) $(WARM)
@@ -55,8 +55,8 @@ notebooks: $(STAMP) $(WARM)
 
 # FOLDER holds the public tables; without it only the shipped grid is evaluated.
 evaluate: $(STAMP)
-	$(BIN)/python -m bayes_optlaws.evaluation $(FOLDER)
-	$(BIN)/python -m bayes_optlaws.evaluation.paper_tables $(FOLDER)
+	$(BIN)/python -m studies $(FOLDER)
+	$(BIN)/python -m studies.paper_tables $(FOLDER)
 
 benchmark: $(STAMP)
 	$(BIN)/python -m pytest tests -m "slow or benchmark"

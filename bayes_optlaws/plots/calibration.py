@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws._plot_style import DASHES, GREY, PALETTE
+from bayes_optlaws.plots.style import DASHES, GREY, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +38,9 @@ def calibration(
     Parameters
     ----------
     curves : DataFrame, mapping or path
-        Points as `bayes_optlaws.evaluation.report.calibration_curves` gives them (columns
+        Points as `studies.held_out.calibration_curves` gives them (columns
         ``method``, ``curve``, ``x``, ``y``, ``n``); several by their titles; or a folder with
-        ``*-curves.csv``, as ``evaluation_results``.
+        ``*-curves.csv``, as ``studies/results``.
     methods : sequence of str, optional
         Methods drawn, the first with a thicker line; default: all, in the order of the table.
 

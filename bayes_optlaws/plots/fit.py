@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from bayes_optlaws._plot_style import (
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.inference.loo import loo_pit
+from bayes_optlaws.plots.style import (
     BLUE,
     GREY,
     PALETTE,
@@ -16,11 +18,9 @@ from bayes_optlaws._plot_style import (
     axes,
     figure_of,
     legend_below,
-    scale_label,
 )
-from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
-from bayes_optlaws.loo import loo_pit
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text.numbers import scale_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
