@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from arviz_stats import ELPDData
     from pymc import Model
 
-Table = pd.DataFrame | str | Path
+type Table = pd.DataFrame | str | Path
 
 
 class OptLaw(WithOptions):
@@ -439,9 +439,9 @@ class OptLaw(WithOptions):
         decide: Table,
         n_runs: int | None = 5,
         objective: str = "regret",
-        cost="flops",
+        cost: str | Sequence[float] | None = "flops",
         budget: float | None = None,
-        **options,
+        **options: Any,
     ) -> DesignPlan:
         """Propose the extra small runs that would help most to choose among candidates.
 
@@ -474,7 +474,7 @@ class OptLaw(WithOptions):
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
         max_p_diverge: float = 0.05,
-        **options,
+        **options: Any,
     ) -> Suggestion:
         """Search the schedule of lowest expected loss whose risk of divergence is bounded.
 
@@ -503,7 +503,7 @@ class OptLaw(WithOptions):
         )  # fmt: skip
 
     def loss_equivalent(
-        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options
+        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options: Any
     ) -> pd.DataFrame:
         """Find schedules of the same expected loss as a candidate, as unlike it as there are.
 
@@ -530,7 +530,7 @@ class OptLaw(WithOptions):
         candidates: Table | None = None,
         pool: Table | None = None,
         path: str | Path = "report.html",
-        **options,
+        **options: Any,
     ) -> Path:
         """Write one HTML page: the answer, the next runs, the checks, the posterior.
 

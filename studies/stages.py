@@ -6,7 +6,8 @@ for the same number of tokens, each with several seeds. The truth is the mean ov
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,11 @@ def compare_sets(
                 table, others[others["n_params"] != first["n_params"].iloc[0]]
             ),
         }
-        options = {"kind": "mean", "random_seed": random_seed, "max_draws": max_draws}
+        options: dict[str, Any] = {
+            "kind": "mean",
+            "random_seed": random_seed,
+            "max_draws": max_draws,
+        }
         draws = {
             name: law.predict_draws(
                 candidates,
@@ -184,7 +189,9 @@ def summarize_sets(sets: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def pair_calibration(pairs: pd.DataFrame, edges=(0.5, 0.6, 0.7, 0.8, 0.9, 1.0)) -> pd.DataFrame:
+def pair_calibration(
+    pairs: pd.DataFrame, edges: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+) -> pd.DataFrame:
     """Return, by method and bin of the probability said, how many pairs came out right.
 
     Returns

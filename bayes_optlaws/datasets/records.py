@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _mpl_files() -> dict[str, str]:
     return files
 
 
-_POCKET = {
+_POCKET: dict[str, Any] = {
     "origin": "made for this package by data/pocket/train.py",
     "licence": "BSD-3-Clause, as the package",
     "run_table": True,

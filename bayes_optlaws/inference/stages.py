@@ -40,7 +40,7 @@ from bayes_optlaws.runs.stages import (
 
 __all__ = ["StagePrior", "StageScores", "Table", "history", "prepare", "read_stages", "split"]
 
-Table = str | PathLike | pd.DataFrame
+type Table = str | PathLike | pd.DataFrame
 """A run table, or the path of one."""
 
 

@@ -102,7 +102,10 @@ def summarise_draws(loss: np.ndarray, *, tie: float, divergence_loss: float) -> 
         excess = np.where(none, 0.0, counted - lowest)
         regret += excess.sum(axis=0)
         tied += (none | (finite & (excess <= tie))).sum(axis=0)
-    return DrawSummary(*(total / n_samples for total in (best, tied, top2, rank, regret)), cost)
+    best, tied, top2, rank, regret = (
+        total / n_samples for total in (best, tied, top2, rank, regret)
+    )
+    return DrawSummary(best, tied, top2, rank, regret, cost)
 
 
 def _divergence_cost(loss: np.ndarray, divergence_loss: float) -> float:

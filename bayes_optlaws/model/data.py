@@ -93,14 +93,14 @@ class ModelData:
         for g, k in enumerate(keep):
             columns[g, : len(k)] = t.columns[g, k]
             used.append(t.columns[g, k, : t.n_columns[g]].ravel())
-        used = np.concatenate(used)
+        kept = np.concatenate(used)
         position = np.zeros(self.column_block.size, dtype=np.int64)
-        position[used] = np.arange(used.size)
+        position[kept] = np.arange(kept.size)
         tree = Tree(
             position[t.common], position[columns], np.array([len(k) for k in keep]), t.n_columns
         )
         s = self.statistics
-        index = np.concatenate([used, np.arange(self.column_block.size, s.xy.shape[1])])
+        index = np.concatenate([kept, np.arange(self.column_block.size, s.xy.shape[1])])
         statistics = SufficientStatistics(
             np.ascontiguousarray(s.gram[:, index[:, None], index]),
             np.ascontiguousarray(s.xy[:, index]),
@@ -111,6 +111,6 @@ class ModelData:
             self,
             statistics=statistics,
             tree=tree,
-            column_block=self.column_block[used],
+            column_block=self.column_block[kept],
             active=box[np.ix_(*keep)].ravel(),
         )

@@ -240,7 +240,7 @@ def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule])
     return figure
 
 
-def _named_schedules(given) -> dict[str, Schedule]:
+def _named_schedules(given: pd.DataFrame | Mapping[str, Schedule]) -> dict[str, Schedule]:
     if isinstance(given, Mapping):
         return {str(name): schedule for name, schedule in given.items()}
     if not isinstance(given, pd.DataFrame):
@@ -302,10 +302,10 @@ def resolution(
     law, table = fitted_law(law), read_candidates(candidates)
     if len(table) < 2:
         raise ValueError(f"{len(table)} candidate given: a gap needs at least two")
-    factors = np.sort(np.asarray(factors, dtype=float))
-    gaps = {"new_run": [], "mean": []}
+    multiples = np.sort(np.asarray(factors, dtype=float))
+    gaps: dict[str, list[float]] = {"new_run": [], "mean": []}
     spread = []
-    for factor in factors:
+    for factor in multiples:
         scaled = _scaled(table, factor, by)
         for kind, values in gaps.items():
             loss = law.predict_draws(scaled, kind, random_seed=random_seed).to_numpy()
@@ -314,7 +314,7 @@ def resolution(
         spread.append(float(np.ptp(mean)))
     ax = axes(ax, (6.0, 3.8))
     column = "n_params" if by == "n_params" else "tokens"
-    x = factors * float(table[column].median())
+    x = multiples * float(table[column].median())
     ax.plot(x, gaps["new_run"], "o-", color=BLUE, label="told apart, single new run")
     ax.plot(x, gaps["mean"], "s--", color=RED, label="told apart, average over seeds")
     ax.plot(x, spread, "^:", color=GREY, label="best to worst candidate")

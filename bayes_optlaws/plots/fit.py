@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +115,7 @@ def predictive_check(
     """
     law = fitted_law(law)
     table = law.encoding.finished
-    given = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
+    given: dict[str, Any] = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
     centre = np.log(law.predict_draws(table, kind="mean", **given).to_numpy()).mean(axis=0)
     replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre

@@ -49,4 +49,4 @@ def plot_plan(plan: PlanLike, *, ax: Axes | None) -> Figure:
     ax.grid(alpha=0.3)
     if seen.any() or len(table):
         ax.legend(loc="best", fontsize="small")
-    return ax.get_figure()
+    return ax.figure.get_figure(root=True)

@@ -40,10 +40,10 @@ def plot_ranks(ranking: RankingLike, *, ax: Axes | None, top: int) -> Figure:
             width_ratios=[width, 3.2],
         )
     else:
-        figure = ax.get_figure()
+        figure = ax.figure.get_figure(root=True)
         ax.set_axis_off()
-        left = ax.inset_axes([0.0, 0.0, 0.58, 1.0])
-        right = ax.inset_axes([0.62, 0.0, 0.38, 1.0], sharey=left)
+        left = ax.inset_axes((0.0, 0.0, 0.58, 1.0))
+        right = ax.inset_axes((0.62, 0.0, 0.38, 1.0), sharey=left)
     # Ranks that never come up stay empty: the eye should go to those that do.
     _draw_matrix(left, np.where(share > 0, share, np.nan), "Blues")
     left.set_xticks(range(len(columns)), columns)
@@ -110,7 +110,7 @@ def plot_pairs(ranking: RankingLike, *, ax: Axes | None, top: int) -> Figure:
     )
     ax.set_yticks(range(n), names, parse_math=False)
     ax.set(title=f"P(row ends lower than column), %{_part(n, ranking)}")
-    return ax.get_figure()
+    return ax.figure.get_figure(root=True)
 
 
 def _draw_matrix(ax: Axes, cells: np.ndarray, colours: str, *, margin: float = 0.0) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bayes_optlaws.plots.results import SuggestionLike
 from bayes_optlaws.runs.rows import schedule_of
+from bayes_optlaws.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +87,9 @@ def _schedules(ax: Axes, found: SuggestionLike) -> None:
     ax.legend(fontsize="x-small")
 
 
-def _curve(ax, schedule, row, colour, width, style, label) -> None:
+def _curve(
+    ax: Axes, schedule: Schedule, row: pd.Series, colour: str, width: float, style: Any, label: str
+) -> None:
     corners = [schedule.warmup_steps, schedule.decay_end_step, schedule.cooldown_start_step]
     t = np.unique(np.concatenate([np.linspace(0, schedule.steps, 301), corners]))
     ax.plot(

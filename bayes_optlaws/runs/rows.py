@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 
 from bayes_optlaws.schedules import Schedule
@@ -22,5 +24,5 @@ def schedule_of(row: pd.Series) -> Schedule:
             **common, decay_end_step=float(row["decay_end_step"]),
             plateau_lr=float(row["plateau_lr"]), cooldown_start_step=start,
         )  # fmt: skip
-    shape = "sqrt" if kind == "wsd-sqrt" else "linear"
+    shape: Literal["linear", "sqrt"] = "sqrt" if kind == "wsd-sqrt" else "linear"
     return Schedule.wsd(**common, cooldown_start_step=start, shape=shape)

@@ -9,6 +9,7 @@ candidates, so the prior reaches what the law does not know there.  (Own choice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,7 +157,7 @@ def weigh_draws(
     joined = read_candidates(pd.concat([table[columns], probes[columns]], ignore_index=True))
     n = len(table)
     # The exponent is of the mean loss: seed noise would move every draw's best LR by chance.
-    options = {"max_draws": max_draws, "allow_unconverged": allow_unconverged}
+    options: dict[str, Any] = {"max_draws": max_draws, "allow_unconverged": allow_unconverged}
     average = law.predict_draws(
         joined, "mean", finished=True, random_seed=random_seed, **options
     ).to_numpy()

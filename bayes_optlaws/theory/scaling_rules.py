@@ -47,11 +47,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted
 from bayes_optlaws.theory.exponent_prior import WeighedDraws, weigh_draws
 
 __all__ = [
@@ -329,23 +331,25 @@ def ridge(problem: Problem, *, tokens: float, batch: ArrayLike) -> pd.DataFrame:
     ([1.4e-07, 1.414e-05, 0.00141421], True)
     """
     tokens = float(_positive("tokens", tokens))
-    batch = np.atleast_1d(_positive("batch", batch))
-    if np.any(batch > tokens):
-        raise ValueError(f"batch is {batch.max():g}: it is at most the budget of {tokens:g} tokens")
+    batches = np.atleast_1d(_positive("batch", batch))
+    if np.any(batches > tokens):
+        raise ValueError(
+            f"batch is {batches.max():g}: it is at most the budget of {tokens:g} tokens"
+        )
     ratio = np.sqrt(2 * problem.gap * problem.smoothness / tokens) / problem.noise
-    alpha = ratio * batch
+    alpha = ratio * batches
     keep = alpha <= 1
     if not keep.any():
         raise ValueError(
-            f"batch is {batch.min():g} or more: on the ridge alpha = {ratio:.3g} x batch must be "
+            f"batch is {batches.min():g} or more: on the ridge alpha = {ratio:.3g} x batch must be "
             f"at most 1; give batches up to {1 / ratio:.3g}"
         )
-    batch, alpha = batch[keep], alpha[keep]
-    lr = batch * np.sqrt(problem.gap * ratio / (2 * problem.smoothness * tokens))
-    value = bound(problem, lr=lr, alpha=alpha, batch=batch, steps=tokens / batch)
+    batches, alpha = batches[keep], alpha[keep]
+    lr = batches * np.sqrt(problem.gap * ratio / (2 * problem.smoothness * tokens))
+    value = bound(problem, lr=lr, alpha=alpha, batch=batches, steps=tokens / batches)
     columns = {
-        "batch": batch, "alpha": alpha, "momentum": 1 - alpha, "lr": lr,
-        "steps": tokens / batch, "bound": value, "excess": value / value.min() - 1,
+        "batch": batches, "alpha": alpha, "momentum": 1 - alpha, "lr": lr,
+        "steps": tokens / batches, "bound": value, "excess": value / value.min() - 1,
     }  # fmt: skip
     return pd.DataFrame(columns)
 
@@ -426,14 +430,14 @@ def transfer(
 
 
 def weigh(
-    law,
+    law: FittedLaw | HasFitted,
     candidates: pd.DataFrame,
     *,
     regime: str = "C",
     sd: float = 0.1,
     batch_tokens: ArrayLike | None = None,
     enabled: bool = True,
-    **options,
+    **options: Any,
 ) -> WeighedDraws:
     """Predict candidates with the rule's LR exponent as prior on where the best LR moves.
 
@@ -493,13 +497,13 @@ def _regime(regime: str) -> tuple[str, ...]:
     return REGIMES[regime]
 
 
-def _alpha(alpha: float) -> float:
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha is {alpha:g}: it is 1 - momentum, above 0 and at most 1")
+def _alpha(alpha: float | None) -> float:
+    if alpha is None or not 0 < alpha <= 1:
+        raise ValueError(f"alpha is {alpha}: it is 1 - momentum, above 0 and at most 1")
     return float(alpha)
 
 
-def _positive(name: str, value: ArrayLike) -> np.ndarray:
+def _positive(name: str, value: ArrayLike | None) -> np.ndarray:
     out = np.asarray(value, dtype=float)
     if not np.all(np.isfinite(out) & (out > 0)):
         bad = out[~(np.isfinite(out) & (out > 0))].flat[0]

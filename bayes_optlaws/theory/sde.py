@@ -22,6 +22,7 @@ Theorem 3 are derived here by the steps that its proof names; Adam's equation is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -482,7 +483,9 @@ class _Quadrature:
     def __init__(self, schedule: Schedule, rate: float = 0.0) -> None:
         """Nodes fine enough for a kernel that decays at ``rate`` x learning rate."""
         last = schedule.steps
-        corners = [schedule.warmup_steps, schedule.decay_end_step, schedule.cooldown_start_step]
+        corners: Sequence[float] | np.ndarray = (
+            schedule.warmup_steps, schedule.decay_end_step, schedule.cooldown_start_step,
+        )  # fmt: skip
         if schedule.values is not None:
             corners = np.arange(schedule.values.size)
         n = int(np.clip(last * rate * schedule.peak_lr / FINE, GRID, MOST))
@@ -519,14 +522,23 @@ class _Recorder:
         self.area += rate * self.dt
         return g
 
-    def paths(self, time: np.ndarray, lr: np.ndarray, x: np.ndarray, v) -> Paths:
+    def paths(self, time: np.ndarray, lr: np.ndarray, x: np.ndarray, v: np.ndarray | None) -> Paths:
         """What is kept."""
         each = self.sum / self.area
         se = float(each.std(ddof=1) / np.sqrt(each.size)) if each.size > 1 else np.nan
         return Paths(time, lr, self.loss, self.square, x, v, float(each.mean()), se)
 
 
-def _start(loss, schedule, noise, x0, epsilon, n_paths, substeps, random_seed):
+def _start(
+    loss: Loss,
+    schedule: Schedule,
+    noise: ArrayLike,
+    x0: ArrayLike,
+    epsilon: float,
+    n_paths: int,
+    substeps: int,
+    random_seed: int,
+) -> tuple[np.random.Generator, np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
     """Checked arguments as arrays: generator, positions, root of noise, dt, time, lr."""
     for name, value in (("n_paths", n_paths), ("substeps", substeps)):
         if not (isinstance(value, int | np.integer) and value >= 1):
@@ -537,8 +549,8 @@ def _start(loss, schedule, noise, x0, epsilon, n_paths, substeps, random_seed):
     if x0.shape != (loss.dim,) or not np.all(np.isfinite(x0)):
         raise ValueError(f"x0 is {x0.tolist()}: it must be {loss.dim} finite numbers")
     sigma = _matrix("noise", noise, loss.dim, definite=False)
-    value, vector = np.linalg.eigh(sigma)
-    root = vector * np.sqrt(np.maximum(value, 0.0))
+    eigenvalue, vector = np.linalg.eigh(sigma)
+    root = vector * np.sqrt(np.maximum(eigenvalue, 0.0))
     dt = 1.0 / substeps
     n = int(np.floor(schedule.steps * substeps + 1e-9))
     time = dt * np.arange(n)
