@@ -11,8 +11,8 @@ STUDIES = ROOT / "studies"
 
 def floors(text: str) -> dict[str, int]:
     """Floor of each folder or module at the top of the package, the lowest 0."""
-    block = re.search(r"^```floors\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    assert block, "ARCHITECTURE.md has no block that opens with ```floors"
+    block = re.search(r"^```text\nfloors[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert block, "ARCHITECTURE.md has no block whose first line begins with floors"
     out, floor = {}, 0
     for line in filter(None, map(str.strip, block.group(1).splitlines())):
         if line == "--":
@@ -127,7 +127,7 @@ def test_imports_have_no_circle():
 
 def test_the_checks_find_what_they_are_for():
     """Synthetic package: imports up, sideways, inside a function, under TYPE_CHECKING."""
-    floor = floors("x\n```floors\na  first\nb  first\n--\nc  second\n```\n")
+    floor = floors("x\n```text\nfloors\na  first\nb  first\n--\nc  second\n```\n")
     assert floor == {"a": 0, "b": 0, "c": 1}
     fine = "from bayes_optlaws.a import f\nfrom bayes_optlaws import b\n"
     assert upward(fine, "c/x.py", floor) == [] == private_reads(fine, "c/x.py")
