@@ -60,3 +60,12 @@ class SuggestionLike(Protocol):
     schedule: Any
     loss_mean: float
     tie: float
+
+
+class ExplanationLike(Protocol):
+    """A `bayes_optlaws.decision.explain.Explanation`, as far as it is drawn."""
+
+    first: str
+    second: str
+    table: pd.DataFrame
+    prob: float
