@@ -46,6 +46,7 @@ from bayes_optlaws.noise import NoiseClasses
 from bayes_optlaws.priors import Priors
 from bayes_optlaws.report import report
 from bayes_optlaws.runs import read_candidates, read_runs
+from bayes_optlaws.slopes import slope_rows
 from bayes_optlaws.suggest import Suggestion, suggest
 from bayes_optlaws.transfer import Discrepancy
 
@@ -169,7 +170,7 @@ class OptLaw(Predictions):
             self.exponents,
             batch=vary,
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
-        )
+        ).levelled(table)
         raw = self._features.dictionary(table)
         self._standardizer = Standardizer.fit(raw, self._features.column_exponent)
         self._discrepancy = Discrepancy.fit(table)
@@ -179,10 +180,15 @@ class OptLaw(Predictions):
         d = self._discrepancy
         rows = self._rows(table, raw)
         empty = np.zeros((0, 0))
+        slopes, slope = self._slope_rows(table)
         self._data = ModelData(
             SufficientStatistics.from_rows(
                 rows, log_loss - self._centre, self._noise.label,
                 n_classes=len(self._noise.covariates),
+            ).append(
+                SufficientStatistics.from_rows(
+                    slopes, slope, np.zeros(len(slope), dtype=int), n_classes=1
+                )
             ),
             self._features.tree,
             self._features.column_block,
@@ -191,7 +197,16 @@ class OptLaw(Predictions):
             d.cells if self.transfer else empty,
             d.fields if self.transfer else (),
             d.n_local if self.transfer else 0,
+            d.n_drift if self.transfer else (),
         )  # fmt: skip
+
+    def _slope_rows(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the likelihood that state the prior of the law's slopes over scales."""
+        x, y = slope_rows(
+            lambda t: self._standardizer(self._features.dictionary(t)), table, self.priors.slopes
+        )
+        other = self._discrepancy.n_columns if self.transfer else 0
+        return np.hstack([x, np.zeros((len(x), other))]), y
 
     def _rows(self, table: pd.DataFrame, raw: np.ndarray | None = None) -> np.ndarray:
         """Columns of the likelihood: standardised dictionary, then discrepancy."""
