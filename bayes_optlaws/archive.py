@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from bayes_optlaws import stages
 from bayes_optlaws.divergence import DivergencePriors
 from bayes_optlaws.divergence import coords as divergence_coords
 from bayes_optlaws.posterior import Draws
-from bayes_optlaws.priors import LogNormal, Priors
+from bayes_optlaws.priors import Priors
 from bayes_optlaws.runs import read_runs
 from bayes_optlaws.sampling import Sample
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file's layout; a reader refuses one it does not know."""
 
 
@@ -63,7 +63,12 @@ def to_tree(law, sample: Sample) -> xr.DataTree:
         "exponent": ((*cd, "exponent_group"), shape(exponent)),
         "combination": (cd, shape(draws.combination)),
     }
-    dims = {"coefficient_sd": "block", "noise_slope": "noise_covariate", "slope_sd": "slope"}
+    dims = {
+        "coefficient_sd": "block",
+        "noise_slope": "noise_covariate",
+        "slope_sd": "slope",
+        "drift_sd": "scale",
+    }
     for name, value in draws.hyper.items():
         if name in dims:
             variables[name] = ((*cd, dims[name]), shape(value))
@@ -207,9 +212,18 @@ def _plain(exponents) -> str | dict[str, list[float]]:
 
 
 def _priors(kind: type, stored: dict):
-    """Build priors from JSON, where tuples have become lists and log-normals mappings."""
-    made = {list: tuple, dict: lambda v: LogNormal(**v)}
-    return kind(**{k: made.get(type(v), lambda x: x)(v) for k, v in stored.items()})
+    """Build priors from JSON, where tuples have become lists and dataclasses mappings."""
+    default = {
+        f.name: f.default if f.default is not MISSING else f.default_factory()
+        for f in fields(kind)
+        if f.default is not MISSING or f.default_factory is not MISSING
+    }
+    values = {}
+    for name, value in stored.items():
+        if isinstance(value, dict):
+            value = _priors(type(default[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def _table(stored: xr.DataArray) -> pd.DataFrame:
@@ -250,12 +264,12 @@ def load(cls, path: Path):
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
     names = [
         "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
-        "level_sd", "slope_sd", "local_sd",
+        "level_sd", "slope_sd", "local_sd", "drift_sd",
     ]  # fmt: skip
     hyper = {k: flat(k) for k in names if k in posterior}
     n_fields, n_cells = len(law._data.fields), len(law._data.cells)
     total = chains * n
-    fields = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
+    over_cells = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
         total, n_fields, n_cells if n_fields else 0
     )
     local = flat("local_correction") if n_fields else np.zeros((total, 0))
@@ -263,7 +277,7 @@ def load(cls, path: Path):
         hyper,
         flat("combination")[:, 0].astype(np.int64),
         meta["beta"].to_numpy(),
-        fields,
+        over_cells,
         local,
         {
             str(k): posterior[k].to_numpy().reshape(total, *posterior[k].shape[2:])

@@ -64,11 +64,15 @@ class Feature:
         One of `BLOCKS`.
     fixed : bool
         The exponent is one: the three closed-form convergence terms of the paper's bounds.
+    free : bool
+        Its coefficient has the wide prior of the intercept, not that of its block: what is said
+        of slopes (`bayes_optlaws.slopes`) is then all that is known of it.
     """
 
     name: str
     block: str
     fixed: bool = False
+    free: bool = False
 
 
 FEATURES = (
@@ -98,10 +102,19 @@ BATCH_FEATURES = (
 )
 """Scale columns added when the batch size varies (own choice; the paper's batch is fixed)."""
 
-SCALE_FEATURES = (Feature("N S", "scale"),)
-"""Scale column added but in the paper's groups (own choice): the logarithm of a sum of a term in N
-and a term in the data is not a sum of terms in each, and without their product both together
-are predicted too high."""
+SCALE_FEATURES = (
+    Feature("N trend", "scale", fixed=True, free=True),
+    Feature("tokens trend", "scale", fixed=True, free=True),
+    Feature("N S", "scale"),
+)
+"""Scale columns added but in the paper's form (own choice).
+
+Trends in N and tokens, of the shape that published laws have on average (`TREND_POWER`), carry
+what is said of slopes.  The product: the logarithm of a sum of a term in N and a term in the data
+is not a sum of terms in each, and without it both together are predicted too high."""
+
+TREND_POWER = 0.244
+"""Slopes of ``x**-0.244`` keep 57 % of themselves a decade further, see `bayes_optlaws.slopes`."""
 
 _GROUP_OF = {"convergence": "cross", "escape": "escape", "mixed": "mixed"}
 
@@ -235,6 +248,8 @@ def feature_bases(
         "Ec/Cc": ec / cc,
         "N Ew/Cw": n * ew / cw,
         "N Ec/Cc": n * ec / cc,
+        "N trend": n**-TREND_POWER,
+        "tokens trend": tokens**-TREND_POWER,
         "N S": n * (tokens if data_is_tokens else steps * step),
         "tokens": tokens,
         "batch": batch,
@@ -350,7 +365,9 @@ class FeatureSet:
             return _GROUP_OF[feature.block]
         if "scale" in self.exponents:
             return "scale"
-        return {"N": "model_size", "S": "data", "tokens": "data", "N S": "data"}.get(feature.name, "settings")
+        return {"N": "model_size", "S": "data", "tokens": "data", "N S": "data"}.get(
+            feature.name, "settings"
+        )
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -404,8 +421,8 @@ class FeatureSet:
 
     @cached_property
     def column_block(self) -> np.ndarray:
-        """Index into `BLOCKS` of each column's prior, -1 for the intercept."""
-        block = [BLOCKS.index(f.block) for f in self.features]
+        """Index into `BLOCKS` of each column's prior, -1 for the intercept and free features."""
+        block = [-1 if f.free else BLOCKS.index(f.block) for f in self.features]
         return np.array([-1 if j < 0 else block[j] for j in self.column_feature])
 
     def bases(self, table: pd.DataFrame, earlier: Earlier | None = None) -> dict[str, np.ndarray]:

@@ -81,7 +81,9 @@ class ModelData:
         """
         first = 1 if self.n_local else 0
         local = np.zeros(self.n_local, dtype=np.int64)
-        return np.concatenate([local, np.repeat(first + np.arange(len(self.n_drift)), self.n_drift)])
+        return np.concatenate(
+            [local, np.repeat(first + np.arange(len(self.n_drift)), self.n_drift)]
+        )
 
     def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
         """Everything that the kernels take after the hyper-parameters."""
@@ -184,7 +186,9 @@ class HyperSpace:
 
         inputs = self.kernel_inputs(self.split(self.mean))
         self._sizes = np.array([x.size for x in inputs], dtype=np.int64)
-        position = np.where(self.is_log, np.log(np.arange(self.size) + 1.0), np.arange(self.size) + 1.0)
+        position = np.where(
+            self.is_log, np.log(np.arange(self.size) + 1.0), np.arange(self.size) + 1.0
+        )
         found = np.concatenate(self.kernel_inputs(self.split(position)))
         self._entry = found.round().astype(np.int64) - 1
 

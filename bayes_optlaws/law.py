@@ -63,8 +63,9 @@ class OptLaw(Predictions):
     divergence : bool or DivergencePriors
         Model the probability of divergence beside the loss.
     exponents : str or mapping, optional
-        Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
-        ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
+        Candidate exponents: ``"trend"`` (the default: for model size and data negative ones and
+        the logarithm), ``"saturating"`` (negative), ``"paper"`` (positive, the paper's four
+        groups and form, without priors of slopes), ``"signed"``, ``"both"``, or a mapping
         from group to values; see `bayes_optlaws.features.EXPONENT_PRESETS`.
     priors : Priors, optional
 
@@ -201,11 +202,13 @@ class OptLaw(Predictions):
         )  # fmt: skip
 
     def _slope_rows(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the likelihood that state the prior of the law's slopes over scales."""
+        """Rows of the likelihood that state the law's slopes; none for the paper's form."""
+        other = self._discrepancy.n_columns if self.transfer else 0
+        if self._features.papers:
+            return np.zeros((0, self._features.n_columns + other)), np.zeros(0)
         x, y = slope_rows(
             lambda t: self._standardizer(self._features.dictionary(t)), table, self.priors.slopes
         )
-        other = self._discrepancy.n_columns if self.transfer else 0
         return np.hstack([x, np.zeros((len(x), other))]), y
 
     def _rows(self, table: pd.DataFrame, raw: np.ndarray | None = None) -> np.ndarray:

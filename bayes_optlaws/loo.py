@@ -43,9 +43,11 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
     data, table = law._data, law._fitted
     rows = law._rows(table)
     y = np.log(table["final_loss"].to_numpy(float)) - law._centre
-    q = data.column_block.size
-    label = law._noise.label
-    error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
+    n, q = y.size, data.column_block.size
+    slopes, slope = law._slope_rows(table)  # prior knowledge: conditioned on, never left out
+    rows, y = np.vstack([rows, slopes]), np.concatenate([y, slope])
+    label = np.concatenate([law._noise.label, np.full(slope.size, len(data.noise_covariates))])
+    error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with threadpool_limits(1):  # the matrices are small: threads only get in their own way
@@ -54,9 +56,7 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
             selected = data.tree.selected(draws.combination[s])
             x = rows[:, selected] / np.sqrt(d[selected])
             if fields.shape[1]:
-                transform = block_diag(
-                    *[a * scale for a in fields[s]], inputs[5][s] * np.eye(data.n_local)
-                )
+                transform = block_diag(*[a * scale for a in fields[s]], np.diag(inputs[5][s]))
                 x = np.hstack([x, rows[:, q:] @ transform])
             precision = w[label]
             weighted = x * precision[:, None]
@@ -65,7 +65,7 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
             half = solve_triangular(factor[0], x.T, lower=True)
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
-            error[s], sd[s] = residual / keep, 1.0 / np.sqrt(precision * keep)
+            error[s], sd[s] = (residual / keep)[:n], (1.0 / np.sqrt(precision * keep))[:n]
     return error, sd
 
 

@@ -97,6 +97,6 @@ class Priors:
     level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     local_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
-    drift_sd: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
+    drift_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     slopes: SlopePrior = field(default_factory=SlopePrior)
     unseen_sd: float = 0.02

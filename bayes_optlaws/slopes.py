@@ -6,21 +6,24 @@ slopes, averaged over the runs of the table, are taken as if they had been obser
 
 .. math::
 
-    m_h = \overline{\frac{\partial \log L_\text{law}}{\partial \log N}}\Big|_{h} + \epsilon_h,
-    \qquad \epsilon_h \sim N(0, s_h^2),
+    \overline{b_j(s)} = m + \epsilon_0, \quad \epsilon_0 \sim N(0, s_0^2); \qquad
+    \overline{b_j(s')} - \overline{\rho^{\,d} b_j(s)} = \epsilon_d, \quad
+    \epsilon_d \sim N(0, (c\, m)^2 d),
 
-at the table's scales (h = 0) and 1, 2, 3 decades beyond its largest model, and likewise for tokens
-(a run stretched in time).  Slopes are linear in the coefficients, so these are rows of the
-likelihood with a known precision: one more Gram matrix, and all else stays exact.  As data they
-also weigh exponents and hyper-parameters, by how well those agree with them.
+with :math:`b_j = \partial \log L_\text{law} / \partial \log s_j` for N and for tokens (a run
+stretched in time), s the scale of a run, and s' that scale with N or tokens alone, or both, moved
+to 1, 2 and 3 decades beyond the table's largest; d is the distance moved, in decades.  Slopes are
+linear in the coefficients, so these are rows of the likelihood with a known precision: one more
+Gram matrix, and all else stays exact.  As data they also weigh exponents and hyper-parameters, by
+how well those agree with them.
 
-Where the figures come from.  Slopes of Chinchilla's law (Hoffmann et al. 2022, doi:10.48550/
-arXiv.2203.15556, and the refit of Besiroglu et al. 2024, arXiv:2404.10102) for N of 1e7 to 1e11 and
-5 to 200 tokens a parameter: -.12 at 1e7, -.075 at 1e8, -.05 at 1e9, -.026 at 1e10 in N, and about
-the same in tokens, so that each decade takes about a third off.  Kaplan et al. 2020
-(arXiv:2001.08361): -.076 in N and -.095 in tokens, where the other is not the limit.  From them:
-mean -.08 at the table, times .65 a decade, and an sd of .55 of the mean, which leaves
-P(slope > 0) = .035 at each.
+Where the figures come from.  Chinchilla's law (Hoffmann et al. 2022, arXiv:2203.15556, approach 3)
+has slopes in N of -.108, -.075, -.048, -.026 at N of 1e7, 1e8, 1e9, 1e10 and 20 tokens a
+parameter, and about the same in tokens; Kaplan et al. 2020 (arXiv:2001.08361) -.076 in N and
+-.095 in tokens, where the other is not the limit.  So m = -.08, and an sd of .45 of it leaves
+P(slope > 0) = .013.  Over a decade of both the former's slopes keep .64 to .69 of themselves,
+over one of N alone .52, of tokens alone .61; the refit of Besiroglu et al. 2024
+(arXiv:2404.10102) agrees.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 STEP = 0.02
 """Half the step of the central differences, nats."""
@@ -48,38 +52,44 @@ class SlopePrior:
     ----------
     mean : float
         Mean slope at the scales of the table; negative.
-    per_decade : float
-        Factor of the mean for each decade beyond the largest scale.
     relative_sd : float
-        Sd over mean, at every distance; infinite for no prior knowledge.
+        Its sd over its mean; infinite for no prior knowledge at all.
+    alone, together : float
+        Share of a slope that is left a decade further in N or tokens alone, and in both.
+    change_sd : float
+        Sd of the change of slope beyond that, over one decade, as a share of ``mean``.
     decades : tuple of float
-        Distances beyond the largest scale at which the slope is stated, beside the table's own.
+        Distances beyond the largest scale at which slopes are stated.
 
     Examples
     --------
-    >>> mean, sd = SlopePrior().moments()
-    >>> mean.round(3), sd.round(3)
-    (array([-0.08 , -0.052, -0.034, -0.022]), array([0.044, 0.029, 0.019, 0.012]))
+    >>> SlopePrior().p_rising().round(3)
+    array(0.013)
     """
 
     mean: float = -0.08
-    per_decade: float = 0.65
-    relative_sd: float = 0.55
+    relative_sd: float = 0.45
+    alone: float = 0.57
+    together: float = 0.67
+    change_sd: float = 0.05
     decades: tuple[float, ...] = (1.0, 2.0, 3.0)
 
     def __post_init__(self) -> None:
         """Refuse values that are no belief in a falling loss."""
         if not (np.isfinite(self.mean) and self.mean < 0):
             raise ValueError(f"SlopePrior.mean must be negative and finite, got {self.mean!r}")
-        if not 0 < self.per_decade <= 1:
-            raise ValueError(f"SlopePrior.per_decade must be in (0, 1], got {self.per_decade!r}")
-        if not self.relative_sd > 0:
-            raise ValueError(f"SlopePrior.relative_sd must be positive, got {self.relative_sd!r}")
+        for name in ("alone", "together"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(
+                    f"SlopePrior.{name} must be in (0, 1], got {getattr(self, name)!r}"
+                )
+        for name in ("relative_sd", "change_sd"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"SlopePrior.{name} must be positive, got {getattr(self, name)!r}")
 
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and sd of the slope at the table and at each of `decades` beyond it."""
-        mean = self.mean * self.per_decade ** np.array([0.0, *self.decades])
-        return mean, self.relative_sd * np.abs(mean)
+    def p_rising(self) -> np.ndarray:
+        """Probability that the loss rises with scale at the table."""
+        return norm.sf(1.0 / self.relative_sd)
 
 
 def enlarged(table: pd.DataFrame, log_n: np.ndarray, log_time: np.ndarray) -> pd.DataFrame:
@@ -116,27 +126,34 @@ def slope_rows(dictionary, table: pd.DataFrame, prior: SlopePrior) -> tuple[np.n
 
     Returns
     -------
-    rows : array, shape (2 * (1 + n_decades), n_columns)
-        Those of N first.
-    y : array, shape (2 * (1 + n_decades),)
+    rows : array, shape (n_slopes, n_columns)
+    y : array, shape (n_slopes,)
     """
-    mean, sd = prior.moments()
-    if not np.all(np.isfinite(sd)):
+    if not np.isfinite(prior.relative_sd):
         return np.zeros((0, dictionary(table.iloc[:1]).shape[1])), np.zeros(0)
     keep = np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_RUNS)).round().astype(int))
     some = table.iloc[keep]
-    rows = []
-    for name in ("n_params", "tokens"):
-        log = np.log(some[name].to_numpy(float))
-        to_top = np.log(table[name].max()) - log
-        for h in (None, *prior.decades):
-            shift = np.zeros(len(some)) if h is None else to_top + h * np.log(10.0)
-            ends = []
-            for side in (STEP, -STEP):
-                move = shift + side
-                still = np.zeros(len(some))
-                moved = (move, still) if name == "n_params" else (still, move)
-                ends.append(dictionary(enlarged(some, *moved)).mean(axis=0))
-            rows.append((ends[0] - ends[1]) / (2 * STEP))
-    y, scale = np.tile(mean, 2), np.tile(sd, 2)
-    return np.array(rows) / scale[:, None], y / scale
+    scale = np.log(some[["n_params", "tokens"]].to_numpy(float))
+    to_top = np.log(table[["n_params", "tokens"]].max().to_numpy(float)) - scale
+
+    def slope(shift: np.ndarray, axis: int) -> np.ndarray:
+        step = STEP * np.eye(2)[axis]
+        up, down = (dictionary(enlarged(some, *(shift + side * step).T)) for side in (1, -1))
+        return (up - down) / (2 * STEP)
+
+    rows, y = [], []
+    for axis in (0, 1):
+        here = slope(np.zeros_like(scale), axis)
+        sd = prior.relative_sd * abs(prior.mean)
+        rows.append(here.mean(axis=0) / sd)
+        y.append(prior.mean / sd)
+        for h in prior.decades:
+            shift = to_top + h * np.log(10.0)
+            distance = shift[:, axis] / np.log(10.0)
+            sd = prior.change_sd * abs(prior.mean) * np.sqrt(distance.mean())
+            only = np.where(np.arange(2) == axis, shift, 0.0)
+            for moved, keeps in ((only, prior.alone), (shift, prior.together)):
+                rest = slope(moved, axis) - keeps ** distance[:, None] * here
+                rows.append(rest.mean(axis=0) / sd)
+                y.append(0.0)
+    return np.array(rows), np.array(y)

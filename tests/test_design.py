@@ -19,6 +19,7 @@ from bayes_optlaws._design_value import (
     temper,
 )
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, DesignPlan, _slim, design
+from bayes_optlaws.drift import beyond_covariance
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import recover
 from bayes_optlaws.runs import read_candidates
@@ -103,6 +104,10 @@ def function_space(law, s, table, n_train=0):
     rest = kernel - phi @ phi.T
     rest[:n_train] = rest[:, :n_train] = 0.0
     cov = cov + hyper["local_sd"] ** 2 * (phi @ phi.T + rest)
+    for j in (0, 1):
+        columns = d.drifts[j].basis(scale[:, j])
+        new = beyond_covariance(*[d.drifts[j].beyond(scale[:, j])] * 2)
+        cov = cov + hyper["drift_sd"][j] ** 2 * (columns @ columns.T + new)
     u = d.unseen(table)
     return cov + law.priors.unseen_sd**2 * u @ u.T
 
@@ -120,8 +125,19 @@ def condition(law, s, table):
         slope = law._sample.draws.hyper["noise_slope"][s]
         variance = w + (growth * np.exp(noise.covariates @ slope))[noise.label] ** 2
     y = np.log(train["final_loss"].to_numpy()) - law._centre
-    gain = np.linalg.solve(cov[:n, :n] + np.diag(variance), cov[:n, n:])
-    return law._centre + gain.T @ y, cov[n:, n:] - cov[n:, :n] @ gain
+    chosen = law._data.tree.selected(law._sample.draws.combination[s])
+    block = law._data.column_block[chosen]
+    sd = law._sample.draws.hyper["coefficient_sd"][s][block]
+    sd = np.where(block < 0, law.priors.intercept_sd, sd)
+    # the slopes are further data, of unit noise
+    slopes, slope = law._slope_rows(train)
+    columns = law._standardizer(law._features.dictionary(pd.concat([train, _slim(table)])))
+    with_rows = (columns[:, chosen] * sd**2) @ slopes[:, chosen].T
+    among = (slopes[:, chosen] * sd**2) @ slopes[:, chosen].T + np.eye(slope.size)
+    data = np.block([[cov[:n, :n] + np.diag(variance), with_rows[:n]], [with_rows[:n].T, among]])
+    to_new = np.vstack([cov[:n, n:], with_rows[n:].T])
+    gain = np.linalg.solve(data, to_new)
+    return law._centre + gain.T @ np.concatenate([y, slope]), cov[n:, n:] - to_new.T @ gain
 
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])

@@ -29,13 +29,16 @@ def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
     draws, _ = recover(space, space.split(x), every, rng)
     law._sample = Sample(draws, 2, xr.Dataset(), 1.0, np.nan)
     found = loo_density(law)
-    rows = law._rows(law._fitted)
+    slopes, slope = law._slope_rows(law._fitted)
+    rows = np.vstack([law._rows(law._fitted), slopes])
     y = np.log(law._fitted["final_loss"].to_numpy(float)) - law._centre
+    n, y = y.size, np.concatenate([y, slope])
+    label = np.concatenate([law._noise.label, np.full(slope.size, len(law._noise.covariates))])
     for s in range(4):
         cov = covariance(
-            data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, law._noise.label
+            data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, label
         )
-        for i in rng.choice(y.size, 6, replace=False):
+        for i in rng.choice(n, 6, replace=False):
             others = np.delete(np.arange(y.size), i)
             gain = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
             sd = np.sqrt(cov[i, i] - cov[i, others] @ gain)
