@@ -6,9 +6,9 @@ the pool's total FLOPs by one objective, refitting between batches, and then ran
 runs; their measured losses are the truth.
 
 Run it with ``python -m bayes_optlaws.evaluation.replay --table pocket``: each (objective, budget,
-repeat) writes one file, what is there already is not done again.  The refits take their draws by
-importance sampling from the mode (`bayes_optlaws._laplace`), seconds instead of the minute that
-NUTS takes; ``--posterior nuts`` does without it.
+repeat) writes one file, what is there already is not done again.  The refits are by importance
+sampling (`bayes_optlaws.evaluation.refits`), seconds instead of the minute that NUTS takes;
+``--posterior nuts`` does without it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from joblib import Parallel, delayed
 
-from bayes_optlaws import datasets, sampling
+from bayes_optlaws import datasets
 from bayes_optlaws._design_rules import RULES, order_by_rule
-from bayes_optlaws._laplace import laplace_sample
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.evaluation import metrics
 from bayes_optlaws.evaluation._replay_plot import plot_replay
-from bayes_optlaws.hyper import HyperSpace
+from bayes_optlaws.evaluation.refits import POSTERIORS, refit
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs import read_candidates, read_runs
 
@@ -45,8 +43,6 @@ SHORTLIST = 150
 """Pool runs scored again after the first choice, those of highest first worth."""
 
 TABLES = ("steplaw", "pocket")
-
-POSTERIORS = ("laplace", "nuts")
 
 RANDOM = ("random", "cost-weighted random", "space-filling")
 """Rules with chance in them; of the others only the posterior draws differ by repeat."""
@@ -89,45 +85,6 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
     return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
 
 
-def quick_fit(
-    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
-    tune: int = 300,
-) -> OptLaw:  # fmt: skip
-    """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        Validated run table.
-    draws : int
-        In all (importance sampling) or of each of the four chains.
-    random_seed : int
-    posterior : {"laplace", "nuts"}
-    tune : int
-        Of NUTS.
-
-    Returns
-    -------
-    OptLaw
-        By importance sampling it has no chains, so its diagnostics are nan and its intervals are
-        given only with ``allow_unconverged=True``.
-    """
-    law = OptLaw(divergence=False)
-    if posterior == "nuts":
-        return law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
-    law._prepare(runs)
-    space = HyperSpace(law._data, law.priors)
-    found = laplace_sample(space, draws=draws, rng=np.random.default_rng(random_seed))
-    law.random_seed = random_seed
-    # without chains the gate cannot be passed, only waived
-    law.diagnostics = dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
-    law._sample = sampling.Sample(
-        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
-        pareto_k=found.pareto_k,
-    )  # fmt: skip
-    return law
-
-
 def predicted(law: OptLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
     """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
     rng = np.random.default_rng(random_seed)
@@ -146,7 +103,7 @@ def replay(
     tune: int = 300,
     stages: int = STAGES,
     batch: int = BATCH,
-    posterior: str = "laplace",
+    posterior: str = "importance",
 ) -> dict[str, float]:
     """Spend a share of the pool's FLOPs by one objective, then decide.
 
@@ -162,7 +119,7 @@ def replay(
     repeat : int
         Seed.
     draws, tune, posterior
-        Of each fit, as for `quick_fit`.
+        Of each fit, as for `bayes_optlaws.evaluation.refits.refit`.
     stages, batch : int
         Refits while the budget is spent, each spending an equal part of what is left, and most
         runs between two of them. Rules that do not look at the law spend it all at once.
@@ -185,9 +142,9 @@ def replay(
     left = share * cost.sum()
 
     def fit(k: int) -> OptLaw:
-        return quick_fit(
-            pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
-            posterior=posterior,
+        return refit(
+            OptLaw(divergence=False), pool.iloc[known], draws=draws, tune=tune,
+            random_seed=1000 * repeat + k, posterior=posterior,
         )  # fmt: skip
 
     if objective in RULES:
@@ -316,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", choices=TABLES, default="pocket")
     parser.add_argument("--out", default="out/replay")
     parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
-    parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="importance")
     parser.add_argument("--csv", help="write the summary here, too")
     parser.add_argument("--figure", help="draw all tables that have results there")
     parser.add_argument("--only-summary", action="store_true", help="replay nothing more")
