@@ -194,6 +194,39 @@ class QuadraticRegression:
         scales = [self._second_sd * self._logs.y_sd, self._noise_sd * self._logs.y_sd]
         return pd.Series([*(mean * self._logs.y_sd), *scales], index=index)
 
+    def slopes(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Posterior mean of the slope of log loss by each coordinate at every row.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated run or candidate table.
+
+        Returns
+        -------
+        DataFrame
+            A column a coordinate, in nats of log loss per unit of it.
+        """
+        mean = self._require_fit().mean
+        d = len(self._logs.names)
+        second = np.zeros((d, d))
+        second[np.triu_indices(d)] = mean[d + 1 :]
+        slope = mean[1 : d + 1] + self._logs.points(table) @ (second + second.T)
+        scale = self._logs.y_sd / self._logs.sd
+        return pd.DataFrame(slope * scale, columns=list(self._logs.names), index=table.index)
+
+    def curvature(self, coordinate: str) -> tuple[float, float]:
+        """Coefficient of the square of a coordinate in its own units, and its posterior sd."""
+        posterior = self._require_fit()
+        j = self._logs.names.index(coordinate)
+        at = len(self._logs.names) + 1
+        pairs = list(itertools.combinations_with_replacement(range(len(self._logs.names)), 2))
+        at += pairs.index((j, j))
+        scale = self._logs.y_sd / self._logs.sd[j] ** 2
+        return float(posterior.mean[at] * scale), float(
+            np.sqrt(posterior.covariance[at, at]) * scale
+        )
+
     def _require_fit(self) -> LinearPosterior:
         if self._posterior is None:
             raise ValueError(f"baseline {self.name!r} is not fitted; call fit(runs) first")
