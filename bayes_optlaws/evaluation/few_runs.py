@@ -7,6 +7,7 @@ learning rates next to its best one, as one who knows a little would have.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +16,16 @@ import pandas as pd
 
 from bayes_optlaws.evaluation.far import row
 from bayes_optlaws.evaluation.protocols import held_out_by
-from bayes_optlaws.evaluation.scenarios import LAW, NEAR, Study, methods
+from bayes_optlaws.evaluation.scenarios import FAR, LAW, NEAR, Study, methods
 from bayes_optlaws.evaluation.splits import block_labels, make_splits
 
 SIZES = (12, 20, 40, 80)
 KINDS = ("random", "sensible")
+STUDIES = tuple(
+    s
+    for s in (*NEAR, *FAR)
+    if s.name in ("steplaw-n", "pocket-n", "marin-n", "schaipp-n", "openlm-c4-n")
+)
 COMPARED = (LAW, "gp-linear-settings", "gp-linear-scale", "quadratic", "step-law")
 
 
@@ -127,5 +133,31 @@ def curve(
     return pd.DataFrame(rows)
 
 
-STUDIES = tuple(s for s in NEAR if s.name in ("steplaw-n", "pocket-n", "marin-n", "schaipp-n"))
-"""Near studies whose tables are fitted by few of their runs; open_lm is among the far ones."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the curves, print and write ``few-runs.csv``."""
+    by_name = {s.name: s for s in STUDIES}
+    parser = argparse.ArgumentParser(prog="python -m bayes_optlaws.evaluation.few_runs")
+    parser.add_argument("directory", type=Path, help="results and task files")
+    parser.add_argument("--folder", help="public tables; default $BAYES_OPTLAWS_DATA")
+    parser.add_argument("--studies", nargs="+", choices=[*by_name], default=[*by_name])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[*SIZES])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--label", default="law", help="name of this version of the law's code")
+    args = parser.parse_args(argv)
+    parts = []
+    for name in args.studies:
+        found = curve(
+            by_name[name], args.directory, label=args.label, sizes=args.sizes,
+            repeats=args.repeats, folder=args.folder,
+        )  # fmt: skip
+        parts.append(found)
+        shown = found.groupby(["kind", "n", "method"])[
+            ["relative_error", "log_score", "coverage_50", "coverage_95", "regret", "passed"]
+        ].mean()
+        print(f"{by_name[name].title}\n{shown.round(3).to_string()}\n", flush=True)
+        pd.concat(parts).to_csv(args.directory / "few-runs.csv", index=False, float_format="%.6g")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

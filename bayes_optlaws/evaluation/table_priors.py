@@ -131,7 +131,7 @@ def measure(runs: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> found = measure(read_runs(datasets.load("pocket"))).set_index("quantity")["value"]
-    >>> bool(-0.5 < found["slope_d"] < 0 < found["lr_curve"])
+    >>> bool(-0.5 < found["slope_n_upper"] < 0 < found["lr_curve"])
     True
     """
     runs = runs[~runs["diverged"]].reset_index(drop=True)
