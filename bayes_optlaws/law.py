@@ -584,7 +584,16 @@ class OptLaw(WithOptions):
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
         """Read a law written by `save`; nothing is sampled again."""
-        fitted = archive.load(Path(path))
+        return cls.from_fitted(archive.load(Path(path)))
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedLaw) -> OptLaw:
+        """Return a law with a posterior that there is.
+
+        Parameters
+        ----------
+        fitted : FittedLaw
+        """
         law = cls(**fitted.options)
         law._fitted_law = fitted
         return law

@@ -145,7 +145,9 @@ class FittedLaw:
         """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
         sample = self.sample
         if "energy" not in sample.sample_stats:  # no chains: importance sampling
-            return dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
+            names = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
+            ess = float(sample.sample_stats.attrs.get("ess", np.nan))
+            return dict.fromkeys(names, np.nan) | {"pareto_k": sample.pareto_k, "ess": ess}
         posterior = self.posterior["posterior"]
         names = [*sample.draws.hyper, "intercept", "coefficient"]
         loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
