@@ -22,6 +22,7 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 
 # Public name -> module that defines it; None: the name is the module itself.
 _PUBLIC: dict[str, str | None] = {
+    "ColumnMapping": "run_mapping",
     "ConvergenceError": "sampling",
     "DesignPlan": "design",
     "LogNormal": "priors",
@@ -41,6 +42,7 @@ _PUBLIC: dict[str, str | None] = {
     "read_candidates": "runs",
     "read_runs": "runs",
     "scaling_rules": None,
+    "suggest_mapping": "run_mapping",
     "schedules": None,
     "stages": None,
     "sde": None,

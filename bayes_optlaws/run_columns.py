@@ -170,7 +170,8 @@ def _given(frame: pd.DataFrame, columns: Mapping[object, str] | None) -> dict[ob
     out: dict[object, str] = {}
     known = sorted({*ROLES, *TEMPLATE_COLUMNS})
     for one, other in (columns or {}).items():
-        name, role = (one, other) if one in frame.columns else (other, one)
+        flipped = one not in frame.columns and one in known
+        name, role = (other, one) if flipped else (one, other)
         if name not in frame.columns:
             raise table_fault(
                 "columns=",

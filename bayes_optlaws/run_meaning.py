@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -448,6 +450,8 @@ def _ask_which_loss(work: Work, chosen: Column, values: np.ndarray, others: list
         both = np.isfinite(values) & np.isfinite(theirs)
         same = both.any() and np.median(np.abs(theirs[both] / values[both] - 1.0)) < 1e-3
         work.out.unused.append((other.name, None))
+        if chosen.name == "final_loss" and not chosen.given:
+            continue  # the column of the run table is the loss, whatever else there is
         if same:
             work.note(f"{other.name} says the same as {chosen.name} and was not used.")
         elif chosen.exact or not both.any() or other.role == "bits_per_byte":
@@ -516,10 +520,16 @@ def _status(work: Work) -> None:
     unsaid = missing & (fate == "finished")
     if unsaid.any() and "no_loss" in said:
         fate[unsaid] = said["no_loss"]
-    _settle(work, fate, f"by {column.name}", column)
+    _settle(work, fate, f"by {column.name}", column, words)
 
 
-def _settle(work: Work, fate: np.ndarray, source: str, column: Column | None = None) -> None:
+def _settle(
+    work: Work,
+    fate: np.ndarray,
+    source: str,
+    column: Column | None = None,
+    words: Sequence[str] = (),
+) -> None:
     """Mark runs that diverged and leave out those to be dropped."""
     flags = objects({"diverged": True, "finished": False, "drop": False}.get(f, f) for f in fate)
     plain = all(isinstance(f, bool) for f in flags)
@@ -532,5 +542,7 @@ def _settle(work: Work, fate: np.ndarray, source: str, column: Column | None = N
         work.out.frame = work.frame[~dropped]
         work.values = {k: v[~dropped] for k, v in work.values.items()}
     if column is not None:
-        values = work.frame["diverged"]
-        work.say(column, "diverged", "", "", f"{int((values == True).sum())} of {len(values)}")  # noqa: E712
+        word = next((w for w, f in zip(words, fate, strict=True) if f == "finished"), "")
+        word = word or next(iter(words), "")
+        meaning = dict(zip(words, fate, strict=True)).get(word, "")
+        work.say(column, "diverged", "words translated", word, str(meaning))

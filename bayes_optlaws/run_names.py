@@ -299,6 +299,8 @@ def _lookup(name: str) -> tuple[str, float] | None:
         return None
     if key in _BY_NAME:
         role = _BY_NAME[key]
+        if key in ("warmup", "lr_warmup", "warm_up", "n", "d", "batch", "bs"):
+            return role, 0.8
         return role, 1.0 if str(name).strip() == role else 0.95
     # config.optimizer.lr: known prefixes are taken off one by one
     words = [normal(w) for w in re.split(r"[./:]", str(name))]
