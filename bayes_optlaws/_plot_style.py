@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bayes_optlaws._numbers import short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -39,20 +41,6 @@ def legend_below(ax: Axes, *, alone: bool) -> None:
         )
     else:
         ax.legend(fontsize="x-small")
-
-
-def short(value: float) -> str:
-    """Write a count with a metric suffix.
-
-    Examples
-    --------
-    >>> short(246240), short(3.6864e6), short(8e9), short(64)
-    ('246k', '3.69M', '8B', '64')
-    """
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def scale_label(n_params: float, tokens: float) -> str:

@@ -182,6 +182,7 @@ def read_candidates(
     schedules: Mapping[str, str] | None = None,
     cooldown: float | None = None,
     group: object = None,
+    warn: bool = True,
 ) -> pd.DataFrame:
     """Read and validate a table of planned runs: a run table without the outcome columns.
 
@@ -194,11 +195,14 @@ def read_candidates(
         As for `read_runs`.
     columns, units, sequence_length, schedules, cooldown, group
         As for `read_runs`.
+    warn : bool
+        Whether to warn of what is possible and yet hardly meant.
 
     Returns
     -------
     DataFrame
-        The candidates, in the order and with the index given.
+        The candidates, in the order and with the index given; those of a file or list are named
+        by their ``run_id`` where it has one.
 
     Raises
     ------
@@ -224,11 +228,17 @@ def read_candidates(
         cooldown=cooldown,
         outcome=False,
     )
-    return _validate(load(source), options, group=group, min_runs=0)
+    table = load(source)
+    read = _validate(table, options, group=group, min_runs=0, warn=warn)
+    if isinstance(source, pd.DataFrame) or not isinstance(table.index, pd.RangeIndex):
+        return read
+    if read["run_id"].iloc[0] == run_ids(read[[]])[0]:
+        return read  # made from the position: the table names no rows
+    return read.set_index(pd.Index(read["run_id"], name=None))
 
 
 def _validate(
-    frame: pd.DataFrame, options: Options, *, group: object, min_runs: int
+    frame: pd.DataFrame, options: Options, *, group: object, min_runs: int, warn: bool = True
 ) -> pd.DataFrame:
     before = frame.attrs
     refuse_signalling(frame)
@@ -266,7 +276,7 @@ def _validate(
     filled["schedule"] = pd.Series(kind, index=frame.index, dtype="str")
     columns = {c: filled[c] for c in TEMPLATE_COLUMNS if c in filled}
     frame = frame.assign(**columns)
-    doubtful = doubts(frame, outcome=options.outcome, vocab_size=options.vocab_size)
+    doubtful = doubts(frame, outcome=options.outcome, vocab_size=options.vocab_size) if warn else []
     if t.warmup_assumed:
         doubtful.insert(
             0,

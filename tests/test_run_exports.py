@@ -258,7 +258,8 @@ def test_notes_name_every_conversion():
     for words in (
         "Name was taken as run_id", "params: text such as", "tokens (B): read in billions",
         "batch_tokens = global_batch_size x seq_len", "steps is rounded",
-        "warmup was taken as warmup_steps", "linear_with_warmup as linear", "cosine_with_min_lr as cosine",
+        "warmup was taken as warmup_steps", "linear_with_warmup as linear",
+        "cosine_with_min_lr as cosine",
         "decay_ratio", "eval/ppl says the same as train/loss", "2 runs were marked as diverged",
     ):  # fmt: skip
         assert words in notes, words
