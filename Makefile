@@ -7,7 +7,7 @@ STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
 KERNELS := $(wildcard $(addprefix bayes_optlaws/,_tree.py likelihood.py _hyper.py _divergence_kernel.py posterior.py))
 
-.PHONY: help setup demo test lint format notebooks evaluate benchmark clean distclean
+.PHONY: help setup demo test lint format notebooks trackers evaluate benchmark clean distclean
 
 help:
 	@echo "make setup      create .venv and install the package with its test tools"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make format     apply ruff's fixes and formatting"
 	@echo "make notebooks  execute every notebook"
+	@echo "make trackers   install W&B, MLflow, TensorBoard and test the importers with them"
 	@echo "make evaluate   held-out evaluation, the paper's tables; FOLDER=/path/to/tables adds public tables"
 	@echo "make benchmark  timed tests, and the slow ones"
 	@echo "make clean      remove caches and build output (make distclean: .venv too)"
@@ -52,6 +53,11 @@ test: lint
 
 notebooks: $(STAMP) $(WARM)
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
+
+# The trackers' libraries are large, so set-up leaves them out and their tests are skipped there.
+trackers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,trackers]'
+	$(BIN)/python -m pytest tests/test_importers.py
 
 # FOLDER holds the public tables; without it only the shipped grid is evaluated.
 evaluate: $(STAMP)
