@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
-KERNELS := $(wildcard $(addprefix bayes_optlaws/,_tree.py likelihood.py _hyper.py _divergence_kernel.py posterior.py))
+KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predictor.py
 
-.PHONY: help setup demo test lint format notebooks trackers evaluate benchmark clean distclean
+.PHONY: help setup demo test lint format notebooks docs trackers evaluate benchmark clean distclean
 
 help:
 	@echo "make setup      create .venv and install the package with its test tools"
@@ -17,6 +17,7 @@ help:
 	@echo "make format     apply ruff's fixes and formatting"
 	@echo "make notebooks  execute every notebook"
 	@echo "make trackers   install W&B, MLflow, TensorBoard and test the importers with them"
+	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make evaluate   held-out evaluation, the paper's tables; FOLDER=/path/to/tables adds public tables"
 	@echo "make benchmark  timed tests, and the slow ones"
 	@echo "make clean      remove caches and build output (make distclean: .venv too)"
@@ -32,7 +33,7 @@ $(STAMP): pyproject.toml | $(BIN)/python
 
 # numba compiles for minutes once; set-up pays for that, so that the demo does not.
 $(WARM): $(KERNELS) | $(STAMP)
-	$(BIN)/python -m bayes_optlaws._warm
+	$(BIN)/python -m bayes_optlaws.cli.warm
 	@touch $@
 
 setup: $(STAMP) $(WARM)
@@ -57,12 +58,16 @@ notebooks: $(STAMP) $(WARM)
 # The trackers' libraries are large, so set-up leaves them out and their tests are skipped there.
 trackers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,trackers]'
-	$(BIN)/python -m pytest tests/test_importers.py
+	$(BIN)/python -m pytest tests/runs/test_importers.py
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # FOLDER holds the public tables; without it only the shipped grid is evaluated.
 evaluate: $(STAMP)
-	$(BIN)/python -m bayes_optlaws.evaluation $(FOLDER)
-	$(BIN)/python -m bayes_optlaws.evaluation.paper_tables $(FOLDER)
+	$(BIN)/python -m studies $(FOLDER)
+	$(BIN)/python -m studies.paper_tables $(FOLDER)
 
 benchmark: $(STAMP)
 	$(BIN)/python -m pytest tests -m "slow or benchmark"

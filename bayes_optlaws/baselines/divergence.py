@@ -28,7 +28,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from bayes_optlaws.baselines._base import read_columns
+from bayes_optlaws.baselines.base import read_columns
 
 INPUTS = ("n_params", "tokens", "steps", "warmup_steps", "peak_lr", "batch_tokens")
 """Columns that the logistic regressions read."""
