@@ -48,7 +48,7 @@ TARGET_ACCEPT, SHORTER_STEPS = 0.9, 0.97
 """Of the loss part; the second where the first had divergent transitions, as in narrow corners of
 the noise of small tables."""
 
-DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.95
+DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.99
 """Least draws and tuning of the divergence part, and its target acceptance."""
 
 MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3

@@ -6,8 +6,13 @@ the two equal), for a sampler that runs without compiling a model.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
+
+LEAST_LOGIT = -17.0
+"""The logit of the highest LR, at the centre of a table, is this plus a lognormal."""
 
 
 @njit(cache=True, error_model="numpy")
@@ -33,6 +38,18 @@ def _excess(x):
     return 2.0 * x - np.log(1.0 + root), 1.0 + 1.0 / root
 
 
+@njit(cache=True, error_model="numpy")
+def laplace(z):
+    """Laplace variate of scale 1 from a standard normal one, and its derivative."""
+    x = abs(z)
+    if x > 20.0:  # two terms of the tail's expansion: the tail itself would be lost
+        value = 0.5 * x * x + math.log(x * math.sqrt(0.5 * math.pi)) + 1.0 / (x * x)
+        return math.copysign(value, z), x + 1.0 / x
+    tail = math.erfc(x / math.sqrt(2.0))
+    density = math.sqrt(2.0 / math.pi) * math.exp(-0.5 * x * x)
+    return math.copysign(-math.log(tail), z), density / tail
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_density(z, mean, sd, rotation, rows, runs, events):
     """Log density of the rotated standard normals and its gradient.
@@ -54,15 +71,19 @@ def log_density(z, mean, sd, rotation, rows, runs, events):
     gradient : array like z
     """
     theta = mean + sd * np.dot(rotation, z)
-    level, edge = theta[0], theta[2]
-    steepness, per_tokens = _softplus(theta[1]), _softplus(theta[3])
-    per_size, per_exposure = _softplus(theta[4]), _softplus(theta[5])
+    edge = theta[2]
+    above_least = math.exp(theta[0])
+    level = LEAST_LOGIT + above_least
+    steepness, per_exposure = _softplus(theta[1]), _softplus(theta[5])
+    by_tokens, by_size = math.exp(theta[3]), math.exp(theta[4])
     edge_excess, edge_slope = _excess(edge)
     slope = 0.5 * steepness / edge_slope
-    by_size, by_tokens = 0.5 * per_size / slope, 0.5 * per_tokens / slope
     weight = np.zeros(rows.shape[1])
     weight[2] = per_exposure
-    weight[4:] = theta[6:]
+    stretch = np.empty(theta.size - 6)
+    for j in range(stretch.size):
+        value, stretch[j] = laplace(theta[6 + j] / sd[6 + j])
+        weight[4 + j] = sd[6 + j] * value
     linear = np.dot(rows, weight)
 
     value = g_level = g_rise = g_at = 0.0
@@ -83,17 +104,16 @@ def log_density(z, mean, sd, rotation, rows, runs, events):
         g_rise += error[i] * rise
         g_at += error_at[i]
     g_column = np.dot(rows.T, error)
-    g_shift = np.dot(rows.T, error_at)
+    g_shift = 2.0 * slope * np.dot(rows.T, error_at)
 
-    by_slope = g_rise + (per_tokens * g_shift[1] - per_size * g_shift[0]) / slope
     # the slope falls with the derivative of the excess at the edge
     by_edge = slope * (edge_slope - 1.0) * (2.0 - edge_slope)
     g = np.empty(theta.size)
-    g[0] = g_level
-    g[1] = by_slope * slope / steepness * _expit(theta[1])
-    g[2] = by_slope * by_edge + 2.0 * slope * (g_at - g_level * edge_slope)
-    g[3] = -g_shift[1] * _expit(theta[3])
-    g[4] = g_shift[0] * _expit(theta[4])
+    g[0] = g_level * above_least
+    g[1] = g_rise * slope / steepness * _expit(theta[1])
+    g[2] = g_rise * by_edge + 2.0 * slope * (g_at - g_level * edge_slope)
+    g[3] = -g_shift[1] * by_tokens
+    g[4] = g_shift[0] * by_size
     g[5] = g_column[2] * _expit(theta[5])
-    g[6:] = g_column[4:]
+    g[6:] = stretch * g_column[4:]
     return value - 0.5 * np.dot(z, z), np.dot(rotation.T, sd * g) - z

@@ -15,16 +15,13 @@ BILLION = 1e9
 MAX_ROWS = 20_000
 """Longer tables are merged into this many cells, finest where the outcome is in doubt."""
 
-CORRECTED = ("size", "tokens", "steps", "warmup")
-"""Logs with a linear correction."""
-
-SQUARED = ("batch", "warmup")
-"""Logs whose square is corrected too, where they vary in the table."""
+LEAST_REMAINDER = 0.01
+"""Least share of a run that is left after its warm-up: a warm-up throughout has no logarithm."""
 
 
 @dataclass(frozen=True)
 class DivergenceInputs:
-    """What the criterion and its correction read of every run.
+    """What the criterion reads of every run.
 
     Parameters
     ----------
@@ -33,7 +30,8 @@ class DivergenceInputs:
     log_lr : array, shape (n,)
         Log of the peak LR over the unit of the table that was fitted.
     columns : array, shape (n, n_columns)
-        Columns of the correction, zero at the centre of the table that was fitted.
+        Columns of the correction, zero at the centre of the table that was fitted and constant
+        beyond its range.
     """
 
     log_size: np.ndarray
@@ -45,40 +43,50 @@ class DivergenceInputs:
 
 @dataclass(frozen=True)
 class DivergenceScale:
-    """Units and centre of the table that was fitted; needed to read any other table.
+    """Units, centre and range of the table that was fitted; needed to read any other table.
+
+    The correction has three columns, in which R has no part of its own: log batch; its bend
+    (``sqrt(1 + x**2) - 1``: both very small and very large batches may be risky), where the batch
+    varies; and how often the part of the run that is left after the warm-up halves the run (little
+    time to recover from an instability).  Beyond the range of the table they stay what they are at
+    its end, so that there R alone speaks.
 
     Parameters
     ----------
     lr_unit : float
         Highest peak LR.
     centre, spread : dict of str to float
-        Mean of the logs ``size``, ``tokens``, ``steps``, ``warmup`` (steps), ``batch``, and their
-        sd or 1 nat, whichever is larger.
-    squared : tuple of str
-        Logs of `SQUARED` that vary.
+        Mean of the logs ``size``, ``tokens``, ``steps``, ``warmup`` (steps), ``batch``, and of the
+        ``recovery`` in halvings; their sd or 1, whichever is larger.
+    lowest, highest : dict of str to float
+        Range of each, and of the log ``lr``.
     """
 
     lr_unit: float
     centre: dict[str, float]
     spread: dict[str, float]
-    squared: tuple[str, ...]
+    lowest: dict[str, float]
+    highest: dict[str, float]
 
     @classmethod
     def fit(cls, table: pd.DataFrame) -> DivergenceScale:
-        """Take units and centre from a validated run table."""
+        """Take units, centre and range from a validated run table."""
         logs = _logs(table)
-        sd = {name: float(value.std()) for name, value in logs.items()}
+        logs["recovery"] = _recovery(logs, float(logs["warmup"].max()))
+        every = logs | {"lr": np.log(table["peak_lr"].to_numpy(float))}
         return cls(
             float(table["peak_lr"].max()),
             {name: float(value.mean()) for name, value in logs.items()},
-            {name: max(value, 1.0) for name, value in sd.items()},
-            tuple(name for name in SQUARED if sd[name] > 1e-6),
+            {name: max(float(value.std()), 1.0) for name, value in logs.items()},
+            {name: float(value.min()) for name, value in every.items()},
+            {name: float(value.max()) for name, value in every.items()},
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Labels of the correction's columns."""
-        return (*CORRECTED, *(f"{name}^2" for name in self.squared))
+        varies = self.highest["batch"] - self.lowest["batch"] > 1e-6
+        return ("batch", "recovery", "batch_bend") if varies else ("batch", "recovery")
 
     @property
     def origin(self) -> np.ndarray:
@@ -89,16 +97,23 @@ class DivergenceScale:
     def inputs(self, table: pd.DataFrame) -> DivergenceInputs:
         """Inputs of every row of a validated run or candidate table."""
         logs = _logs(table)
-        z = {name: (x - self.centre[name]) / self.spread[name] for name, x in logs.items()}
-        columns = [z[name] for name in CORRECTED] + [z[name] ** 2 for name in self.squared]
+        # a warm-up longer than any in the table has no part in what the table taught of recovery
+        logs["recovery"] = _recovery(logs, self.highest["warmup"])
+        z = {name: self._within(name, logs[name]) for name in ("batch", "recovery")}
+        z["batch_bend"] = np.sqrt(1.0 + z["batch"] ** 2) - 1.0
         unit = np.log(BILLION)
         return DivergenceInputs(
             logs["size"] - unit,
             logs["tokens"] - unit,
             logs["tokens"] - logs["steps"] + logs["warmup"] - unit,
             np.log(table["peak_lr"].to_numpy(float)) - np.log(self.lr_unit),
-            np.column_stack(columns),
+            np.column_stack([z[name] for name in self.names]),
         )
+
+    def _within(self, name: str, value: np.ndarray) -> np.ndarray:
+        """Standardised values, those beyond the range of the table at its end."""
+        value = np.clip(value, self.lowest[name], self.highest[name])
+        return (value - self.centre[name]) / self.spread[name]
 
     def rows(self, inputs: DivergenceInputs) -> np.ndarray:
         """Rows of the likelihood about the centre: size, tokens, exposure, LR, then columns."""
@@ -114,12 +129,18 @@ class DivergenceScale:
 
 def _logs(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Natural logs of sizes; a warm-up of no steps counts as one step."""
-    column = {"size": "n_params", "tokens": "tokens", "steps": "steps", "batch": "batch_tokens"}
+    column = {"size": "n_params", "tokens": "tokens", "batch": "batch_tokens"}
     out = {name: np.log(table[c].to_numpy(float)) for name, c in column.items()}
     # rounded tables: the product of steps and batch is what tokens stand for in every column
     out["steps"] = out["tokens"] - out["batch"]
     out["warmup"] = np.log(np.maximum(table["warmup_steps"].to_numpy(float), 1.0))
     return out
+
+
+def _recovery(logs: dict[str, np.ndarray], longest: float) -> np.ndarray:
+    """Halvings from the whole run to what is left of it after the warm-up."""
+    left = 1.0 - np.exp(np.minimum(logs["warmup"], longest) - logs["steps"])
+    return -np.log2(np.maximum(left, LEAST_REMAINDER))
 
 
 @dataclass(frozen=True)
@@ -163,13 +184,20 @@ class DivergenceData:
         >>> import bayes_optlaws as bo
         >>> data = DivergenceData.from_runs(bo.read_runs(bo.datasets.load("pocket")))
         >>> data.n_runs, data.n_diverged, data.scale.names
-        (260, 28, ('size', 'tokens', 'steps', 'warmup', 'warmup^2'))
+        (260, 28, ('batch', 'recovery'))
         """
         if not len(table):
             raise ValueError("the run table must have at least one row; add the runs")
         scale = DivergenceScale.fit(table)
         rows = scale.rows(scale.inputs(table))
         return cls(*merge_rows(rows, table["diverged"].to_numpy(float), max_rows), scale)
+
+    def outcomes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row of every run, and whether it diverged (0 or 1), each of shape (n_runs,)."""
+        runs, events = (np.round(x).astype(int) for x in (self.runs, self.events))
+        row = np.repeat(np.arange(len(runs)), runs)
+        first = np.repeat(np.cumsum(runs) - runs, runs)
+        return row, (np.arange(row.size) - first < events[row]).astype(np.int8)
 
     @property
     def n_runs(self) -> int:

@@ -59,14 +59,14 @@ def test_a_higher_lr_never_makes_a_run_safer(data, pocket):
     assert np.all(np.diff(p, axis=1) >= -1e-12)
 
 
-def test_log_r_is_one_half_on_the_boundary(data, pocket):
-    _, _, values = draw_prior(data, 4)
+def test_r_is_one_exactly_where_the_probability_is_one_half(data, pocket):
+    _, _, values = draw_prior(data, 40)
     inputs = data.scale.inputs(pocket)
-    flat = dict(values, divergence_correction=np.zeros_like(values["divergence_correction"]))
-    p = divergence_probability(flat, inputs)
+    p = divergence_probability(values, inputs)
     r = log_r(inputs, {k[len("divergence_") :]: v for k, v in values.items()})
-    slope = values["divergence_slope"][:, None]
-    np.testing.assert_allclose(p, expit(slope * r), atol=1e-12)
+    np.testing.assert_array_equal(r > 0, p > 0.5)
+    np.testing.assert_allclose(p, expit(values["divergence_slope"][:, None] * r), atol=1e-12)
+    assert np.abs(values["divergence_correction"]).min() > 0  # with the correction at work
 
 
 def test_the_posterior_passes_the_gate_and_fits_the_grid(data, posterior, pocket):
