@@ -191,7 +191,7 @@ def _refuse_comments(frame: pd.DataFrame, name: str) -> None:
     if not len(frame) or len(frame.columns) < 2 or frame.iloc[:, 0].dtype.kind in "iufb":
         return
     first = frame.iloc[:, 0]
-    marked = first.map(lambda v: isinstance(v, str) and v.lstrip().startswith("#")).to_numpy(bool)
+    marked = first.astype("str").str.lstrip().str.startswith("#").fillna(False).to_numpy(bool)
     if marked.any():
         alone = marked & frame.iloc[:, 1:].isna().all(axis="columns").to_numpy()
         if alone.any():

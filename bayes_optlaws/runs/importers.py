@@ -380,9 +380,9 @@ def _table(
     frame = pd.DataFrame(rows)
     columns = dict(options.get("columns") or {})
     known = role_of(name)
-    if name not in columns and (known is None or known[0] not in _LOSSES):
-        columns[name] = "final_loss"
-    table = read_runs(frame, **{**options, "columns": columns or None})
+    # said, not guessed: a column without one finite loss could not be known by its cells
+    columns.setdefault(name, known[0] if known and known[0] in _LOSSES else "final_loss")
+    table = read_runs(frame, **{**options, "columns": columns})
     if table["loss_sd"].isna().all():
         return table.drop(columns="loss_sd")
     table.attrs["notes"] = [

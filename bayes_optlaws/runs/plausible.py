@@ -131,8 +131,13 @@ def _losses(frame: pd.DataFrame, vocab_size: float | None) -> list[str]:
 def equal_runs(frame: pd.DataFrame) -> np.ndarray:
     """Rows that repeat an earlier one in every setting and in a finite loss, shape (n,)."""
     seen = frame[[c for c in (*_SETTINGS, "final_loss") if c in frame.columns]]
-    finite = np.isfinite(frame["final_loss"].to_numpy(float))
-    return seen.duplicated().to_numpy() & finite & ~frame["diverged"].to_numpy(bool)
+    told = np.isfinite(frame["final_loss"].to_numpy(float)) & ~frame["diverged"].to_numpy(bool)
+    # one hash a row first: few rows share it, and only those are compared column by column
+    keys = pd.util.hash_pandas_object(seen, index=False)
+    alike = keys.duplicated(keep=False).to_numpy() & told
+    same = np.zeros(len(frame), dtype=bool)
+    same[alike] = seen[alike].duplicated().to_numpy()
+    return same
 
 
 def _apart(frame: pd.DataFrame, loss: np.ndarray, finished: np.ndarray) -> np.ndarray:

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bayes_optlaws.runs.columns import EMPTY, LARGEST, POSITIVE, SMALLEST, Table, is_blank
+from bayes_optlaws.runs.columns import (
+    EMPTY,
+    LARGEST,
+    POSITIVE,
+    SMALLEST,
+    Table,
+    is_blank,
+    label_words,
+)
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS, SCHEDULES, objects
 
 ASSUMED_WARMUP = 0.05
@@ -110,12 +118,11 @@ def schedule(t: Table, *, near: Mapping[str, object] = EMPTY) -> np.ndarray:
     if "schedule" not in t.frame.columns:
         t.absent("schedule", "the column is required", remedy, near)
         return t.empty_cells
-    raw = t.cells("schedule")
-    blank = is_blank(raw)
+    raw, words = t.cells("schedule"), label_words(t.frame["schedule"])
+    blank = np.array([not w for w in words], dtype=bool)
     t.need("schedule", blank, remedy)
-    names = objects(
-        [v.strip().lower().replace("_", "-") if isinstance(v, str) else "" for v in raw]
-    )
+    tidy = {w: w.lower().replace("_", "-") for w in set(words)}
+    names = objects(tidy[w] for w in words)
     names[names == "wsd-linear"] = "wsd"
     known = np.isin(names, objects(SCHEDULES))
     t.report.rows(~known & ~blank, "schedule", raw, "unknown schedule", remedy)
@@ -233,7 +240,9 @@ def outcome(
         loss, blank = np.ones(t.n), np.zeros(t.n, dtype=bool)
     diverged = np.zeros(t.n, dtype=bool)
     unknown = np.zeros(t.n, dtype=bool)
-    if t.has("diverged"):
+    if "diverged" in t.frame.columns and t.frame["diverged"].dtype == bool:
+        diverged = t.frame["diverged"].to_numpy()
+    elif t.has("diverged"):
         raw = t.cells("diverged")
         empty = is_blank(raw)
         words = [str(v).strip().lower() if isinstance(v, _FLAGS) else "?" for v in raw]
@@ -245,7 +254,8 @@ def outcome(
     infinite = np.isposinf(loss)
     absent = (blank | infinite) & ~diverged & ~unknown
     shown = np.where(blank, "", objects(loss))
-    t.no_loss = absent if not t.has("diverged") else np.zeros(t.n, dtype=bool)
+    told = "diverged" in t.frame.columns and t.has("diverged")
+    t.no_loss = np.zeros(t.n, dtype=bool) if told else absent
     t.report.rows(
         absent,
         "final_loss",

@@ -11,6 +11,7 @@ import pytest
 import bayes_optlaws as bo
 from bayes_optlaws.runs.curves import final_loss
 from bayes_optlaws.runs.readers import RunTableError
+from bayes_optlaws.runs.wandb_files import read_offline_run
 
 POINTS = 400
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 6.4e-2]
@@ -180,7 +181,7 @@ def test_offline_runs_of_wandb(tmp_path, monkeypatch):
             run.log({"train/loss": float(v), "train/lr": 1e-9}, step=int(s))
         run.finish()
     check_sweep(bo.from_wandb(tmp_path))
-    only = next(tmp_path.rglob("*.wandb"))
+    only = next(p for p in tmp_path.rglob("*.wandb") if read_offline_run(p).name == "run-0")
     with pytest.raises(RunTableError, match="at least 5 runs"):
         bo.from_wandb(only)
     cut = tmp_path / "cut" / "run-cut.wandb"  # a run that was killed has no end
