@@ -135,6 +135,7 @@ class Work:
         self.cells: dict[str, Cells] = {}
         self.scaled: set[str] = set()
         self.schedule_names: tuple[str, ...] = ()
+        self.settled = False
         self._units = dict(options.units or {})
         self._check_units()
 

@@ -46,7 +46,10 @@ def interpret(frame: pd.DataFrame, options: Options) -> Interpretation:
         work.direct(role)
     _batch(work)
     _exact_budget(work)
-    ask_about_magnitudes(work)
+    # what was settled when the table was first read is not asked again
+    work.settled = "warned" in frame.attrs
+    if not work.settled:
+        ask_about_magnitudes(work)
     _warmup(work)
     _schedule(work)
     _min_lr(work)
@@ -208,7 +211,7 @@ def _warmup(work: Work) -> None:
         shares = _shares(values)
         if work.unit_said(column) == "share" or (shares and _in_percent(work)):
             _put_steps(work, column, "warmup_steps", values, steps)
-        elif shares:
+        elif shares and not work.settled and work.unit_said(column) is None:
             work.ask(
                 str(column.name), f"{_least(values):.3g} to {np.nanmax(values):.3g}",
                 "is below one step: it looks like a share of the steps",

@@ -320,6 +320,19 @@ def test_columns_far_too_small_are_one_question(truth):
     assert len(str(faults(change(tokens=t["tokens"] / 1e9)).iloc[0]).splitlines()) < 10
 
 
+def test_what_was_settled_is_not_asked_again():
+    tiny = change(n_params=[300.0, 600.0] * 12)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = read_runs(tiny, units={"n_params": 1})
+    assert "fewer than 10,000 parameters" in str(caught[0].message)
+    assert read_runs(runs)["n_params"].tolist() == [300.0, 600.0] * 12
+    short = change(warmup_steps=0.5)
+    with pytest.warns(RunTableWarning, match="below one step"):
+        runs = read_runs(short, units={"warmup_steps": "steps"})
+    assert (read_runs(runs)["warmup_steps"] == 0.5).all()
+
+
 def test_batch_in_sequences(truth):
     t = plain()
     seqs = t["batch_tokens"] / SEQUENCE
