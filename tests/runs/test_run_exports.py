@@ -549,7 +549,7 @@ def test_the_mapping_shows_what_is_taken_for_what():
     assert "<b>\x1b" not in page and "\x1b" not in page
 
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "tables"
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "tables"
 READ = {
     "alias.csv": {}, "caps.csv": {}, "params_strings.csv": {}, "params_commas.csv": {},
     "params_e9.csv": {}, "steps_k.csv": {}, "semicolon.csv": {}, "with_index.csv": {},
