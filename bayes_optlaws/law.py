@@ -67,8 +67,9 @@ class OptLaw(WithOptions):
     divergence : bool or DivergencePriors
         Model the probability of divergence beside the loss.
     exponents : str or mapping, optional
-        Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
-        ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
+        Candidate exponents: ``"trend"`` (the default: for model size and data negative ones and
+        the logarithm), ``"saturating"`` (negative), ``"paper"`` (positive, the paper's four
+        groups and form, without priors of slopes), ``"signed"``, ``"both"``, or a mapping
         from group to values; see `bayes_optlaws.model.features.EXPONENT_PRESETS`.
     priors : Priors, optional
     stage_prior : StagePrior, optional
@@ -143,7 +144,6 @@ class OptLaw(WithOptions):
         Returns
         -------
         OptLaw
-            Itself.
 
         Raises
         ------
@@ -201,7 +201,7 @@ class OptLaw(WithOptions):
         """
         return RunEncoding.from_runs(
             read_runs(runs), features=self.features, transfer=bool(self.transfer),
-            exponents=self.exponents,
+            exponents=self.exponents, slope_prior=(self.priors or Priors()).slopes,
         )  # fmt: skip
 
     @property
@@ -578,10 +578,7 @@ class OptLaw(WithOptions):
         return self.fitted.summary(prob)
 
     def save(self, path: str | Path) -> Path:
-        """Write the law, its runs and its posterior to one NetCDF file.
-
-        The file is written beside its final place and moved there when complete.
-        """
+        """Write the law, its runs and its posterior to one NetCDF file."""
         return archive.save(self.fitted, Path(path))
 
     @classmethod

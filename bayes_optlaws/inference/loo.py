@@ -40,10 +40,14 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
         In the order of the run table without its divergent rows.
     """
     draws, encoding = law.draws.thin(max_draws), law.encoding
-    data, rows, y = encoding.data, encoding.rows(), encoding.response
+    data = encoding.data
+    n, slope = len(encoding.finished), encoding.slope_response
+    # published slopes are prior knowledge: conditioned on, never left out
+    rows = np.vstack([encoding.rows(), encoding.slope_rows])
+    y = np.concatenate([encoding.response, slope])
+    label = np.concatenate([encoding.noise.label, np.full(slope.size, len(data.noise_covariates))])
     q = data.column_block.size
-    label = encoding.noise.label
-    error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
+    error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with threadpool_limits(1):  # the matrices are small: threads only get in their own way
@@ -52,9 +56,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             selected = data.tree.selected(draws.combination[s])
             x = rows[:, selected] / np.sqrt(d[selected])
             if fields.shape[1]:
-                transform = block_diag(
-                    *[a * scale for a in fields[s]], inputs[5][s] * np.eye(data.n_local)
-                )
+                transform = block_diag(*[a * scale for a in fields[s]], np.diag(inputs[5][s]))
                 x = np.hstack([x, rows[:, q:] @ transform])
             precision = w[label]
             weighted = x * precision[:, None]
@@ -63,7 +65,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             half = solve_triangular(factor[0], x.T, lower=True)
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
-            error[s], sd[s] = residual / keep, 1.0 / np.sqrt(precision * keep)
+            error[s], sd[s] = (residual / keep)[:n], (1.0 / np.sqrt(precision * keep))[:n]
     return error, sd
 
 

@@ -20,6 +20,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
 from bayes_optlaws.kernels.marginal import draw_coefficients
 from bayes_optlaws.model.discrepancy import Discrepancy
+from bayes_optlaws.model.drift import draw_beyond
 from bayes_optlaws.model.features import FeatureSet, Standardizer
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import Priors
@@ -111,8 +112,8 @@ class Draws:
         Coefficients of the standardised dictionary, zero outside the combination.
     fields : array, shape (n_draws, n_fields, n_cells)
         Discrepancy over scales at its inducing points.
-    local : array, shape (n_draws, n_local)
-        Coefficients of the local functions.
+    local : array, shape (n_draws, n_local + sum(n_drift))
+        Coefficients of the local functions, then those of the drifts.
     divergence : dict of str to array, shape (n_draws, ...)
         Parameters of the divergence part; empty when it is not modelled.
     """
@@ -232,6 +233,7 @@ class Predictor:
         out += self._over_scales(table, rng)
         if d.n_local:
             out += self._local(table, rng)
+        out += self._drift(table, rng)
         unseen = d.unseen(table)
         if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
             effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
@@ -275,6 +277,16 @@ class Predictor:
                 out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
         return out
 
+    def _drift(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Drift of the slopes over scales: what the runs inform, and what is new beyond them."""
+        d, draws = self.discrepancy, self.draws
+        distinct, which = np.unique(d.standard_scales(table), axis=0, return_inverse=True)
+        out = draws.local[:, d.n_local :] @ d.drift_columns(distinct).T
+        for j, drift in enumerate(d.drifts):
+            fresh = draw_beyond(drift.beyond(distinct[:, j]), draws.n, rng)
+            out += draws.hyper["drift_sd"][:, [j]] * fresh
+        return out[:, which.ravel()]
+
     def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Local correction: what the runs inform, plus what the local functions leave out."""
         d, draws = self.discrepancy, self.draws
@@ -282,7 +294,7 @@ class Predictor:
         distinct, which = np.unique(points, axis=0, return_inverse=True)
         which = which.ravel()
         phi = d.local_functions(distinct)
-        out = (draws.local @ phi.T)[:, which]
+        out = (draws.local[:, : d.n_local] @ phi.T)[:, which]
         for block in _blocks(len(distinct), MAX_POINTS):
             factor = _psd_factor(
                 d.local_missed(distinct[block], phi[block], distinct[block], phi[block])

@@ -30,6 +30,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from bayes_optlaws.model.drift import Drift
 from bayes_optlaws.schedules import integrals
 
 MAX_CELLS = 20
@@ -228,6 +229,8 @@ class Discrepancy:
         Where the local correction's kernel was decomposed: scale, then standardised settings.
     directions : array, shape (n_points, n_local)
         Its eigenvectors there, over the roots of the eigenvalues.
+    drifts : tuple of Drift
+        Over log N and over log tokens.
     """
 
     centre: np.ndarray
@@ -238,6 +241,7 @@ class Discrepancy:
     unit: dict[str, float]
     points: np.ndarray
     directions: np.ndarray
+    drifts: tuple[Drift, Drift]
 
     @classmethod
     def fit(cls, table: pd.DataFrame, *, max_cells: int = MAX_CELLS) -> Discrepancy:
@@ -253,7 +257,9 @@ class Discrepancy:
         }
         seen = np.unique(merge_scales(s - centre, np.zeros((0, 2))), axis=0)
         cells = inducing_points(seen, max_cells)
-        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL)
+        edges = zip(seen.min(axis=0), seen.max(axis=0), strict=True)
+        drifts = tuple(Drift(min(low, 0.0), max(high, 0.0)) for low, high in edges)
+        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL, drifts)
         if not varying:
             return found
         points = inducing_points(found.local_points(table), LOCAL_POINTS)
@@ -272,7 +278,16 @@ class Discrepancy:
     @property
     def n_columns(self) -> int:
         """Number of discrepancy columns."""
-        return len(self.fields) * len(self.cells) + self.n_local
+        return len(self.fields) * len(self.cells) + self.n_local + sum(self.n_drift)
+
+    @property
+    def n_drift(self) -> tuple[int, ...]:
+        """Number of columns of each drift."""
+        return tuple(d.n_columns for d in self.drifts)
+
+    def drift_columns(self, scale: np.ndarray) -> np.ndarray:
+        """Columns of both drifts at standard scales, shape (n, sum(n_drift))."""
+        return np.hstack([d.basis(x) for d, x in zip(self.drifts, scale.T, strict=True)])
 
     def standard_scales(self, table: pd.DataFrame) -> np.ndarray:
         """Scale coordinates from the centre, one for all runs of a cell, shape (n, 2)."""
@@ -320,12 +335,13 @@ class Discrepancy:
         return growth * local_correlation(a, b) - phi_a @ phi_b.T
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
-        """Columns of the training runs, shape (n, n_columns): fields by cell, then local."""
+        """Columns of the runs, shape (n, n_columns): fields by cell, local, drifts."""
         over_cells = interpolation(self.standard_scales(table), self.cells)
         slopes = self.slopes(table)
         parts = [slopes[:, [j]] * over_cells for j in range(slopes.shape[1])]
         if self.n_local:
             parts.append(self.local_functions(self.local_points(table)))
+        parts.append(self.drift_columns(self.standard_scales(table)))
         return np.hstack(parts)
 
     def unseen(self, table: pd.DataFrame) -> np.ndarray:

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from laws import encoded, with_draws
+from laws import encoded, everything, with_draws
 from scipy.stats import norm
 
 from bayes_optlaws.inference.density import HyperSpace
@@ -25,12 +25,13 @@ def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
     every = np.ones(data.tree.n_combinations, dtype=bool)
     draws, _ = recover(space, space.split(x), every, rng)
     found = loo_density(with_draws(law, draws))
-    rows, y, label = law.encoding.rows(), law.encoding.response, law.encoding.noise.label
+    rows, y, label = everything(law)
+    n = len(law.encoding.finished)
     for s in range(4):
         cov = covariance(
             data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, label
         )
-        for i in rng.choice(y.size, 6, replace=False):
+        for i in rng.choice(n, 6, replace=False):
             others = np.delete(np.arange(y.size), i)
             gain = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
             sd = np.sqrt(cov[i, i] - cov[i, others] @ gain)

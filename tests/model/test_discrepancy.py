@@ -80,7 +80,7 @@ def test_interpolation_is_exact_at_inducing_points_and_the_kriging_mean_elsewher
     np.testing.assert_allclose(w[8:], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_basis_is_slope_times_field_in_the_own_cell_plus_the_local_correction(pocket, rng):
+def test_basis_is_slope_times_field_in_the_own_cell_plus_local_correction_and_drifts(pocket, rng):
     d = Discrepancy.fit(pocket)
     cell = pocket[["n_params", "tokens"]].drop_duplicates()
     assert len(d.cells) == len(cell) <= MAX_CELLS
@@ -88,11 +88,14 @@ def test_basis_is_slope_times_field_in_the_own_cell_plus_the_local_correction(po
     u = rng.normal(size=d.n_columns)
     found = d.basis(pocket) @ u
     fields = u[: len(d.fields) * len(d.cells)].reshape(len(d.fields), len(d.cells))
-    local = u[len(d.fields) * len(d.cells) :]
+    local = u[len(d.fields) * len(d.cells) :][: d.n_local]
+    drift = u[len(d.fields) * len(d.cells) + d.n_local :]
     s = scales(pocket) - d.centre
     nearest = np.linalg.norm(s[:, None] - d.cells[None], axis=2).argmin(axis=1)
     expected = np.einsum("rf,fr->r", d.slopes(pocket), fields[:, nearest])
     expected += d.local_functions(d.local_points(pocket)) @ local
+    n, tokens = (drifts.basis(x) for drifts, x in zip(d.drifts, s.T, strict=True))
+    expected += np.hstack([n, tokens]) @ drift
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
