@@ -392,7 +392,7 @@ def family_losses(
             }
             for kind in kinds
         ]  # fmt: skip
-    loss = np.asarray(predict(read_candidates(pd.DataFrame(rows))), dtype=float)
+    loss = np.asarray(predict(read_candidates(pd.DataFrame(rows), warn=False)), dtype=float)
     index = pd.Index(np.asarray(tokens, dtype=float), name="tokens")
     out = pd.DataFrame(loss.reshape(-1, len(kinds)), index=index, columns=list(kinds))
     return out.assign(spread=np.log(out.max(axis=1) / out.min(axis=1)))
@@ -400,7 +400,9 @@ def family_losses(
 
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a run table as candidates."""
-    return read_candidates(table.drop(columns=["final_loss", "diverged"], errors="ignore"))
+    return read_candidates(
+        table.drop(columns=["final_loss", "diverged"], errors="ignore"), warn=False
+    )
 
 
 def _check_shares(warmup: float, cooldown_start: float) -> None:
