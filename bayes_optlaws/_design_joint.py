@@ -5,7 +5,8 @@ coefficients v ~ N(0, I): those of the law's columns, of the fields over scales 
 local functions and drifts.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed
 form.  What a run shares with another beyond these coefficients (the same scale not seen yet, what
 the local functions leave out, what is new of a drift beyond the table, an effect of a setting
-that never varied) is a covariance of its own, the one that `bayes_optlaws.posterior.Predictor` draws from.
+that never varied) is a covariance of its own, the one that `bayes_optlaws.posterior.Predictor`
+draws from.
 """
 
 from __future__ import annotations
