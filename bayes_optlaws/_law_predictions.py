@@ -168,6 +168,7 @@ class Predictions:
             noise = float(np.median(noise_sd))
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+                log_loss = predictor.capped(log_loss)
         risk = None
         if draws.divergence:
             inputs = self._divergence.scale.inputs(table)

@@ -136,6 +136,11 @@ def _leading(points: np.ndarray) -> np.ndarray:
     return vector[:, :n] / np.sqrt(value[:n])
 
 
+def _cosines(points: np.ndarray, frequency: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Random Fourier features at points, shape (n_points, n_features)."""
+    return np.sqrt(2.0 / phase.size) * np.cos(points @ frequency + phase)
+
+
 _AT_ONCE = 20_000
 _NO_LOCAL = (np.zeros((0, 2)), np.zeros((0, 0)))
 
@@ -333,6 +338,38 @@ class Discrepancy:
         """
         growth = np.outer(self.local_growth(a), self.local_growth(b))
         return growth * local_correlation(a, b) - phi_a @ phi_b.T
+
+    def local_frequencies(
+        self, n: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random features of the local correction: frequencies, phases, their inner products.
+
+        Cosines of normal frequencies over scales and Student-t ones (5 degrees of freedom) over
+        settings have its correlation on average (Rahimi and Recht 2007, random Fourier features).
+        The last array, (n_local, n), is what the local functions carry of each feature.
+        """
+        over_scales = rng.standard_normal((2, n)) / LOCAL_SCALE_LENGTHS[:, None]
+        heavy = np.sqrt(5.0 / rng.chisquare(5.0, size=n)) / LOCAL_SETTING_LENGTH
+        over_settings = rng.standard_normal((self.points.shape[1] - 2, n)) * heavy
+        frequency = np.vstack([over_scales, over_settings])
+        phase = rng.uniform(0.0, 2 * np.pi, n)
+        return frequency, phase, self.directions.T @ _cosines(self.points, frequency, phase)
+
+    def local_missed_features(
+        self,
+        points: np.ndarray,
+        phi: np.ndarray,
+        features: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        """What the local functions leave out, as functions with coefficients of unit sd, (n, m).
+
+        Their covariance is that of `local_missed`, up to the error of random features; but any
+        number of points, also in parts, sees the same functions.  ``phi`` are the
+        `local_functions` at the points, ``features`` come from `local_frequencies`.
+        """
+        frequency, phase, carried = features
+        growth = self.local_growth(points)[:, None]
+        return growth * _cosines(points, frequency, phase) - phi @ carried
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
         """Columns of the runs, shape (n, n_columns): fields by cell, local, drifts."""
