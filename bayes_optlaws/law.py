@@ -57,7 +57,8 @@ class OptLaw(Predictions):
     Parameters
     ----------
     features : {"auto", "paper"}
-        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
+        ``"auto"`` adds trends in model size and tokens whose slopes are known from published laws,
+        and batch columns when the batch size varies; ``"paper"`` adds nothing.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
     divergence : bool or DivergencePriors
@@ -171,6 +172,7 @@ class OptLaw(Predictions):
             self.exponents,
             batch=vary,
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
+            trends=self.features == "auto",
         ).levelled(table)
         raw = self._features.dictionary(table)
         self._standardizer = Standardizer.fit(raw, self._features.column_exponent)
@@ -204,7 +206,7 @@ class OptLaw(Predictions):
     def _slope_rows(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the likelihood that state the law's slopes; none for the paper's form."""
         other = self._discrepancy.n_columns if self.transfer else 0
-        if self._features.papers:
+        if not self._features.trends:
             return np.zeros((0, self._features.n_columns + other)), np.zeros(0)
         x, y = slope_rows(
             lambda t: self._standardizer(self._features.dictionary(t)), table, self.priors.slopes

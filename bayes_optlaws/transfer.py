@@ -6,13 +6,16 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
 .. math::
 
-    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z),
+    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z)
+        + g_N(\log N) + g_D(\log D),
 
 with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, batch, warm-up and
 schedule shape) over scales, sharing one length-scale and a part that every (N, tokens) cell has
 for itself, and one local correction :math:`f` over scales and settings together, larger towards
 the edge of divergence, where a smooth law misses most.  Candidates of one cell share :math:`u`,
-so a doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
+so a doubtful level does not blur their ranking.  The drifts :math:`g_N` and :math:`g_D` of
+`bayes_optlaws.drift` are what never stops growing with distance.  (Own choice; the paper has no
+such term.)
 
 The processes over scales are carried by inducing points (the cells themselves while they are
 few), the local correction by the leading eigenfunctions of its kernel, so that the runs enter
