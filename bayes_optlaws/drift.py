@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_SEGMENTS = 4
+MAX_SEGMENTS = 5
 """Segments of constant curvature on either side of the table's centre."""
 
-SEGMENT = 0.75
+SEGMENT = 0.5
 """Least length of a segment, nats."""
 
 
@@ -41,7 +41,7 @@ class Drift:
     --------
     >>> drift = Drift(-1.0, 1.5)
     >>> drift.n_columns, drift.beyond(np.array([-2.0, 0.0, 4.0]))
-    (4, array([-1. ,  0. ,  2.5]))
+    (5, array([-1. ,  0. ,  2.5]))
     """
 
     lower: float
