@@ -268,6 +268,7 @@ class FittedLaw:
             noise = float(np.median(noise_sd))
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+                log_loss = predictor.capped(log_loss)
         return LossDraws(np.exp(log_loss), self.risk(table, draws), noise)
 
     def predict_draws(

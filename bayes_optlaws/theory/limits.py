@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from bayes_optlaws.model.features import PAPER_BATCH, feature_bases
+from bayes_optlaws.model.features import PAPER_BATCH, TREND_POWER, feature_bases
 from bayes_optlaws.runs.readers import read_candidates
 
 __all__ = [
@@ -41,6 +41,7 @@ _POWERS = {
     "1/Cw": (0, -1), "1/Cc": (0, -1), "N/C": (1, -1), "1/(Cw Cc)": (0, -2),
     "Ew": (0, -1), "Ec": (0, -1), "E/N": (-1, -1), "Ew Ec": (0, -2),
     "Ew/Cw": (0, -2), "Ec/Cc": (0, -2), "N Ew/Cw": (1, -2), "N Ec/Cc": (1, -2),
+    "N trend": (-TREND_POWER, 0), "tokens trend": (0, -TREND_POWER), "N S": (1, 1),
     "tokens": (0, 1), "batch": (0, 0), "lr/batch": (0, 0), "lr/sqrt(batch)": (0, 0),
 }  # fmt: skip
 """Powers of N and of D in every feature, at fixed batch, peak LR and shares of the phases."""

@@ -9,7 +9,7 @@ from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.theory import limits
 
 # limits are taken at sizes and budgets that no one trains, which reading doubts
-pytestmark = pytest.mark.filterwarnings("ignore::bayes_optlaws.runs.RunTableWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::bayes_optlaws.runs.readers.RunTableWarning")
 
 PLANS = (
     {"schedule": "linear"},
