@@ -57,15 +57,12 @@ def candidates_of(path: str) -> pd.DataFrame:
 
 def failures_of(law: OptLaw) -> list[str]:
     """Return what of the convergence gate fails, in words."""
-    from bayes_optlaws.sampling import failures
-
-    return failures(law.diagnostics)
+    return law.fitted.failures
 
 
-def divergence_known(law: OptLaw, candidates: pd.DataFrame) -> bool:
+def divergence_known(law: OptLaw) -> bool:
     """Whether the law says how likely a run diverges; else infinite draws are just absent."""
-    few = law.predict(candidates, max_draws=100, allow_unconverged=True)
-    return not few["p_diverge"].isna().all()
+    return law.fitted.models_divergence
 
 
 def warn_unconverged(law: OptLaw) -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from bayes_optlaws._hyper import hyper_inputs
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.posterior import Draws
 
@@ -82,15 +83,14 @@ class Joint:
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted (or at least prepared) law.
+    law : FittedLaw
     draws : Draws
         Posterior draws in use; only their hyper-parameters and exponents are.
     """
 
-    def __init__(self, law, draws: Draws) -> None:
-        self.law, self.draws = law, draws
-        data = law._data
+    def __init__(self, law: FittedLaw, draws: Draws) -> None:
+        self.law, self.encoding, self.draws = law, law.encoding, draws
+        data = law.encoding.data
         q = data.column_block.size
         inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
         self.length, self.field_sd, self.local_sd = inputs[3:6]
@@ -136,18 +136,18 @@ class Joint:
 
     @property
     def _with_local(self) -> bool:
-        return self.law.transfer and self.law._discrepancy.n_local > 0
+        return self.encoding.transfer and self.encoding.discrepancy.n_local > 0
 
     def rows(self, table: pd.DataFrame, dtype=np.float64) -> Rows:
         """Everything of a validated table that does not depend on the draw."""
-        law, n = self.law, len(table)
-        x = law._standardizer(law._features.dictionary(table)).astype(dtype)
+        e, n = self.encoding, len(table)
+        x = e.standardizer(e.features.dictionary(table)).astype(dtype)
         none = np.zeros((n, 0), dtype)
         scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
         points, local, unseen = none, none, none
-        noise = law._predictor(self.draws).noise_sd(table) ** 2
-        if law.transfer:
-            d = law._discrepancy
+        noise = self.law.predictor(self.draws).noise_sd(table) ** 2
+        if e.transfer:
+            d = e.discrepancy
             scale, which = np.unique(
                 np.round(d.standard_scales(table), 9), axis=0, return_inverse=True
             )
@@ -171,8 +171,8 @@ class Joint:
         out = np.empty((rows.n, k + f * c + m), dtype)
         out[:, :k] = rows.x[:, self.selected[s]] * sd
         over = np.zeros((1, 0), dtype)
-        if self.law.transfer:
-            corr = self._correlation(s, rows.scale, self.law._discrepancy.cells.astype(dtype))
+        if self.encoding.transfer:
+            corr = self._correlation(s, rows.scale, self.encoding.discrepancy.cells.astype(dtype))
             over = corr @ self.scale_inverse[s].T.astype(dtype)
             own = over[rows.which]
             for j in range(f):
@@ -197,14 +197,14 @@ class Joint:
 
         Of a with b, shape (n_a, n_b); without b, the variances of a.
         """
-        d = self.law._discrepancy
+        d = self.encoding.discrepancy
         if b is None:
             return np.maximum(d.local_growth(a.points) ** 2 - np.sum(a.local**2, axis=1), 0.0)
         return d.local_missed(a.points, a.local, b.points, b.local)
 
     def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw-independent shares of the covariance: missed settings, unseen effects."""
-        if not self.law.transfer:
+        if not self.encoding.transfer:
             return np.zeros(1), np.zeros(1)
         missed = self._missed(a, b) if self._with_local else np.zeros(1)
         right = a.unseen if b is None else b.unseen
@@ -218,10 +218,10 @@ class Joint:
         feature, over, mean, cov = [], [], [], []
         for s in range(self.n):
             phi, g = self._features(s, rows, exact=True)
-            mean.append(self.law._centre + phi @ self.coefficient[s])
+            mean.append(self.encoding.centre + phi @ self.coefficient[s])
             a = phi @ self.inverse_factor[s].T
             c = a @ a.T + unseen
-            if self.law.transfer:
+            if self.encoding.transfer:
                 rest = (self._correlation(s, rows.scale, rows.scale) - g @ g.T)[
                     rows.which[:, None], rows.which
                 ]
@@ -229,7 +229,7 @@ class Joint:
                 if self._with_local:
                     c += self.local_sd[s, 0] ** 2 * missed
             feature.append(a)
-            over.append(g[rows.which] if self.law.transfer else np.zeros((rows.n, 0)))
+            over.append(g[rows.which] if self.encoding.transfer else np.zeros((rows.n, 0)))
             cov.append(0.5 * (c + c.T))
         return Targets(
             rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
@@ -255,12 +255,12 @@ class Joint:
             for s in part:
                 phi, g = self._features(s, rows, exact=False)
                 inverse, coefficient = self._single[s][:2]
-                mean[:, s] = self.law._centre + phi @ coefficient
+                mean[:, s] = self.encoding.centre + phi @ coefficient
                 a = phi @ inverse
                 v = np.einsum("ij,ij->i", a, a) + unseen_var
                 c = a @ targets.feature[s].T.astype(np.float32)
                 c += unseen
-                if self.law.transfer:
+                if self.encoding.transfer:
                     amplitude = (self.field_sd[s] ** 2).astype(np.float32)
                     first = np.unique(target_which, return_index=True)[1]
                     near = targets.over_scale[s][first].astype(np.float32)
@@ -311,7 +311,7 @@ class PooledCovariance:
             phi, g = joint._features(s, rows, exact=True)
             mean.append(phi @ joint.coefficient[s])
             parts.append(phi @ joint.inverse_factor[s].T)
-            if joint.law.transfer:
+            if joint.encoding.transfer:
                 alone = joint._correlation(s, rows.scale, rows.scale) - g @ g.T
                 self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
         parts.append((mean - np.mean(mean, axis=0)).T)

@@ -73,7 +73,9 @@ class Scorer(ABC):
         self.log_mean = t.mean.mean(axis=0)
         variance = np.diagonal(t.cov, axis1=1, axis2=2)
         # a law that knows next to nothing may extrapolate without bound, a loss does not
-        centre = np.clip(t.mean, joint.law._centre - REACH_NATS, joint.law._centre + REACH_NATS)
+        centre = np.clip(
+            t.mean, joint.encoding.centre - REACH_NATS, joint.encoding.centre + REACH_NATS
+        )
         self.loss = np.exp(centre + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
         self.pooled_cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True).reshape(t.cov.shape[1:])
         self._first = t

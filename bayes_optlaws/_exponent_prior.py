@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from bayes_optlaws.divergence import divergence_probability
+from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
 from bayes_optlaws.runs import read_candidates
 
 LR_POINTS, TOKEN_POINTS, MOST_BATCHES = 15, 4, 12
@@ -98,7 +98,7 @@ class WeighedDraws:
 
 
 def weigh_draws(
-    law,
+    law: FittedLaw | HasFitted,
     candidates: pd.DataFrame,
     *,
     mean: float,
@@ -119,8 +119,7 @@ def weigh_draws(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     candidates : DataFrame
     mean, sd : float
         Of the prior.
@@ -144,8 +143,10 @@ def weigh_draws(
     """
     from arviz_stats.base import array_stats  # here, so that the rules alone load without ArviZ
 
+    law = fitted_law(law)
+    law.require_converged(allow_unconverged)
     table = read_candidates(candidates)
-    fitted = law.runs[~law.runs["diverged"]]
+    fitted = law.encoding.finished
     n_params = float(np.median(table["n_params"])) if n_params is None else float(n_params)
     budgets = _budgets(table, fitted, n_params, tokens)
     batches = _batches(fitted, batch_tokens, over_batches)
@@ -178,13 +179,14 @@ def weigh_draws(
         )
     rng = np.random.default_rng(random_seed + 1)
     picked = _systematic(weights, rng)
-    draws = law._require_fit().draws.thin(max_draws)
+    draws = law.draws.thin(max_draws)
     loss = average[:, :n][picked]
     if kind == "new_run":
-        noise = law._predictor(draws).noise_sd(table)[picked]
+        noise = law.predictor(draws).noise_sd(table)[picked]
         loss = loss * np.exp(noise * rng.standard_normal(loss.shape))
-    if draws.divergence:
-        risk = divergence_probability(draws.divergence, law._divergence.scale.inputs(table))[picked]
+    risk = law.risk(table, draws)
+    if risk is not None:
+        risk = risk[picked]
         lost = risk > (rng.random(risk.shape) if kind == "new_run" else 0.5)
         loss = np.where(lost, np.inf, loss)
     out = xr.DataArray(

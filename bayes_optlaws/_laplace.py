@@ -131,9 +131,8 @@ def laplace_sample(
     Examples
     --------
     >>> import bayes_optlaws as bo
-    >>> law = bo.OptLaw(transfer=False, divergence=False)
-    >>> law._prepare(bo.read_runs(bo.datasets.load("pocket")))
-    >>> space = HyperSpace(law._data, law.priors)
+    >>> encoding = bo.OptLaw(transfer=False).encode(bo.datasets.load("pocket"))
+    >>> space = HyperSpace(encoding.data, bo.Priors())
     >>> found = laplace_sample(space, draws=100, rng=np.random.default_rng(0))
     >>> found.draws.n, found.ess > 50, found.pareto_k < 0.7
     (100, True, True)

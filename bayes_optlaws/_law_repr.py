@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws import _html, sampling
+from bayes_optlaws import _html
 from bayes_optlaws._html import number, significant
 from bayes_optlaws._plot_style import short
 from bayes_optlaws.features import BLOCKS
-
-if TYPE_CHECKING:
-    from bayes_optlaws.law import OptLaw
+from bayes_optlaws.fitted import FittedLaw
 
 _MOST_CELLS = 12
 _MOST_ROWS = 50
 
 
-def law_text(law: OptLaw) -> str:
-    """Say what the law is and how far it is."""
-    options = f"features={law.features!r}, transfer={law.transfer}"
-    if law._sample is None:
-        return f"OptLaw({options}), not fitted"
-    cells = len(law._fitted[["n_params", "tokens"]].drop_duplicates())
-    state = "; ".join(sampling.failures(law.diagnostics)) or "converged"
+def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
+    """Say what the law is and how far it is.
+
+    Parameters
+    ----------
+    options : dict
+        Of the constructor.
+    law : FittedLaw, optional
+        None where the law is not fitted.
+    """
+    said = f"features={options['features']!r}, transfer={options['transfer']}"
+    if law is None:
+        return f"OptLaw({said}), not fitted"
+    e = law.encoding
+    cells = len(e.finished[["n_params", "tokens"]].drop_duplicates())
+    state = "; ".join(law.failures) or "converged"
     return (
-        f"OptLaw({options}), fitted to {len(law._fitted)} convergent of {len(law.runs)} runs in "
-        f"{cells} (N, tokens) cells, {law._features.tree.n_combinations} exponent combinations, "
+        f"OptLaw({said}), fitted to {len(e.finished)} convergent of {len(law.runs)} runs in "
+        f"{cells} (N, tokens) cells, {e.features.tree.n_combinations} exponent combinations, "
         f"{len(BLOCKS)} blocks; {state}"
     )
 
 
-def law_html(law: OptLaw) -> str:
-    """Show what was fitted, whether it converged, what is known about divergence."""
-    if law._sample is None:
+def law_html(options: dict[str, Any], law: FittedLaw | None) -> str:
+    """Show what was fitted, whether it converged, what is known about divergence.
+
+    Parameters
+    ----------
+    options : dict
+        Of the constructor.
+    law : FittedLaw, optional
+        None where the law is not fitted.
+    """
+    if law is None:
         return _html.box(
             _html.heading("OptLaw, not fitted"),
-            _html.paragraphs([law_text(law), "Call fit(runs)."]),
+            _html.paragraphs([law_text(options, None), "Call fit(runs)."]),
         )
-    failed = sampling.failures(law.diagnostics)
+    failed = law.failures
     found = law.diagnostics
     gate = (
         f"R-hat at most {found['rhat']:.3f}, effective sample sizes at least "
@@ -53,7 +68,7 @@ def law_html(law: OptLaw) -> str:
         else f"UNCONVERGED ({'; '.join(failed)}): predict and rank refuse. {gate}",
         f"Noise of one run: {_noise(law)} of its loss (median over the fitted settings).",
     ]
-    if not law.divergence:
+    if not law.models_divergence:
         said.append("Divergence is not modelled.")
     elif law.divergence_note:
         said.append(f"On divergence: {law.divergence_note}.")
@@ -71,7 +86,7 @@ def law_html(law: OptLaw) -> str:
     )
     return _html.box(
         _html.heading(
-            f"OptLaw fitted to {len(law._fitted):,} convergent of {len(law.runs):,} runs"
+            f"OptLaw fitted to {len(law.encoding.finished):,} convergent of {len(law.runs):,} runs"
         ),
         _html.paragraphs(said),
         _html.table(shown, formats={"lowest loss": number(4)}, index=False, max_rows=_MOST_CELLS),
@@ -81,7 +96,8 @@ def law_html(law: OptLaw) -> str:
     )
 
 
-def _noise(law: OptLaw) -> str:
+def _noise(law: FittedLaw) -> str:
     """Median noise of one run over (some of) the fitted settings, in percent of the loss."""
-    some = law._fitted.iloc[:: max(1, len(law._fitted) // _MOST_ROWS)]
-    return f"{significant(100 * float(np.median(law.predictor.noise_sd(some))))} %"
+    finished = law.encoding.finished
+    some = finished.iloc[:: max(1, len(finished) // _MOST_ROWS)]
+    return f"{significant(100 * float(np.median(law.predictor().noise_sd(some))))} %"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,8 @@ from scipy.stats import binom
 
 from bayes_optlaws import _html, plots, sampling
 from bayes_optlaws import _report_page as parts
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.loo import loo, loo_pit
-
-if TYPE_CHECKING:
-    from bayes_optlaws.law import OptLaw
 
 FAR = 0.5
 """Decades beyond the fitted scales from which the reader is warned (own choice)."""
@@ -22,12 +19,12 @@ MOST_LEFT_OUT = 5_000
 """With more runs than this the leave-one-out checks are omitted, to save time."""
 
 
-def trust(law: OptLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_seed: int) -> str:
+def trust(law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_seed: int) -> str:
     """Return the section of a report that says whether to trust it.
 
     Parameters
     ----------
-    law : OptLaw
+    law : FittedLaw
     table : DataFrame
         Candidates.
     predicted : DataFrame
@@ -55,12 +52,12 @@ def trust(law: OptLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_seed
                 "narrow; a slope: the law is biased.",
             )
         )
-    if not sampling.failures(law.diagnostics):
+    if not law.failures:
         drawn += _fit_drawings(law, table, random_seed)
     return "".join([*out, parts.pair(*drawn)])
 
 
-def _fit_drawings(law: OptLaw, table: pd.DataFrame, random_seed: int) -> list[str]:
+def _fit_drawings(law: FittedLaw, table: pd.DataFrame, random_seed: int) -> list[str]:
     scale = table[["n_params", "tokens"]].value_counts().index[0]
     family = table["schedule"].mode().iloc[0]
     at = {
@@ -89,7 +86,7 @@ def _fit_drawings(law: OptLaw, table: pd.DataFrame, random_seed: int) -> list[st
             caption="The scale of the candidates. Where the bottom is flat, settings are a tie.",
         ),
     ]
-    if law.divergence:
+    if law.models_divergence:
         out.append(
             parts.drawing(
                 lambda: plots.stable_region(law, **at),
@@ -100,7 +97,7 @@ def _fit_drawings(law: OptLaw, table: pd.DataFrame, random_seed: int) -> list[st
     return out
 
 
-def _checks(law: OptLaw, predicted: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray | None]:
+def _checks(law: FittedLaw, predicted: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Rows of the table of checks, and the leave-one-out PIT where it was computed."""
     found = law.diagnostics
     limits = {

@@ -153,7 +153,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             {
                 "law": str(target),
                 "runs": len(law.runs),
-                "fitted": len(law._fitted),
+                "fitted": len(law.fitted.encoding.finished),
                 "converged": not failed,
                 "diagnostics": figures,
             }
@@ -220,7 +220,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
-    known = divergence_known(law, candidates)
+    known = divergence_known(law)
     table = ranking.table if known else ranking.table.assign(p_diverge=np.nan)
     write_csv(table, target)
     if figure is not None:
@@ -326,7 +326,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     fitted = time.perf_counter() - began
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
-    print_ranking(ranking, divergence=divergence_known(law, plan))
+    print_ranking(ranking, divergence=divergence_known(law))
     print("\nWhich small runs would help most to decide?\n")
     pool = default_pool(law.runs, read_candidates(plan))
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)

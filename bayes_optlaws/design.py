@@ -27,13 +27,12 @@ from bayes_optlaws._design_value import pair_gain
 from bayes_optlaws._plot_style import short
 from bayes_optlaws._progress import counter
 from bayes_optlaws._run_report import INTEGRAL_COLUMNS
-from bayes_optlaws.runs import read_candidates
+from bayes_optlaws.fitted import FittedLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bayes_optlaws.law import OptLaw
 
 __all__ = ["COMPARISONS", "OBJECTIVES", "DesignPlan", "design"]
 
@@ -63,6 +62,9 @@ anything to learn where perfect information is worth less than this (nats)."""
 
 MOST_DRAWS, LEAST_DRAWS, ROWS_TIMES_DRAWS = 400, 128, 1.28e7
 """Posterior draws in use, fewer for a large pool."""
+
+RISK_DRAWS = 200
+"""Posterior draws that a pool's probabilities of divergence are means over."""
 
 _NEEDED = (
     "n_params", "tokens", "batch_tokens", "steps", "peak_lr", "warmup_steps", "schedule",
@@ -193,10 +195,10 @@ class DesignPlan:
 
 
 def design(
-    law: OptLaw,
-    pool: pd.DataFrame | str,
+    law: FittedLaw,
+    pool: pd.DataFrame,
     *,
-    decide: pd.DataFrame | str,
+    decide: pd.DataFrame,
     n_runs: int | None = 5,
     objective: str = "regret",
     cost: str | Sequence[float] | None = "flops",
@@ -211,11 +213,10 @@ def design(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
-    pool : DataFrame or path
+    law : FittedLaw
+    pool : DataFrame
         Runs that could be made, a candidate table (see `bayes_optlaws.pool`); a row is one run.
-    decide : DataFrame or path
+    decide : DataFrame
         Candidate table of the large runs among which the choice is.
     n_runs : int, optional
         Most runs to propose. None, with a budget: as many as it pays for.
@@ -234,9 +235,9 @@ def design(
         value per square root of cost decides (own choice: on a trial it beat value per cost).
     p_diverge : str or array, optional
         Probability that a pool run diverges, in [0, 1], one a row or the name of a column; by
-        default the column ``p_diverge`` of the pool where there is one, else 0. A diverged run
-        says nothing about the loss, so the value is multiplied by ``1 - p_diverge``.
-        (`OptLaw.design` takes the law's own probabilities where the pool has no such column.)
+        default the column ``p_diverge`` of the pool where there is one, else what the law says,
+        0 where it does not model divergence. A diverged run says nothing about the loss, so the
+        value is multiplied by ``1 - p_diverge``.
     max_draws : int, optional
         Posterior draws in use; by default 400, and down to 128 for a large pool.
     random_seed : int
@@ -250,12 +251,8 @@ def design(
 
     Raises
     ------
-    RuntimeError
-        If the law is not fitted.
     ConvergenceError
         If the posterior does not pass the gate.
-    RunTableError
-        If a table has faults.
     ValueError
         If an option is out of range.
 
@@ -290,15 +287,14 @@ def design(
         raise ValueError(f"n_runs is {n_runs!r}: it must be an integer of at least 1, or None")
     if budget is not None and not budget > 0:
         raise ValueError(f"budget is {budget!r}: it must be positive")
-    law._require_fit()
-    law._require_converged(allow_unconverged)
-    pool, candidates = read_candidates(pool), read_candidates(decide)
+    law.require_converged(allow_unconverged)
+    candidates = decide
     if len(candidates) < 2 and objective in OBJECTIVES:
         raise ValueError(
             f"decide has {len(candidates)} row: there is nothing to choose; give two or more"
         )
     costs, label = _costs(pool, cost)
-    keep = 1.0 - _probabilities(pool, p_diverge)
+    keep = 1.0 - _probabilities(law, pool, p_diverge)
     with threadpool_limits(1):
         return _plan(
             law, pool, candidates, costs, label, keep, n_runs=n_runs, objective=objective,
@@ -348,7 +344,7 @@ def choose(
     """
     if max_draws is None:
         max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
-    joint = Joint(law, law._require_fit().draws.thin(max_draws))
+    joint = Joint(law, law.draws.thin(max_draws))
     slim = _slim(candidates)
     scorer = _scorer(objective, joint, slim, random_seed)
     rows = _slim(pool)
@@ -491,10 +487,13 @@ def _costs(pool: pd.DataFrame, cost: str | Sequence[float] | None) -> tuple[np.n
     return values, label
 
 
-def _probabilities(pool: pd.DataFrame, p_diverge: str | Sequence[float] | None) -> np.ndarray:
+def _probabilities(
+    law: FittedLaw, pool: pd.DataFrame, p_diverge: str | Sequence[float] | None
+) -> np.ndarray:
     if p_diverge is None:
         if "p_diverge" not in pool.columns:
-            return np.zeros(len(pool))
+            risk = law.risk(pool, law.draws.thin(RISK_DRAWS))
+            return np.zeros(len(pool)) if risk is None else risk.mean(axis=0)
         p_diverge = "p_diverge"
     if isinstance(p_diverge, str):
         if p_diverge not in pool.columns:

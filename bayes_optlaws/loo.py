@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from arviz_stats import ELPDData
 from arviz_stats import loo as psis_loo
 from arviz_stats.base import array_stats
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
@@ -18,18 +19,18 @@ from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from bayes_optlaws._hyper import hyper_inputs
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.hyper import HyperSpace
 
 MAX_DRAWS = 500
 
 
-def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndarray]:
+def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """Log loss of each convergent run less its mean given the others, and its sd given them.
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     max_draws : int
         Posterior draws used, evenly spaced.
 
@@ -38,13 +39,10 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
     error, sd : ndarray, shape (draws, n)
         In the order of the run table without its divergent rows.
     """
-    sample = law._require_fit()
-    draws = sample.draws.thin(max_draws)
-    data, table = law._data, law._fitted
-    rows = law._rows(table)
-    y = np.log(table["final_loss"].to_numpy(float)) - law._centre
+    draws, encoding = law.draws.thin(max_draws), law.encoding
+    data, rows, y = encoding.data, encoding.rows(), encoding.response
     q = data.column_block.size
-    label = law._noise.label
+    label = encoding.noise.label
     error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
@@ -69,13 +67,12 @@ def loo_moments(law, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndar
     return error, sd
 
 
-def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
+def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     """Log predictive density of each convergent run given the others, shape (draws, n).
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     max_draws : int
         Posterior draws used, evenly spaced.
     """
@@ -83,15 +80,14 @@ def loo_density(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     return norm.logpdf(error, scale=sd)
 
 
-def loo_pit(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
+def loo_pit(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     """Probability, given all other runs, that each run ends lower than it did, shape (n,).
 
     Uniform for a calibrated law. Hyper-parameters are re-weighted by PSIS, as in `loo`.
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     max_draws : int
         Posterior draws used, evenly spaced.
 
@@ -106,9 +102,9 @@ def loo_pit(law, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     return np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
 
 
-def loo(law):
+def loo(law: FittedLaw) -> ELPDData:
     """PSIS-LOO of a fitted law; see `loo_density`."""
-    chains = law._require_fit().chains
+    chains = law.sample.chains
     density = loo_density(law)
     usable = density.shape[0] // chains * chains
     tree = xr.DataTree.from_dict(
@@ -123,7 +119,7 @@ def loo(law):
                         density[:usable].reshape(chains, usable // chains, -1),
                     )
                 },
-                coords={"run": law._fitted["run_id"].to_numpy()},
+                coords={"run": law.encoding.finished["run_id"].to_numpy()},
             ),
         }
     )

@@ -9,26 +9,22 @@ the given schedule's loss as what is lowered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from bayes_optlaws._suggest_space import Space, space
-from bayes_optlaws.runs import read_candidates
-from bayes_optlaws.suggest import _SHOWN, SEARCH_DRAWS, _Judge, _search, _unlike
-
-if TYPE_CHECKING:
-    from bayes_optlaws.law import OptLaw
+from bayes_optlaws.fitted import FittedLaw
+from bayes_optlaws.suggest import SEARCH_DRAWS, SHOWN, Judge, search, unlike
 
 __all__ = ["loss_equivalent"]
 
 
-class _Near(_Judge):
+class _Near(Judge):
     """Rates settings by how far their expected loss is from that of the reference."""
 
     def __init__(
-        self, law: OptLaw, limit: float, random_seed: int, reference: pd.DataFrame
+        self, law: FittedLaw, limit: float, random_seed: int, reference: pd.DataFrame
     ) -> None:
         super().__init__(law, limit, random_seed)
         self.reference = reference
@@ -48,7 +44,7 @@ class _Near(_Judge):
 
 
 def loss_equivalent(
-    law: OptLaw,
+    law: FittedLaw,
     candidate: pd.DataFrame,
     *,
     tolerance: float | None = None,
@@ -65,8 +61,7 @@ def loss_equivalent(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     candidate : DataFrame
         Candidate table of one row; size, budget and batch are kept.
     tolerance : float, optional
@@ -102,7 +97,7 @@ def loss_equivalent(
     >>> from bayes_optlaws.loss_equivalent import loss_equivalent
     >>> loss_equivalent(law, candidates.iloc[[0]], tolerance=0.005)  # doctest: +SKIP
     """
-    reference = read_candidates(candidate)
+    reference = candidate
     if len(reference) != 1:
         raise ValueError(f"candidate has {len(reference)} rows: give the one to be equalled")
     if tolerance is not None and not (np.isfinite(tolerance) and tolerance > 0):
@@ -112,8 +107,7 @@ def loss_equivalent(
             raise ValueError(f"{name} is {value!r}: it is a probability above 0 and to 1")
     if n < 1:
         raise ValueError(f"n is {n!r}: ask for at least one schedule")
-    law._require_fit()
-    law._require_converged(allow_unconverged)
+    law.require_converged(allow_unconverged)
     row = reference.iloc[0]
     sp = space(
         law.runs, n_params=row["n_params"], tokens=row["tokens"],
@@ -122,14 +116,14 @@ def loss_equivalent(
     columns = [c for c in sp.table(sp.families[0], _middle(sp)).columns if c in reference]
     reference = reference[columns]
     judge = _Near(law, max_p_diverge, random_seed, reference)
-    tried = [_search(judge, sp, family, random_seed) for family in sp.families]
+    tried = [search(judge, sp, family, random_seed) for family in sp.families]
     every = pd.concat(tried, ignore_index=True)
     if tolerance is None:
-        noise = law._predictor(law._require_fit().draws.thin(max_draws)).noise_sd(reference)
+        noise = law.predictor(law.draws.thin(max_draws)).noise_sd(reference)
         loss, _ = judge(reference, max_draws)
         tolerance = float(np.median(noise) * loss.mean())
     near = every[every["allowed"] & (every["loss_mean"] <= tolerance)]
-    near = near.sort_values("loss_mean", kind="stable").drop_duplicates(list(_SHOWN))
+    near = near.sort_values("loss_mean", kind="stable").drop_duplicates(list(SHOWN))
     table = pd.concat([reference, near[columns]], ignore_index=True)
     gap, loss, risk = judge.gaps(table, max_draws)
     table["loss_mean"], table["gap"] = loss.mean(axis=0), gap.mean(axis=0)
@@ -137,8 +131,8 @@ def loss_equivalent(
     table["p_diverge"] = risk
     table["tied"] = (table["p_within"] >= prob) & ~(risk > max_p_diverge)
     table.loc[0, "tied"] = True
-    out = table.iloc[_unlike(table, n)]
-    out = out[[*_SHOWN, "loss_mean", "gap", "p_within", "p_diverge"]].reset_index(drop=True)
+    out = table.iloc[unlike(table, n)]
+    out = out[[*SHOWN, "loss_mean", "gap", "p_within", "p_diverge"]].reset_index(drop=True)
     out.attrs["tolerance"] = tolerance
     return out
 

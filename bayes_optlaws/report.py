@@ -11,23 +11,22 @@ import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws import _html, plots, sampling
+from bayes_optlaws import _html, plots
 from bayes_optlaws import _report_page as parts
 from bayes_optlaws._html import number, percent, significant
+from bayes_optlaws._law_repr import law_text
 from bayes_optlaws._plot_style import scale_label, short
+from bayes_optlaws._rank_law import rank
 from bayes_optlaws._report_checks import FAR, trust
+from bayes_optlaws.design import DesignPlan, design
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.pools import default_pool
+from bayes_optlaws.ranking import Ranking
 from bayes_optlaws.runs import read_candidates
-
-if TYPE_CHECKING:
-    from bayes_optlaws.design import DesignPlan
-    from bayes_optlaws.law import OptLaw
-    from bayes_optlaws.ranking import Ranking
 
 __all__ = ["report"]
 
@@ -61,7 +60,7 @@ _OUTCOME = ("cost", "value", "p_diverge", "settles")
 
 
 def report(
-    law: OptLaw,
+    law: FittedLaw,
     candidates: pd.DataFrame | str | Path | None = None,
     pool: pd.DataFrame | str | Path | None = None,
     path: str | Path = "report.html",
@@ -79,8 +78,7 @@ def report(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     candidates : DataFrame or path, optional
         Candidate table to rank. Default: a small grid of peak LR and warm-up at the largest
         scale that was fitted, which shows what the runs say where they are.
@@ -115,18 +113,19 @@ def report(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file, as report.html")
+    law.require_converged(allow_unconverged)
     asked = candidates is not None
     table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
-    ranking = law.rank(
-        table, kind=kind, prob=prob, tie=tie, random_seed=random_seed,
+    ranking = rank(
+        law, table, kind=kind, prob=prob, tie=tie, random_seed=random_seed,
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     plan = None
     if n_runs and len(table) > 1:
         own = default_pool(law.runs, table) if pool is None else _named(read_candidates(pool))
-        plan = law.design(
-            own, table, n_runs=n_runs, max_draws=DESIGN_DRAWS, random_seed=random_seed,
-            progressbar=progressbar, allow_unconverged=allow_unconverged,
+        plan = design(
+            law, own, decide=table, n_runs=n_runs, max_draws=DESIGN_DRAWS,
+            random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
         )  # fmt: skip
     predicted = law.predict(
         table, kind=kind, prob=prob, random_seed=random_seed, allow_unconverged=allow_unconverged
@@ -214,11 +213,11 @@ def settings_to_compare(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _answer(
-    law: OptLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking, asked: bool
+    law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking, asked: bool
 ) -> str:
     best = ranking.table.iloc[0]
     label = str(ranking.table.index[0])
-    known = not predicted["p_diverge"].isna().all()
+    known = law.models_divergence
     risk = predicted["p_diverge"].iloc[0]
     tiles = [
         (f"final loss, {100 * ranking.prob:g} % interval",
@@ -282,10 +281,10 @@ def _answer(
 
 
 def _warnings(
-    law: OptLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking
+    law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking
 ) -> list[str]:
     said = []
-    failed = sampling.failures(law.diagnostics)
+    failed = law.failures
     if failed:
         said.append(
             f"UNCONVERGED: do not decide by this page. The sampler failed ({'; '.join(failed)}); "
@@ -304,7 +303,7 @@ def _warnings(
             f"No fitted run has the schedule {', '.join(unseen)}: what is said about it rests on "
             "the form of the law."
         )
-    if predicted["p_diverge"].isna().all():
+    if not law.models_divergence:
         said.append("Divergence is not modelled: all figures are those of runs that finish.")
     elif law.divergence_note:
         said.append(f"On divergence: {law.divergence_note}.")
@@ -347,7 +346,7 @@ def _next_runs(plan: DesignPlan | None, default: bool) -> str:
     )
 
 
-def _posterior(law: OptLaw, prob: float) -> str:
+def _posterior(law: FittedLaw, prob: float) -> str:
     table = law.summary(prob)
     columns = ["mean", "sd", "lower", "upper", "ess_bulk", "rhat", "paper_units"]
     three = lambda value: significant(value, 3)  # noqa: E731
@@ -379,7 +378,7 @@ def _posterior(law: OptLaw, prob: float) -> str:
     )
 
 
-def _made(law: OptLaw) -> str:
+def _made(law: FittedLaw) -> str:
     runs = law.runs
     cells = runs.groupby(["n_params", "tokens"]).agg(
         runs=("diverged", "size"),
@@ -392,12 +391,10 @@ def _made(law: OptLaw) -> str:
     cells.insert(1, "tokens", [short(d) for _, d in cells.index])
     names = {"lowest": "lowest loss", "lr_from": "peak LR from", "lr_to": "to"}
     formats = {"lowest loss": number(4), "peak LR from": significant, "to": significant}
-    options = (
-        f"OptLaw(features={law.features!r}, transfer={law.transfer}, divergence={law.divergence}, "
-        f"exponents={law.exponents!r})\nrandom_seed={law.random_seed}"
-    )
+    given = ", ".join(f"{name}={value!r}" for name, value in law.options.items())
+    options = f"OptLaw({given})\nrandom_seed={law.random_seed}"
     return (
-        _html.paragraphs([repr(law)])
+        _html.paragraphs([law_text(law.options, law)])
         + parts.wide(
             _html.table(cells.rename(columns=names), formats=formats, index=False, max_rows=40)
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,11 +30,12 @@ from bayes_optlaws._stage_tables import (
     setting_keys,
 )
 from bayes_optlaws.features import Earlier
+from bayes_optlaws.posterior import Predictor
 
-if TYPE_CHECKING:
-    from bayes_optlaws.posterior import Predictor
+__all__ = ["StagePrior", "StageScores", "Table", "history", "prepare", "read_stages", "split"]
 
-__all__ = ["StagePrior", "StageScores", "history", "prepare", "read_stages", "split"]
+Table = str | PathLike | pd.DataFrame
+"""A run table, or the path of one."""
 
 
 def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:

@@ -20,13 +20,13 @@ from scipy.stats import qmc
 
 from bayes_optlaws import _html, _suggest_plot
 from bayes_optlaws._suggest_space import Space, schedule_of, space
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.schedules import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bayes_optlaws.law import OptLaw
 
 __all__ = ["Suggestion", "suggest"]
 
@@ -42,7 +42,7 @@ KEPT = 400
 EDGE = 0.02
 """A setting this close to a bound, as a share of the range, lies at it."""
 
-_SHOWN = (
+SHOWN = (
     "schedule", "peak_lr", "warmup_steps", "decay_end_step", "plateau_lr", "cooldown_start_step",
     "min_lr", "batch_tokens",
 )  # fmt: skip
@@ -186,7 +186,7 @@ class Suggestion:
 
 
 def suggest(
-    law: OptLaw,
+    law: FittedLaw,
     n_params: float,
     tokens: float,
     batch_tokens: float | Sequence[float],
@@ -206,8 +206,7 @@ def suggest(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : FittedLaw
     n_params, tokens : float
         Model size and budget of the run to plan.
     batch_tokens : float or sequence
@@ -257,14 +256,13 @@ def suggest(
         raise ValueError(f"tie is {tie!r}: it must be positive, in nats")
     if n_alternatives < 0:
         raise ValueError(f"n_alternatives is {n_alternatives!r}: it must not be negative")
-    law._require_fit()
-    law._require_converged(allow_unconverged)
+    law.require_converged(allow_unconverged)
     sp = space(
         law.runs, n_params=n_params, tokens=tokens, batch_tokens=batch_tokens, families=families,
         bounds=bounds, min_lr=min_lr,
     )  # fmt: skip
-    judge = _Judge(law, max_p_diverge, random_seed)
-    tried = [_search(judge, sp, family, random_seed) for family in sp.families]
+    judge = Judge(law, max_p_diverge, random_seed)
+    tried = [search(judge, sp, family, random_seed) for family in sp.families]
     every = pd.concat(tried, ignore_index=True)
     if not every["allowed"].any():
         at = every.loc[every["p_diverge"].idxmin()]
@@ -284,20 +282,20 @@ def suggest(
     order = np.argsort(table["loss_mean"].to_numpy(), kind="stable")
     table, loss = table.iloc[order], loss[:, order]
     best = table.iloc[[0]]
-    noise = law._predictor(law._require_fit().draws.thin(max_draws)).noise_sd(best)
+    noise = law.predictor(law.draws.thin(max_draws)).noise_sd(best)
     tie = float(np.median(noise) * best["loss_mean"].iloc[0]) if tie is None else float(tie)
     table["excess"] = table["loss_mean"] - best["loss_mean"].iloc[0]
     table["p_tied"] = np.mean(np.abs(loss - loss[:, :1]) <= tie, axis=0)
     table["tied"] = table["p_tied"] >= 0.5
     table["run_id"] = [f"setting-{i:03d}" for i in range(len(table))]
     table.index = pd.Index(table["run_id"].to_numpy(), name=None)
-    chosen = table.iloc[_unlike(table, n_alternatives)]
+    chosen = table.iloc[unlike(table, n_alternatives)]
     shown = law.predict(
         chosen, prob=prob, random_seed=random_seed, max_draws=max_draws,
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     first = shown.iloc[0]
-    other = chosen[[*_SHOWN, "excess", "p_tied"]].join(
+    other = chosen[[*SHOWN, "excess", "p_tied"]].join(
         shown[["loss_mean", "loss_lower", "loss_upper", "p_diverge"]]
     )
     return Suggestion(
@@ -322,17 +320,18 @@ def suggest(
     )
 
 
-class _Judge:
+class Judge:
     """Losses of settings on fixed posterior draws, and their risk."""
 
-    def __init__(self, law: OptLaw, limit: float, random_seed: int) -> None:
+    def __init__(self, law: FittedLaw, limit: float, random_seed: int) -> None:
         self.law, self.limit, self.seed = law, limit, random_seed
 
     def __call__(self, table: pd.DataFrame, n_draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Expected loss, shape (draws, n), and posterior mean risk, shape (n,)."""
         rng = np.random.default_rng(self.seed)
-        loss, risk = self.law._draw_loss(table, "mean", rng, n_draws)
-        return loss, np.full(len(table), np.nan) if risk is None else risk.mean(axis=0)
+        drawn = self.law.draw_loss(table, "mean", rng, max_draws=n_draws)
+        risk = drawn.risk
+        return drawn.loss, np.full(len(table), np.nan) if risk is None else risk.mean(axis=0)
 
     def rate(self, table: pd.DataFrame) -> pd.DataFrame:
         """Table with expected loss, risk, and whether the risk is allowed."""
@@ -342,7 +341,7 @@ class _Judge:
         )
 
 
-def _search(judge: _Judge, sp: Space, family: str, random_seed: int) -> pd.DataFrame:
+def search(judge: Judge, sp: Space, family: str, random_seed: int) -> pd.DataFrame:
     """All settings of a family that were tried, rated."""
     rng = np.random.default_rng(random_seed)
     d = len(sp.axes(family))
@@ -365,11 +364,11 @@ def _search(judge: _Judge, sp: Space, family: str, random_seed: int) -> pd.DataF
 def _thin(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that differ, the best ones and a part of the others."""
     table = table.sort_values("loss_mean", kind="stable")
-    table = table.drop_duplicates(list(_SHOWN))
+    table = table.drop_duplicates(list(SHOWN))
     return pd.concat([table.iloc[:KEPT], table.iloc[KEPT::3]]).copy()
 
 
-def _unlike(table: pd.DataFrame, n: int) -> list[int]:
+def unlike(table: pd.DataFrame, n: int) -> list[int]:
     """The first row, and tied rows far from it and from one another."""
     tied = np.flatnonzero(table["tied"].to_numpy())
     z = np.log(np.maximum(table[["peak_lr", "warmup_steps", "batch_tokens", "plateau_lr"]], 1e-12))
@@ -404,7 +403,7 @@ def _region(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(["schedule", "setting"])
 
 
-def _notes(law: OptLaw, sp: Space, table: pd.DataFrame, beyond: float) -> tuple[str, ...]:
+def _notes(law: FittedLaw, sp: Space, table: pd.DataFrame, beyond: float) -> tuple[str, ...]:
     """What a reader must know of the suggestion."""
     best, out = table.iloc[0], []
     for name in ("peak_lr", "warmup_steps"):
@@ -424,7 +423,7 @@ def _notes(law: OptLaw, sp: Space, table: pd.DataFrame, beyond: float) -> tuple[
         out.append(
             f"No fitted run is {' or '.join(new)}: what is said of that rests on the law's form."
         )
-    if np.isnan(table["p_diverge"]).all():
+    if not law.models_divergence:
         out.append("The law does not model divergence: the risk is not bounded.")
     elif law.divergence_note:
         out.append(law.divergence_note)

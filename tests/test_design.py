@@ -1,10 +1,12 @@
 """Value of extra runs, against dense linear algebra, quadrature, and real refits."""
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from laws import encoded, with_draws
 from scipy.stats import norm
 
 import bayes_optlaws as bo
@@ -30,21 +32,14 @@ SETTINGS = {"allow_unconverged": True, "progressbar": False}
 
 def fixed_law(runs, *, transfer, n_draws=400, seed=0):
     """A law at the mode of its hyper-parameters: exponents and coefficients alone are unknown."""
-    law = bo.OptLaw(transfer=transfer, exponents=TWO)
-    law._prepare(runs)
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(runs, transfer=transfer, exponents=TWO)
+    space = HyperSpace(law.encoding.data, law.priors)
     mode = space.split(space.mode())
     hyper = {k: np.repeat(v[None], n_draws, axis=0) for k, v in mode.items()}
-    everything = np.ones(law._data.tree.n_combinations, dtype=bool)
+    everything = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
     draws, _ = recover(space, hyper, everything, np.random.default_rng(seed))
 
-    class Given:
-        pass
-
-    law._sample = Given()
-    law._sample.draws = draws
-    law._require_converged = lambda allow: True
-    return law
+    return with_draws(law, draws)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +64,8 @@ def rich(split):
 
 def close_race(law, plan, block):
     """The five candidates predicted best, and the run that tells most about them."""
-    candidates = block.iloc[np.argsort(law.predictor.law(block).mean(axis=0))[:5]]
-    scores = Regret(Joint(law, law._sample.draws), _slim(candidates), 0).score(_slim(plan))
+    candidates = block.iloc[np.argsort(law.predictor().law(block).mean(axis=0))[:5]]
+    scores = Regret(Joint(law, law.draws), _slim(candidates), 0).score(_slim(plan))
     return candidates, plan.iloc[[int(np.argmax(scores))]]
 
 
@@ -80,14 +75,14 @@ def function_space(law, s, table, n_train=0):
     The local correction is carried by its leading functions for the training runs; new rows have
     the rest of the process as well.
     """
-    draws, d = law._sample.draws, law._discrepancy
+    draws, d = law.draws, law.encoding.discrepancy
     hyper = {k: v[s] for k, v in draws.hyper.items()}
-    chosen = law._data.tree.selected(draws.combination[s])
-    x = law._standardizer(law._features.dictionary(table))[:, chosen]
-    block = law._data.column_block[chosen]
+    chosen = law.encoding.data.tree.selected(draws.combination[s])
+    x = law.encoding.standardizer(law.encoding.features.dictionary(table))[:, chosen]
+    block = law.encoding.data.column_block[chosen]
     sd = np.where(block < 0, law.priors.intercept_sd, hyper["coefficient_sd"][block])
     cov = (x * sd**2) @ x.T
-    if not law.transfer:
+    if not law.encoding.transfer:
         return cov
     scale = d.standard_scales(table)
     d2 = np.sum((scale[:, None] - scale[None]) ** 2, axis=2)
@@ -109,19 +104,19 @@ def function_space(law, s, table, n_train=0):
 
 def condition(law, s, table):
     """Posterior mean and covariance at the rows of ``table`` by dense conditioning."""
-    train = law._fitted
+    train = law.encoding.finished
     n = len(train)
     cov = function_space(law, s, pd.concat([_slim(train), _slim(table)]), n)
-    noise = law._predictor(law._sample.draws.take(np.array([s]))).noise
-    w = np.exp(np.log(law._sample.draws.hyper["noise_sd"][s, 0])) ** 2
+    noise = law.predictor(law.draws.take(np.array([s]))).noise
+    w = np.exp(np.log(law.draws.hyper["noise_sd"][s, 0])) ** 2
     variance = np.full(n, w)
     if noise.names:
-        growth = law._sample.draws.hyper["noise_growth"][s, 0]
-        slope = law._sample.draws.hyper["noise_slope"][s]
+        growth = law.draws.hyper["noise_growth"][s, 0]
+        slope = law.draws.hyper["noise_slope"][s]
         variance = w + (growth * np.exp(noise.covariates @ slope))[noise.label] ** 2
-    y = np.log(train["final_loss"].to_numpy()) - law._centre
+    y = np.log(train["final_loss"].to_numpy()) - law.encoding.centre
     gain = np.linalg.solve(cov[:n, :n] + np.diag(variance), cov[:n, n:])
-    return law._centre + gain.T @ y, cov[n:, n:] - cov[n:, :n] @ gain
+    return law.encoding.centre + gain.T @ y, cov[n:, n:] - cov[n:, :n] @ gain
 
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])
@@ -131,7 +126,7 @@ def test_joint_posterior_equals_dense_conditioning(kind, split, request):
     far = split[2].iloc[:4].copy()
     far["n_params"] *= 2
     table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far])
-    joint = Joint(law, law._sample.draws.take(np.array([0, 7])))
+    joint = Joint(law, law.draws.take(np.array([0, 7])))
     targets = joint.targets(_slim(table))
     block = joint.block(_slim(table), targets)
     for i, s in enumerate((0, 7)):
@@ -158,11 +153,11 @@ def test_regret_equals_real_refits_over_all_exponents(split):
         law = fixed_law(runs, transfer=False, seed=seed)
         made = design(law, x, decide=candidates, n_runs=1, cost=None, random_seed=seed, **SETTINGS)
         values.append(made.table["value"].iloc[0] if len(made.table) else 0.0)
-    k = law._data.tree.n_combinations
-    law._sample.draws = law._sample.draws.take(np.zeros(k, dtype=int))
-    object.__setattr__(law._sample.draws, "combination", np.arange(k))
-    train, sd = law._fitted, law._sample.draws.hyper["noise_sd"][0, 0]
-    y = np.log(train["final_loss"].to_numpy()) - law._centre
+    k = law.encoding.data.tree.n_combinations
+    each = replace(law.draws.take(np.zeros(k, dtype=int)), combination=np.arange(k))
+    law = replace(law, sample=replace(law.sample, draws=each))
+    train, sd = law.encoding.finished, law.draws.hyper["noise_sd"][0, 0]
+    y = np.log(train["final_loss"].to_numpy()) - law.encoding.centre
     n, c = len(y), len(candidates)
     log_evidence, mean, cov = np.empty(k), np.empty((k, c + 1)), np.empty((k, c + 1, c + 1))
     for s in range(k):
@@ -204,7 +199,7 @@ def test_two_candidates_by_hand():
 
 def test_one_draw_and_two_candidates_follow_the_closed_form(plain, split):
     _, plan, block = split
-    joint = Joint(plain, plain._sample.draws.take(np.array([3])))
+    joint = Joint(plain, plain.draws.take(np.array([3])))
     candidates = _slim(close_race(plain, plan, block)[0].iloc[:2])
     scorer = Regret(joint, candidates, 0)
     pool = _slim(pd.concat([plan.iloc[::10], block]))
@@ -220,7 +215,7 @@ def test_information_follows_quadrature_for_two_candidates(plain, split):
     """One law in many copies, so only the joint draws of the candidates are random."""
     _, plan, block = split
     candidates, pool = _slim(block.iloc[[9, 12]]), _slim(block.iloc[[0, 9, 12]])
-    joint = Joint(plain, plain._sample.draws.take(np.full(1500, 3)))
+    joint = Joint(plain, plain.draws.take(np.full(1500, 3)))
     t = joint.targets(pd.concat([candidates, pool]))
     mean, cov = t.mean[0], t.cov[0]
     contrast = np.array([1.0, -1.0])
@@ -245,7 +240,7 @@ def test_variance_equals_the_closed_form_also_in_batches(kind, split, request):
     """Oracle: condition the pooled covariance on the whole batch at once."""
     law, (_, plan, block) = request.getfixturevalue(kind), split
     made = design(law, plan, decide=block, n_runs=3, objective="variance", **SETTINGS)
-    joint = Joint(law, law._sample.draws.thin(400))
+    joint = Joint(law, law.draws.thin(400))
     t = joint.targets(pd.concat([_slim(block), _slim(plan.loc[made.table.index])]))
     c = len(block)
     cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True)
@@ -277,7 +272,7 @@ def test_values_lie_between_nothing_and_perfect_information(objective, rich, spl
 @pytest.mark.parametrize("objective", ["variance", "v-optimal", "d-optimal"])
 def test_columns_kept_give_the_values_of_conditioning_anew(kind, objective, split, request):
     law, (_, plan, block) = request.getfixturevalue(kind), split
-    joint, rows = Joint(law, law._sample.draws.thin(60)), _slim(plan)
+    joint, rows = Joint(law, law.draws.thin(60)), _slim(plan)
     scorer = Pooled(joint, _slim(block.iloc[::4]), 0, objective=objective)
     open_ = np.arange(40, len(rows), 3)
     for chosen in ([7], [7, 3, len(rows) - 1]):
@@ -321,17 +316,17 @@ def test_losses_of_a_law_that_knows_little_stay_in_reach(split):
     runs, plan, block = split
     few = runs[~runs["diverged"]].nsmallest(5, "tokens").reset_index(drop=True)
     law = fixed_law(few, transfer=True, n_draws=60)
-    scorer = Pooled(Joint(law, law._sample.draws), _slim(block), 0)
+    scorer = Pooled(Joint(law, law.draws), _slim(block), 0)
     free = scorer._first.mean + 0.5 * np.diagonal(scorer._first.cov, axis1=1, axis2=2)
-    assert free.max() > law._centre + 2 * _design_score.REACH_NATS
-    assert (scorer.loss <= np.exp(law._centre + 2 * _design_score.REACH_NATS)).all()
-    assert (scorer.loss >= np.exp(law._centre - _design_score.REACH_NATS)).all()
+    assert free.max() > law.encoding.centre + 2 * _design_score.REACH_NATS
+    assert (scorer.loss <= np.exp(law.encoding.centre + 2 * _design_score.REACH_NATS)).all()
+    assert (scorer.loss >= np.exp(law.encoding.centre - _design_score.REACH_NATS)).all()
 
 
 def test_a_run_at_the_target_is_worth_more_without_noise_and_nothing_when_known(rich, split):
     """A candidate already observed many times adds little to what is known of it."""
     _, plan, block = split
-    joint = Joint(rich, rich._sample.draws)
+    joint = Joint(rich, rich.draws)
     scorer = Pooled(joint, _slim(block.iloc[:6]), 0)
     x = _slim(block.iloc[[2]])
     first = scorer.score(x)[0]
@@ -342,7 +337,7 @@ def test_a_run_at_the_target_is_worth_more_without_noise_and_nothing_when_known(
 def test_fantasies_keep_the_expected_means(rich, split):
     """Martingale: averaged over simulated outcomes the candidates' means stay where they were."""
     _, plan, block = split
-    scorer = Regret(Joint(rich, rich._sample.draws), _slim(block.iloc[::5]), 0)
+    scorer = Regret(Joint(rich, rich.draws), _slim(block.iloc[::5]), 0)
     before = scorer.target.astype(float).mean(axis=(0, 1))
     spread = scorer.target[0].std(axis=0).max()
     scorer.condition(_slim(block.iloc[[7]]))

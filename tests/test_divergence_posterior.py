@@ -360,9 +360,9 @@ def test_no_divergent_run_gives_small_and_uncertain_probabilities(pocket):
 
 def test_a_law_without_divergent_runs_says_what_its_risk_rests_on(pocket):
     calm = pocket[pocket["peak_lr"] < 0.03].assign(diverged=False)
-    law = sbc.prepare(calm, transfer=False)
-    assert law.divergence_note == dv.DivergenceData.from_runs(calm).message
-    assert sbc.prepare(pocket, transfer=False).divergence_note is None
+    encoding = sbc.prepare(calm, transfer=False).encoding
+    assert encoding.divergence.message == dv.DivergenceData.from_runs(calm).message
+    assert sbc.prepare(pocket, transfer=False).encoding.divergence.message is None
 
 
 def test_a_table_of_divergent_runs_alone_is_refused_with_a_remedy(pocket):

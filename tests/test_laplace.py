@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from laws import encoded
 
 from bayes_optlaws._laplace import importance_draws, laplace_sample
 from bayes_optlaws.evaluation.replay import problem, quick_fit
@@ -51,15 +52,14 @@ def test_weighted_moments_are_those_of_the_density(seed):
 def test_a_law_without_chains_is_not_taken_for_a_converged_one(pocket):
     runs = pocket[~pocket["diverged"]].head(12)
     law = quick_fit(runs, draws=64)
-    assert not law._require_converged(True)
+    assert not law.require_converged(True)
     with pytest.raises(RuntimeError, match="did not converge"):
-        law._require_converged(False)
+        law.require_converged(False)
 
 
 def test_same_seed_same_draws(pocket):
-    law = OptLaw(transfer=False, divergence=False)
-    law._prepare(pocket[~pocket["diverged"]].head(30))
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(pocket[~pocket["diverged"]].head(30), transfer=False, divergence=False)
+    space = HyperSpace(law.encoding.data, law.priors)
     one, two = (laplace_sample(space, draws=64, rng=np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one.draws.beta, two.draws.beta)
     assert (one.draws.n, one.ess) == (64, two.ess)

@@ -25,7 +25,7 @@ def test_a_fitted_law_shows_its_cells_and_its_state(small_law, pocket):
 
 def test_a_law_that_did_not_converge_says_so_first(small_law, monkeypatch):
     bad = small_law.diagnostics | {"rhat": 1.3}
-    monkeypatch.setitem(small_law.__dict__, "diagnostics", bad)
+    monkeypatch.setitem(small_law.fitted.__dict__, "diagnostics", bad)
     assert "R-hat 1.300 > 1.01" in repr(small_law)
     assert "UNCONVERGED (R-hat 1.300 > 1.01): predict and rank refuse" in words(
         small_law._repr_html_()

@@ -21,7 +21,7 @@ def candidate(pocket):
 @pytest.fixture(scope="module")
 def found(small_law, candidate):
     return loss_equivalent(
-        small_law, candidate, families=["linear", "wsd", "polygon"], tolerance=0.01
+        small_law.fitted, candidate, families=["linear", "wsd", "polygon"], tolerance=0.01
     )
 
 
@@ -59,10 +59,10 @@ def test_the_candidate_comes_first_and_all_others_are_as_asked(candidate, found)
 
 
 def test_a_wider_tolerance_holds_more_often(small_law, candidate):
-    narrow = loss_equivalent(small_law, candidate, tolerance=0.005, prob=0.2, n=2)
-    same = loss_equivalent(small_law, candidate, tolerance=0.005, prob=0.2, n=2)
+    narrow = loss_equivalent(small_law.fitted, candidate, tolerance=0.005, prob=0.2, n=2)
+    same = loss_equivalent(small_law.fitted, candidate, tolerance=0.005, prob=0.2, n=2)
     assert narrow.equals(same)
-    default = loss_equivalent(small_law, candidate, n=2)
+    default = loss_equivalent(small_law.fitted, candidate, n=2)
     assert default.attrs["tolerance"] > 0.005
     assert default["loss_mean"].iloc[0] == pytest.approx(narrow["loss_mean"].iloc[0])
 
@@ -78,7 +78,7 @@ def test_a_wider_tolerance_holds_more_often(small_law, candidate):
 )
 def test_arguments_out_of_range(small_law, candidate, change, message):
     with pytest.raises(ValueError, match=message):
-        loss_equivalent(small_law, candidate, **change)
+        loss_equivalent(small_law.fitted, candidate, **change)
 
 
 def test_the_law_has_it_as_a_method(small_law, candidate, found):
@@ -90,4 +90,4 @@ def test_the_law_has_it_as_a_method(small_law, candidate, found):
 
 def test_one_row_only(small_law, pocket):
     with pytest.raises(ValueError, match="3 rows"):
-        loss_equivalent(small_law, pocket.iloc[:3].drop(columns=["final_loss", "diverged"]))
+        loss_equivalent(small_law.fitted, pocket.iloc[:3].drop(columns=["final_loss", "diverged"]))

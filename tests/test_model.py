@@ -7,6 +7,7 @@ import nutpie
 import pymc as pm
 import pytest
 from arviz_stats.base import array_stats
+from laws import encoded
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -22,13 +23,7 @@ SMALL = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": 
 
 
 def prepared(pocket, transfer, exponents=SMALL):
-    law = OptLaw(transfer=transfer, exponents=exponents)
-    law._prepare(pocket)
-    return law
-
-
-def response(law):
-    return np.log(law._fitted["final_loss"].to_numpy(float)) - law._centre
+    return encoded(pocket, transfer=transfer, exponents=exponents)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["law alone", "transfer"])
@@ -42,15 +37,15 @@ def points(space, rng, n=3):
 
 def test_log_density_is_the_dense_normal_density_times_the_prior(law, rng):
     """All the way from the run table: 232 runs, noise classes, both kernels."""
-    data = law._data
+    data = law.encoding.data
     space = HyperSpace(data, law.priors)
-    rows, y = law._rows(law._fitted), response(law)
+    rows, y = law.encoding.rows(), law.encoding.response
     for x in points(space, rng):
         hyper = space.split(x)
         by_k = [
             multivariate_normal(
                 np.zeros(y.size),
-                covariance(data, law.priors, hyper, k, rows, law._noise.label),
+                covariance(data, law.priors, hyper, k, rows, law.encoding.noise.label),
                 allow_singular=False,
             ).logpdf(y)
             for k in range(data.tree.n_combinations)
@@ -61,7 +56,7 @@ def test_log_density_is_the_dense_normal_density_times_the_prior(law, rng):
 
 
 def test_gradient_of_the_log_density_equals_central_differences(law, rng):
-    space = HyperSpace(law._data, law.priors)
+    space = HyperSpace(law.encoding.data, law.priors)
     for x in points(space, rng):
         numeric = np.empty(x.size)
         for i in range(x.size):
@@ -74,8 +69,8 @@ def test_gradient_of_the_log_density_equals_central_differences(law, rng):
 
 
 def test_pymc_model_has_the_same_density_and_gradient(law, rng):
-    space = HyperSpace(law._data, law.priors)
-    model = build_model(law._data, law.priors)
+    space = HyperSpace(law.encoding.data, law.priors)
+    model = build_model(law.encoding.data, law.priors)
     names = [v.name.removesuffix("_log__") for v in model.value_vars]
     assert names == [n for n, *_ in space.parts]
     # NumPy leaves out the constants of the normal priors
@@ -95,18 +90,18 @@ def test_pymc_model_has_the_same_density_and_gradient(law, rng):
 
 
 def test_model_is_a_pymc_model_with_named_dimensions(law):
-    model = build_model(law._data, law.priors)
+    model = build_model(law.encoding.data, law.priors)
     assert isinstance(model, pm.Model)
     assert list(model.coords["block"]) == ["scale", "convergence", "escape", "mixed"]
     names = {v.name for v in model.free_RVs}
     assert {"noise_sd", "coefficient_sd"} <= names
-    assert ("scale_length" in names) == law.transfer
-    if law.transfer:
-        assert list(model.coords["slope"]) == list(law._data.fields[1:])
+    assert ("scale_length" in names) == law.encoding.transfer
+    if law.encoding.transfer:
+        assert list(model.coords["slope"]) == list(law.encoding.data.fields[1:])
 
 
 def test_mode_has_no_slope(law):
-    space = HyperSpace(law._data, law.priors)
+    space = HyperSpace(law.encoding.data, law.priors)
     x = space.mode()
     inside = np.abs(x - space.mean) < 5.9 * space.sd
     value, gradient = space.log_density(x)
@@ -115,17 +110,17 @@ def test_mode_has_no_slope(law):
 
 
 def test_restricting_combinations_keeps_their_evidence(law, rng):
-    data = law._data
+    data = law.encoding.data
     active = np.zeros(data.tree.n_combinations, dtype=bool)
     active[[0, 3]] = True
     part = HyperSpace(data.restrict(active), law.priors)
     whole = HyperSpace(data, law.priors)
-    rows, y = law._rows(law._fitted), response(law)
+    rows, y = law.encoding.rows(), law.encoding.response
     x = points(whole, rng, 1)[0]
     by_k = [
         multivariate_normal(
             np.zeros(y.size),
-            covariance(data, law.priors, whole.split(x), k, rows, law._noise.label),
+            covariance(data, law.priors, whole.split(x), k, rows, law.encoding.noise.label),
         ).logpdf(y)
         for k in np.flatnonzero(active)
     ]
@@ -227,7 +222,7 @@ def test_pymc_samples_the_model_to_the_posterior_of_fit(pocket):
         nuts_sampler="pymc", target_accept=0.95, progressbar=False,
         compute_convergence_checks=False,
     )["posterior"]  # fmt: skip
-    draws = law._sample.draws
+    draws = law.fitted.draws
     far = {}
     for name, value in {**draws.hyper, **draws.divergence}.items():
         if name == "divergence_z":  # in directions that the fit and the model choose apart
@@ -251,8 +246,8 @@ def test_naive_model_has_the_density_of_the_combinations_given_coefficients(
     pocket, rng, run_by_run
 ):
     law = prepared(pocket, False)
-    data, priors = law._data, law.priors
-    rows, y = law._rows(law._fitted), response(law)
+    data, priors = law.encoding.data, law.priors
+    rows, y = law.encoding.rows(), law.encoding.response
     model = naive_model(data, priors, **({"rows": rows, "y": y} if run_by_run else {}))
     n = data.tree.n_selected
     sd, scale, beta = 0.01, np.array([0.1, 0.2, 0.3, 0.4]), 0.05 * rng.standard_normal(n)
@@ -268,7 +263,7 @@ def test_naive_model_has_the_density_of_the_combinations_given_coefficients(
 
 
 def test_naive_model_run_by_run_refuses_noise_of_several_classes(pocket):
-    data, priors = prepared(pocket, False)._data, Priors()
+    data, priors = prepared(pocket, False).encoding.data, Priors()
     twice = SufficientStatistics(*(np.concatenate([v, v]) for v in data.statistics.args))
     with pytest.raises(ValueError, match="one class, and it has 2"):
         naive_model(replace(data, statistics=twice), priors, rows=np.ones((2, 2)), y=np.ones(2))
@@ -277,11 +272,11 @@ def test_naive_model_run_by_run_refuses_noise_of_several_classes(pocket):
 def test_naive_model_refuses_a_discrepancy(pocket):
     law = prepared(pocket, True)
     with pytest.raises(ValueError, match="law alone"):
-        naive_model(law._data, law.priors)
+        naive_model(law.encoding.data, law.priors)
 
 
 def test_prior_draws_have_the_stated_scales(law):
-    data, priors = law._data, law.priors
+    data, priors = law.encoding.data, law.priors
     rng = np.random.default_rng(5)
     draws = [draw_prior(data, priors, rng) for _ in range(2000)]
     noise = np.log([d.hyper["noise_sd"][0, 0] for d in draws])
@@ -293,7 +288,7 @@ def test_prior_draws_have_the_stated_scales(law):
          for d in draws]
     )  # fmt: skip
     assert abs(z.std() - 1) < 4.5 / np.sqrt(2 * z.size)
-    if law.transfer:
+    if law.encoding.transfer:
         level = np.array([d.fields[0, 0, 0] / d.hyper["level_sd"][0, 0] for d in draws])
         own = np.array([1 + d.hyper["cell_sd"][0, 0] ** 2 for d in draws])
         assert abs((level / np.sqrt(own)).std() - 1) < 4.5 / np.sqrt(2 * 2000)

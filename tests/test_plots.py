@@ -1,5 +1,7 @@
 """Plots: each returns the figure, draws what the numbers say, and takes the axes it is given."""
 
+from dataclasses import replace
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -164,14 +166,10 @@ def test_stable_region_is_the_probability_of_divergence(small_law, pocket):
     assert abs(risk.mean() - 0.5) < 0.15
 
 
-def test_stable_region_needs_a_divergence_part(small_law, monkeypatch):
-    def without(*args, **kwargs):
-        return predict(*args, **kwargs).assign(p_diverge=np.nan)
-
-    predict = small_law.predict
-    monkeypatch.setattr(small_law, "predict", without)
+def test_stable_region_needs_a_divergence_part(small_law):
+    law = replace(small_law.fitted, divergence_priors=None)
     with pytest.raises(ValueError, match="does not model divergence"):
-        plots.stable_region(small_law, n_params=246240, tokens=2457600, grid=4)
+        plots.stable_region(law, n_params=246240, tokens=2457600, grid=4)
 
 
 def test_tie_graph_joins_the_pairs_that_are_not_told_apart(rng):
@@ -198,7 +196,7 @@ def test_tie_graph_joins_the_pairs_that_are_not_told_apart(rng):
 def test_pit_counts_the_runs_left_out(small_law):
     (ax,) = plots.pit(small_law, bins=5).axes
     (bars,) = [p for p in ax.patches if isinstance(p, StepPatch)]
-    values = loo_pit(small_law)
+    values = loo_pit(small_law.fitted)
     np.testing.assert_allclose(
         bars.get_data().values, np.histogram(values, bins=5, range=(0, 1))[0] * 5 / len(values)
     )

@@ -5,11 +5,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from laws import encoded, with_draws
 from scipy.special import logsumexp
 
 from bayes_optlaws.explicit import coefficient_sd, covariance, discrepancy_covariance
 from bayes_optlaws.hyper import HyperSpace
-from bayes_optlaws.law import OptLaw
 from bayes_optlaws.posterior import Draws, recover
 from bayes_optlaws.priors import LogNormal, Priors
 from bayes_optlaws.runs import read_candidates
@@ -20,23 +20,13 @@ ONE = {"scale": (0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
 FOUR = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
 
 
-def prepared(pocket, **options):
-    law = OptLaw(**options)
-    law._prepare(pocket)
-    return law
-
-
-def response(law):
-    return np.log(law._fitted["final_loss"].to_numpy(float)) - law._centre
-
-
 def repeated(law, n, rng):
     """Draws of everything but the hyper-parameters, which stand at one point near the mode."""
-    space = HyperSpace(law._data, law.priors)
+    space = HyperSpace(law.encoding.data, law.priors)
     x = space.mode()
     x = np.clip(x, space.mean - 1.5 * space.sd, space.mean + 1.5 * space.sd)
     hyper = space.split(x)
-    every = np.ones(law._data.tree.n_combinations, dtype=bool)
+    every = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
     draws, ratio = recover(space, space.split(np.tile(x, (n, 1))), every, rng)
     np.testing.assert_allclose(ratio, 0.0, atol=1e-9)
     return hyper, draws
@@ -54,10 +44,10 @@ def check_moments(found, mean, cov):
 
 @pytest.mark.parametrize("transfer", [False, True], ids=["law alone", "transfer"])
 def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transfer):
-    law = prepared(pocket, transfer=transfer, exponents=ONE)
-    data = law._data
+    law = encoded(pocket, transfer=transfer, exponents=ONE)
+    data = law.encoding.data
     hyper, draws = repeated(law, 8000, rng)
-    rows, y = law._rows(law._fitted), response(law)
+    rows, y = law.encoding.rows(), law.encoding.response
     selected = data.tree.selected(0)
     q = data.column_block.size
     prior = np.zeros((selected.size + rows.shape[1] - q,) * 2)
@@ -66,7 +56,7 @@ def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transf
     prior[s:, s:] = discrepancy_covariance(data, hyper)
     x = np.hstack([rows[:, selected], rows[:, q:]])
     gain = np.linalg.solve(
-        covariance(data, law.priors, hyper, 0, rows, law._noise.label), x @ prior
+        covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label), x @ prior
     )
     mean, cov = gain.T @ y, prior - prior @ x.T @ gain
     found = np.hstack([draws.beta[:, selected], draws.fields.reshape(draws.n, -1), draws.local])
@@ -104,16 +94,16 @@ def many_candidates(pocket):
 @pytest.mark.parametrize("new_candidates", [new_candidates, many_candidates])
 def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candidates):
     """At a seen cell and at new scales, from the n x n covariance of the runs."""
-    law = prepared(pocket, exponents=ONE)
-    data, d = law._data, law._discrepancy
+    law = encoded(pocket, exponents=ONE)
+    data, d = law.encoding.data, law.encoding.discrepancy
     hyper, draws = repeated(law, 8000, rng)
     table = new_candidates(pocket)
-    found = law._predictor(draws).mean(table, rng) - law._centre
+    found = with_draws(law, draws).predictor().mean(table, rng) - law.encoding.centre
 
-    rows, y = law._rows(law._fitted), response(law)
+    rows, y = law.encoding.rows(), law.encoding.response
     selected, q = data.tree.selected(0), data.column_block.size
     n_fields, n_cells = len(d.fields), len(d.cells)
-    x = law._standardizer(law._features.dictionary(table))[:, selected]
+    x = law.encoding.standardizer(law.encoding.features.dictionary(table))[:, selected]
     sd = coefficient_sd(data, law.priors, hyper)[selected]
     to_runs = (x * sd**2) @ rows[:, selected].T
     among = (x * sd**2) @ x.T
@@ -137,30 +127,30 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candid
     kernel = squared_exponential(points[:, :2] / scale, points[:, :2] / scale, 1.0)
     kernel *= matern52(points[:, 2:], points[:, 2:], 2.0)
     among += hyper["local_sd"][0] ** 2 * np.outer(growth, growth) * kernel
-    cov = covariance(data, law.priors, hyper, 0, rows, law._noise.label)
+    cov = covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label)
     gain = np.linalg.solve(cov, to_runs.T)
     check_moments(found, gain.T @ y, among - to_runs @ gain)
 
 
 def test_predictive_noise_adds_the_noise_of_the_settings(pocket, rng):
-    law = prepared(pocket, exponents=ONE)
+    law = encoded(pocket, exponents=ONE)
     hyper, draws = repeated(law, 10, rng)
     table = new_candidates(pocket)
-    covariates = law._noise.at(table, law._discrepancy)
+    covariates = law.encoding.noise.at(table, law.encoding.discrepancy)
     growth = hyper["noise_growth"][0] * np.exp(covariates @ hyper["noise_slope"])
     expected = np.sqrt(hyper["noise_sd"][0] ** 2 + growth**2)
     np.testing.assert_allclose(
-        law._predictor(draws).noise_sd(table), np.tile(expected, (10, 1)), rtol=1e-12
+        with_draws(law, draws).predictor().noise_sd(table), np.tile(expected, (10, 1)), rtol=1e-12
     )
 
 
 def test_a_setting_that_never_varied_adds_its_own_uncertainty(pocket, rng):
-    law = prepared(pocket, exponents=ONE)
+    law = encoded(pocket, exponents=ONE)
     _, draws = repeated(law, 4000, rng)
     linear = new_candidates(pocket).iloc[[0]]
     doubled = linear.assign(batch_tokens=2048.0, steps=linear["steps"] / 2)
-    predictor = law._predictor(draws)
-    effect = law._discrepancy.unseen(doubled)[0]
+    predictor = with_draws(law, draws).predictor()
+    effect = law.encoding.discrepancy.unseen(doubled)[0]
     assert np.abs(effect).max() > 0.1
     sd = [predictor.mean(t, np.random.default_rng(1)).std() for t in (linear, doubled)]
     assert sd[1] > 0.9 * law.priors.unseen_sd * np.linalg.norm(effect) > 0
@@ -170,9 +160,9 @@ def test_a_setting_that_never_varied_adds_its_own_uncertainty(pocket, rng):
 def test_posterior_equals_quadrature_over_the_hyper_parameters(pocket):
     """Exponent weights, coefficients and noise of the whole sampler, four combinations."""
     priors = Priors(coefficient_sd=LogNormal(0.05, 0.1))
-    law = prepared(pocket.iloc[::3].reset_index(drop=True), transfer=False, exponents=FOUR,
+    law = encoded(pocket.iloc[::3].reset_index(drop=True), transfer=False, exponents=FOUR,
                    priors=priors)  # fmt: skip
-    data = law._data
+    data = law.encoding.data
     chains, n = 4, 2000
     found = sample(
         data, priors, draws=n, tune=300, chains=chains, random_seed=3, progressbar=False

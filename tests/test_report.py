@@ -104,7 +104,7 @@ def test_the_next_runs_are_those_of_the_design(own, small_law, tmp_path):
     pool = default_pool(small_law.runs, table)
     plan = small_law.design(pool, table, n_runs=2, max_draws=200, progressbar=False)
     assert len(plan.table) == 2
-    path = report(small_law, table, pool if own else None, tmp_path / "r.html", n_runs=2)
+    path = report(small_law.fitted, table, pool if own else None, tmp_path / "r.html", n_runs=2)
     section = list(parsed(path).iter("section"))[1]
     assert plan.answer() in words(section)
     rows = cells(section, "what it does most for")
@@ -122,9 +122,11 @@ def test_the_checks_are_those_of_the_law(page, small_law):
 
 def test_failed_and_missing_checks_are_said(small_law, monkeypatch):
     bad = small_law.diagnostics | {"rhat": 1.2, "ess_tail": float("nan")}
-    monkeypatch.setitem(small_law.__dict__, "diagnostics", bad)
+    monkeypatch.setitem(small_law.fitted.__dict__, "diagnostics", bad)
     monkeypatch.setattr(_report_checks, "MOST_LEFT_OUT", 10)
-    table, pit = _report_checks._checks(small_law, pd.DataFrame({"extrapolation": [0.1, 0.2]}))
+    table, pit = _report_checks._checks(
+        small_law.fitted, pd.DataFrame({"extrapolation": [0.1, 0.2]})
+    )
     verdict = table.set_index("check")["verdict"]
     assert list(verdict[verdict == "FAILS"].index) == ["R-hat, worst",
                                                        "effective sample size, tails"]  # fmt: skip
@@ -136,12 +138,12 @@ def test_an_unconverged_law_gives_no_page_unless_asked_and_then_says_so(
     small_law, monkeypatch, tmp_path
 ):
     bad = small_law.diagnostics | {"divergent": 7.0}
-    monkeypatch.setitem(small_law.__dict__, "diagnostics", bad)
+    monkeypatch.setitem(small_law.fitted.__dict__, "diagnostics", bad)
     path = tmp_path / "new folder" / "r.html"
     with pytest.raises(sampling.ConvergenceError):
         small_law.report(_demo.candidates(), path=path)
     assert not path.exists()
-    report(small_law, _demo.candidates(), path=path, n_runs=0, allow_unconverged=True)
+    report(small_law.fitted, _demo.candidates(), path=path, n_runs=0, allow_unconverged=True)
     said = words(next(parsed(path).iter("section")))
     assert "UNCONVERGED: do not decide by this page" in said and "7 divergent" in said
 
@@ -149,7 +151,7 @@ def test_an_unconverged_law_gives_no_page_unless_asked_and_then_says_so(
 def test_labels_cannot_break_the_page(small_law, tmp_path):
     table = _demo.candidates().iloc[:2].drop(columns="run_id")
     table.index = ["<b>a</b> & \"b\"", "</section><script>x</script>"]  # fmt: skip
-    path = report(small_law, table, path=tmp_path / "r.html", n_runs=1)
+    path = report(small_law.fitted, table, path=tmp_path / "r.html", n_runs=1)
     tree = parsed(path)
     assert not list(tree.iter("script")) and not list(tree.iter("b"))[1:]
     assert "</section><script>x</script>" in words(tree)
@@ -160,21 +162,21 @@ def test_without_candidates_the_largest_fitted_scale_is_ranked(small_law, pocket
     table = settings_to_compare(pocket)
     assert set(table["n_params"]) == {246240} and set(table["tokens"]) == {2457600}
     assert len(table) == 10 and set(table["schedule"]) == {"linear"}
-    tree = parsed(report(small_law, path=tmp_path / "r.html", n_runs=0))
+    tree = parsed(report(small_law.fitted, path=tmp_path / "r.html", n_runs=0))
     assert "No candidates were given" in words(tree)
     assert "no proposal was asked for" in words(tree)
 
 
 def test_one_candidate_is_a_page_too(small_law, tmp_path):
-    path = report(small_law, _demo.candidates().iloc[:1], path=tmp_path / "r.html")
+    path = report(small_law.fitted, _demo.candidates().iloc[:1], path=tmp_path / "r.html")
     assert "The only candidate" in words(parsed(path))
 
 
 def test_options_that_make_no_sense_are_refused(small_law, tmp_path):
     with pytest.raises(ValueError, match="whole number"):
-        report(small_law, path=tmp_path / "r.html", n_runs=-1)
+        report(small_law.fitted, path=tmp_path / "r.html", n_runs=-1)
     with pytest.raises(ValueError, match="is a folder"):
-        report(small_law, path=tmp_path)
+        report(small_law.fitted, path=tmp_path)
 
 
 def test_a_drawing_that_cannot_be_made_says_why():

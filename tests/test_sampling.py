@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from arviz_stats.base import array_stats
+from laws import encoded
 
 from bayes_optlaws import sampling
 from bayes_optlaws.hyper import HyperSpace
-from bayes_optlaws.law import OptLaw
 
 GOOD = {"rhat": 1.005, "ess_bulk": 900.0, "ess_tail": 500.0, "divergent": 0.0, "bfmi": 0.9}
 MANY = {
@@ -59,9 +59,8 @@ def test_systematic_resampling_takes_each_draw_its_expected_number_of_times(rng)
 
 
 def test_combination_weights_are_those_of_the_evidence(pocket, rng):
-    law = OptLaw(transfer=False, exponents=MANY)
-    law._prepare(pocket)
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(pocket, transfer=False, exponents=MANY)
+    space = HyperSpace(law.encoding.data, law.priors)
     x = space.mode()
     weight = sampling.combination_weights(space, x)
     assert weight.sum() == pytest.approx(1.0)
@@ -69,22 +68,21 @@ def test_combination_weights_are_those_of_the_evidence(pocket, rng):
     for k in (int(weight.argmax()), 5):
         only = np.zeros(weight.size, dtype=bool)
         only[k] = True
-        part = HyperSpace(law._data.restrict(only), law.priors).log_density(x)[0]
+        part = HyperSpace(law.encoding.data.restrict(only), law.priors).log_density(x)[0]
         # alone its prior probability is one, among all it is one over their number
         expected = part - np.log(weight.size) - whole
         assert np.log(weight[k]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
-    law = OptLaw(transfer=False, exponents=MANY)
-    law._prepare(pocket)
+    law = encoded(pocket, transfer=False, exponents=MANY)
     options = {"draws": 1000, "tune": 300, "chains": 4, "progressbar": False}
     # so few that the importance weights have work to do
     monkeypatch.setattr(sampling, "SCREEN_SIZES", (6,))
     monkeypatch.setattr(sampling, "MIN_EFFICIENCY", 0.2)
-    screened = sampling.sample(law._data, law.priors, random_seed=1, **options)
+    screened = sampling.sample(law.encoding.data, law.priors, random_seed=1, **options)
     monkeypatch.setattr(sampling, "SCREEN_SIZES", ())
-    full = sampling.sample(law._data, law.priors, random_seed=2, **options)
+    full = sampling.sample(law.encoding.data, law.priors, random_seed=2, **options)
     assert screened.kept <= 6 / 48 < full.kept == 1.0
     assert np.isfinite(screened.pareto_k)
     assert np.isnan(full.pareto_k)
@@ -93,7 +91,7 @@ def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
     pairs += [(np.log(screened.draws.hyper[k]), np.log(full.draws.hyper[k])) for k in
               ("noise_sd", "coefficient_sd")]  # fmt: skip
     exponent = [
-        law._data.tree.candidate_index(s.draws.combination).astype(float)[:, :]
+        law.encoding.data.tree.candidate_index(s.draws.combination).astype(float)[:, :]
         for s in (screened, full)
     ]
     pairs.append(tuple(e + 1e-9 * np.arange(len(e))[:, None] for e in exponent))
@@ -106,11 +104,11 @@ def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_draws(pocket):
-    law = OptLaw(transfer=False, exponents=MANY)
-    law._prepare(pocket)
+    law = encoded(pocket, transfer=False, exponents=MANY)
     options = {"draws": 100, "tune": 100, "chains": 2, "progressbar": False}
     a, b, c = (
-        sampling.sample(law._data, law.priors, random_seed=s, **options).draws for s in (1, 1, 2)
+        sampling.sample(law.encoding.data, law.priors, random_seed=s, **options).draws
+        for s in (1, 1, 2)
     )
     np.testing.assert_array_equal(a.beta, b.beta)
     assert not np.array_equal(a.beta, c.beta)
@@ -120,9 +118,8 @@ def test_the_same_seed_gives_the_same_draws(pocket):
 def test_divergent_transitions_are_sampled_again_once_with_shorter_steps(
     pocket, monkeypatch, diverging
 ):
-    law = OptLaw(transfer=False, exponents=MANY)
-    law._prepare(pocket)
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(pocket, transfer=False, exponents=MANY)
+    space = HyperSpace(law.encoding.data, law.priors)
     asked = []
 
     def nuts(density, start, axes, random_seed, *, target_accept):

@@ -47,8 +47,8 @@ def test_a_study_resumes_where_it_was(pocket, tmp_path):
 
 def test_the_truth_is_simulated_with_the_stated_noise_and_mean(pocket, rng):
     law = sbc.prepare(pocket, **OPTIONS)
-    truth = draw_prior(law._data, law.priors, rng)
-    rows = law._rows(law._fitted)
+    truth = draw_prior(law.encoding.data, law.priors, rng)
+    rows = law.encoding.rows()
     mean = sbc.expected(law, truth, rows)[0]
     np.testing.assert_allclose(mean, rows @ truth.beta[0], rtol=1e-10)
     noise = sbc.run_noise(law, truth)
@@ -66,12 +66,12 @@ def test_targets_lie_beyond_the_table(pocket):
 
 def test_real_and_simulated_runs_add_up_for_a_truth_from_the_posterior(pocket):
     law = sbc.prepare(pocket, **OPTIONS)
-    rows = law._rows(law._fitted)
+    rows = law.encoding.rows()
     y = np.zeros(len(rows))
     both = sbc.with_response(law, rows, y, add=True).statistics
     assert both.n[0] == 2 * len(rows)
-    np.testing.assert_allclose(both.xy, law._data.statistics.xy, atol=1e-12)
-    np.testing.assert_allclose(both.gram, 2 * law._data.statistics.gram)
+    np.testing.assert_allclose(both.xy, law.encoding.data.statistics.xy, atol=1e-12)
+    np.testing.assert_allclose(both.gram, 2 * law.encoding.data.statistics.gram)
 
 
 def test_calibrated_ranks_pass_and_wrong_ones_do_not():

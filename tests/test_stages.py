@@ -1,6 +1,7 @@
 """Later stages: tables, history-aware features, learned scales, conditioning, the law's API."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from scipy import integrate, stats
 
 import bayes_optlaws as bo
 from bayes_optlaws import stages
+from bayes_optlaws._rank_law import rank
 from bayes_optlaws._stage_posterior import (
     Scales,
     StageData,
@@ -314,18 +316,15 @@ def test_prior_of_the_stage_change_is_the_users(law, runs, weak):
     """Without runs of later stages a narrower prior gives a narrower ranking."""
     past = stages.history(runs, "families_d64_12000-003")
     wide = law.rank(weak, history=past, kind="mean").resolution
-    before = law.stage_prior
-    try:
-        law.stage_prior = StagePrior(deviation=LogNormal(0.003, 0.1))
-        narrow = law.rank(weak, history=past, kind="mean").resolution
-    finally:
-        law.stage_prior = before  # the law is shared by all tests
+    own = replace(law.fitted, stage_prior=StagePrior(deviation=LogNormal(0.003, 0.1)))
+    table = bo.read_candidates(weak)
+    narrow = rank(own, table, stage=own.stage(table, past), kind="mean").resolution
     assert narrow < wide / 3
 
 
 def test_a_saved_law_keeps_its_later_stages(law, runs, weak, tmp_path):
     taught = copy.copy(law)
-    taught.stage_runs = stages.read_stages(runs)
+    taught._fitted_law = replace(law.fitted, stage_runs=stages.read_stages(runs))
     again = bo.OptLaw.load(taught.save(tmp_path / "law.nc"))
     pd.testing.assert_frame_equal(again.stage_runs, taught.stage_runs, check_dtype=False)
     past = stages.history(runs, "families_d64_12000-003")

@@ -31,8 +31,10 @@ from bayes_optlaws._laplace import laplace_sample
 from bayes_optlaws.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.evaluation import metrics
 from bayes_optlaws.evaluation._replay_plot import plot_replay
+from bayes_optlaws.fitted import FittedLaw
 from bayes_optlaws.hyper import HyperSpace
 from bayes_optlaws.law import OptLaw
+from bayes_optlaws.priors import Priors
 from bayes_optlaws.runs import read_candidates, read_runs
 
 START = 5
@@ -92,7 +94,7 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
 def quick_fit(
     runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
     tune: int = 300,
-) -> OptLaw:  # fmt: skip
+) -> FittedLaw:  # fmt: skip
     """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
 
     Parameters
@@ -108,31 +110,31 @@ def quick_fit(
 
     Returns
     -------
-    OptLaw
+    FittedLaw
         By importance sampling it has no chains, so its diagnostics are nan and its intervals are
         given only with ``allow_unconverged=True``.
     """
     law = OptLaw(divergence=False)
     if posterior == "nuts":
-        return law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
-    law._prepare(runs)
-    space = HyperSpace(law._data, law.priors)
-    found = laplace_sample(space, draws=draws, rng=np.random.default_rng(random_seed))
-    law.random_seed = random_seed
+        law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
+        return law.fitted
+    encoding, priors = law.encode(runs), Priors()
+    found = laplace_sample(
+        HyperSpace(encoding.data, priors), draws=draws, rng=np.random.default_rng(random_seed)
+    )
     # without chains the gate cannot be passed, only waived
-    law.diagnostics = dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
-    law._sample = sampling.Sample(
+    sample = sampling.Sample(
         found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
         pareto_k=found.pareto_k,
     )  # fmt: skip
-    return law
+    return FittedLaw(encoding, priors, sample, random_seed, options=law.get_params())
 
 
-def predicted(law: OptLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
+def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
     """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
     rng = np.random.default_rng(random_seed)
-    mean = law.predictor.mean(table, rng)
-    return np.exp(mean + law.predictor.noise_sd(table) * rng.standard_normal(mean.shape))
+    mean = law.predictor().mean(table, rng)
+    return np.exp(mean + law.predictor().noise_sd(table) * rng.standard_normal(mean.shape))
 
 
 def replay(
@@ -184,7 +186,7 @@ def replay(
     start = len(known)
     left = share * cost.sum()
 
-    def fit(k: int) -> OptLaw:
+    def fit(k: int) -> FittedLaw:
         return quick_fit(
             pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
             posterior=posterior,
@@ -213,7 +215,7 @@ def replay(
     loss = predicted(law, candidates)
     observed = goal["final_loss"].to_numpy(float)
     pick = int(np.argmin(loss.mean(axis=0)))
-    sample = law._require_fit()
+    sample = law.sample
     return {
         "regret": float(observed[pick] - observed.min()),
         "r2": float(metrics.r2(np.log(observed), np.log(loss).mean(axis=0))),

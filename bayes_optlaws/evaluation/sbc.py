@@ -25,7 +25,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,14 @@ from arviz_stats.ecdf_utils import ecdf_pit
 from joblib import Parallel, delayed
 
 from bayes_optlaws import explicit, sampling
-from bayes_optlaws.archive import coefficients
 from bayes_optlaws.datasets import load
+from bayes_optlaws.datatree import coefficients
+from bayes_optlaws.encoding import RunEncoding
 from bayes_optlaws.hyper import ModelData
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.likelihood import SufficientStatistics
 from bayes_optlaws.posterior import Draws, Predictor
+from bayes_optlaws.priors import Priors
 from bayes_optlaws.runs import read_candidates, read_runs
 
 N_RANKS = 199
@@ -83,8 +85,16 @@ def default_targets(runs: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     )
 
 
-def prepare(runs: pd.DataFrame, **options) -> OptLaw:
-    """Build a law that knows the design of a run table and has no posterior.
+@dataclass(frozen=True)
+class Design:
+    """A run table as a law of given priors sees it, before any posterior."""
+
+    encoding: RunEncoding
+    priors: Priors
+
+
+def prepare(runs: pd.DataFrame, **options) -> Design:
+    """Encode a run table for simulation.
 
     Parameters
     ----------
@@ -94,25 +104,24 @@ def prepare(runs: pd.DataFrame, **options) -> OptLaw:
         Of `OptLaw`.
     """
     law = OptLaw(**options)
-    law._prepare(runs)
-    return law
+    return Design(law.encode(runs), law.priors or Priors())
 
 
-def expected(law: OptLaw, draws: Draws, rows: np.ndarray) -> np.ndarray:
+def expected(law: Design, draws: Draws, rows: np.ndarray) -> np.ndarray:
     """Mean response of the design's runs around the law's centre, shape (n_draws, n_runs)."""
     return np.hstack([draws.beta, draws.fields.reshape(draws.n, -1), draws.local]) @ rows.T
 
 
-def run_noise(law: OptLaw, draws: Draws) -> np.ndarray:
+def run_noise(law: Design, draws: Draws) -> np.ndarray:
     """Noise sd of the design's runs, shape (n_draws, n_runs)."""
-    return explicit.noise_sd(law._data, draws.hyper)[:, law._noise.label]
+    return explicit.noise_sd(law.encoding.data, draws.hyper)[:, law.encoding.noise.label]
 
 
-def with_response(law: OptLaw, rows: np.ndarray, y: np.ndarray, *, add: bool) -> ModelData:
+def with_response(law: Design, rows: np.ndarray, y: np.ndarray, *, add: bool) -> ModelData:
     """Model data of simulated responses: in place of the real ones, or added to them."""
-    data = law._data
+    data = law.encoding.data
     new = SufficientStatistics.from_rows(
-        rows, y, law._noise.label, n_classes=len(data.statistics.n)
+        rows, y, law.encoding.noise.label, n_classes=len(data.statistics.n)
     )
     if add:
         new = SufficientStatistics(
@@ -122,7 +131,7 @@ def with_response(law: OptLaw, rows: np.ndarray, y: np.ndarray, *, add: bool) ->
 
 
 def quantities(
-    law: OptLaw,
+    law: Design,
     draws: Draws,
     rows: np.ndarray,
     y: np.ndarray,
@@ -133,7 +142,7 @@ def quantities(
 
     Parameters
     ----------
-    law : OptLaw
+    law : Design
         From `prepare`.
     draws : Draws
         Posterior draws, or the one draw that is the truth.
@@ -152,19 +161,19 @@ def quantities(
     for name, value in draws.hyper.items():
         for i in range(value.shape[1]):
             out[f"scale:{name}" + (f"[{i}]" if value.shape[1] > 1 else "")] = value[:, i]
-    intercept, coefficient, exponent = coefficients(law, draws)
+    intercept, coefficient, exponent = coefficients(law.encoding, draws)
     out["coefficient:intercept"] = intercept
-    for i, feature in enumerate(law._features.features):
+    for i, feature in enumerate(law.encoding.features.features):
         out[f"coefficient:{feature.name}"] = coefficient[:, i]
-    for i, group in enumerate(law._features.groups):
+    for i, group in enumerate(law.encoding.features.groups):
         out[f"exponent:{group}"] = exponent[:, i]
     sd = run_noise(law, draws)
     z = (y - expected(law, draws, rows)) / sd
     out["likelihood:log_likelihood"] = -np.sum(0.5 * z**2 + np.log(sd), axis=1)
+    e = law.encoding
     predictor = Predictor(
-        law._features, law._standardizer, law._discrepancy, law._noise, law.transfer,
-        law._centre, law.priors, draws,
-    )  # fmt: skip
+        e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, law.priors, draws
+    )
     loss = predictor.mean(targets, rng)
     for i, name in enumerate(targets["run_id"]):
         out[f"loss:{name}"] = loss[:, i]
@@ -172,7 +181,7 @@ def quantities(
 
 
 def replicate(
-    law: OptLaw,
+    law: Design,
     targets: pd.DataFrame,
     replication: int,
     *,
@@ -188,7 +197,7 @@ def replicate(
 
     Parameters
     ----------
-    law : OptLaw
+    law : Design
         From `prepare`.
     targets : DataFrame
         Validated candidates.
@@ -218,11 +227,11 @@ def replicate(
     rng = np.random.default_rng(np.random.SeedSequence(random_seed, spawn_key=(replication,)))
     start = time.perf_counter()
     truth = (
-        explicit.draw_prior(law._data, law.priors, rng)
+        explicit.draw_prior(law.encoding.data, law.priors, rng)
         if truths is None
         else truths.take(rng.integers(truths.n, size=1))
     )
-    rows = law._rows(law._fitted)
+    rows = law.encoding.rows()
     y = expected(law, truth, rows)[0] + run_noise(law, truth)[0] * rng.standard_normal(len(rows))
     fitted = sampling.sample(
         with_response(law, rows, y, add=source == "posterior"),
@@ -255,7 +264,7 @@ def replicate(
     return {
         "replication": replication,
         "source": source,
-        "transfer": law.transfer,
+        "transfer": law.encoding.transfer,
         "prob": prob,
         "quantities": table,
         "p_best": float(p_best[chosen]),
@@ -318,7 +327,7 @@ def study(
     todo = [i for i in range(n) if not _result_path(folder, i).exists()]
     if source == "posterior" and todo:
         truths = sampling.sample(
-            law._data, law.priors, draws=500, tune=500, chains=4,
+            law.encoding.data, law.priors, draws=500, tune=500, chains=4,
             random_seed=random_seed, progressbar=False,
         ).draws  # fmt: skip
 

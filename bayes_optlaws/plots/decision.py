@@ -10,6 +10,8 @@ import pandas as pd
 
 from bayes_optlaws import _rank_counts
 from bayes_optlaws._plot_style import BLUE, DASHES, GREY, PALETTE, RED, axes, figure_of, short
+from bayes_optlaws._rank_law import rank
+from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
 from bayes_optlaws.runs import read_candidates
 from bayes_optlaws.schedules import Schedule
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bayes_optlaws.design import DesignPlan
-    from bayes_optlaws.law import OptLaw
     from bayes_optlaws.ranking import Ranking
 
 _MOST = 12
@@ -252,7 +253,7 @@ def _named_schedules(given) -> dict[str, Schedule]:
 
 
 def resolution(
-    law: OptLaw,
+    law: FittedLaw | HasFitted,
     candidates: pd.DataFrame,
     *,
     factors: Sequence[float] = (1, 2, 4, 8, 16),
@@ -265,8 +266,7 @@ def resolution(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     candidates : DataFrame
         At least two candidates; they are read again at each scale with their schedules stretched.
     factors : sequence of float
@@ -292,7 +292,7 @@ def resolution(
     """
     if by not in ("tokens", "n_params", "both"):
         raise ValueError(f"by is {by!r}: it must be 'tokens', 'n_params' or 'both'")
-    table = read_candidates(candidates)
+    law, table = fitted_law(law), read_candidates(candidates)
     if len(table) < 2:
         raise ValueError(f"{len(table)} candidate given: a gap needs at least two")
     factors = np.sort(np.asarray(factors, dtype=float))
@@ -301,7 +301,7 @@ def resolution(
     for factor in factors:
         scaled = _scaled(table, factor, by)
         for kind, values in gaps.items():
-            ranking = law.rank(scaled, kind=kind, prob=prob, random_seed=random_seed)
+            ranking = rank(law, scaled, kind=kind, prob=prob, random_seed=random_seed)
             values.append(ranking.resolution)
         spread.append(float(np.ptp(ranking.table["loss_mean"])))
     ax = axes(ax, (6.0, 3.8))

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayes_optlaws._plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes, figure_of
+from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bayes_optlaws.law import OptLaw
-
 _BLOCK_COLOUR = {"scale": BLUE, "convergence": GREEN, "escape": ORANGE, "mixed": PURPLE}
 
 
-def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> Figure:
+def coefficients(
+    law: FittedLaw | HasFitted, *, prob: float = 0.9, ax: Axes | None = None
+) -> Figure:
     """Plot the posterior of every coefficient, grouped in the blocks of the law.
 
     A coefficient is the change of log loss when its feature grows by one standard deviation over
@@ -27,8 +28,7 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     prob : float
         Probability inside the central interval.
     ax : matplotlib Axes, optional
@@ -37,7 +37,7 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
     -------
     matplotlib Figure
     """
-    table = law.summary(prob)
+    table = fitted_law(law).summary(prob)
     table = table[table["block"].isin(_BLOCK_COLOUR)]
     ax = axes(ax, (6.4, 1.2 + 0.26 * len(table)))
     places, place = [], 0.0
@@ -73,15 +73,14 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
     return figure_of(ax)
 
 
-def exponents(law: OptLaw) -> Figure:
+def exponents(law: FittedLaw | HasFitted) -> Figure:
     """Plot the posterior probability of every candidate exponent, one panel a group.
 
     The line shows the prior, equal for all candidates of a group.
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
 
     Returns
     -------
@@ -89,6 +88,7 @@ def exponents(law: OptLaw) -> Figure:
     """
     import matplotlib.pyplot as plt
 
+    law = fitted_law(law)
     drawn = law.posterior["posterior"]["exponent"]
     groups = [str(g) for g in drawn["exponent_group"].to_numpy()]
     figure, panels = plt.subplots(
@@ -100,7 +100,7 @@ def exponents(law: OptLaw) -> Figure:
         layout="constrained",
     )
     for g, (ax, name) in enumerate(zip(panels[0], groups, strict=True)):
-        candidates = sorted(law._features.exponents[name])
+        candidates = sorted(law.encoding.features.exponents[name])
         value = drawn.to_numpy()[:, :, g].ravel()
         share = [float(np.isclose(value, p).mean()) for p in candidates]
         ax.bar(range(len(candidates)), share, color=BLUE)

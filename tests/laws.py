@@ -1,0 +1,33 @@
+"""Laws without sampling: an encoded table, and a fitted law with the draws that a test gives."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from bayes_optlaws.encoding import RunEncoding
+from bayes_optlaws.fitted import FittedLaw
+from bayes_optlaws.law import OptLaw
+from bayes_optlaws.posterior import Draws
+from bayes_optlaws.priors import Priors
+from bayes_optlaws.sampling import Sample
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A run table as a law of given options sees it."""
+
+    encoding: RunEncoding
+    priors: Priors = field(default_factory=Priors)
+
+
+def encoded(runs, **options) -> Encoded:
+    """Encode a run table by a law of the given options."""
+    law = OptLaw(**options)
+    return Encoded(law.encode(runs), law.priors or Priors())
+
+
+def with_draws(law: Encoded, draws: Draws, *, chains: int = 1) -> FittedLaw:
+    """A fitted law with given posterior draws; without divergence, and not past the gate."""
+    sample = Sample(draws, chains, xr.Dataset(), 1.0, np.nan)
+    return FittedLaw(law.encoding, law.priors, sample, 0)
