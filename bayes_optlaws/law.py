@@ -17,7 +17,6 @@ Divergent runs take no part in the loss (their loss says nothing about the law);
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,30 +26,33 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import archive, sampling, stages
-from bayes_optlaws._law_repr import law_html, law_text
-from bayes_optlaws._rank_law import rank
-from bayes_optlaws.design import DesignPlan, design
-from bayes_optlaws.divergence import DivergencePriors, add_divergence
-from bayes_optlaws.encoding import RunEncoding, check_features
-from bayes_optlaws.features import FeatureSet
-from bayes_optlaws.fitted import FittedLaw, check_kind, check_prob
-from bayes_optlaws.loo import loo
-from bayes_optlaws.loss_equivalent import loss_equivalent
-from bayes_optlaws.posterior import Predictor
-from bayes_optlaws.priors import Priors
-from bayes_optlaws.ranking import Ranking
-from bayes_optlaws.runs import read_candidates, read_runs
-from bayes_optlaws.suggest import Suggestion, suggest
+from bayes_optlaws import archive
+from bayes_optlaws.decision.design import DesignPlan, design
+from bayes_optlaws.decision.equivalent import loss_equivalent
+from bayes_optlaws.decision.rank import rank
+from bayes_optlaws.decision.ranking import Ranking
+from bayes_optlaws.decision.suggest import Suggestion, suggest
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.describe import law_html, law_text
+from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
+from bayes_optlaws.inference.loo import loo
+from bayes_optlaws.inference.options import WithOptions
+from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
+from bayes_optlaws.model.encoding import RunEncoding, check_features
+from bayes_optlaws.model.features import FeatureSet
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDData
     from pymc import Model
 
-Table = pd.DataFrame | str | Path
+type Table = pd.DataFrame | str | Path
 
 
-class OptLaw:
+class OptLaw(WithOptions):
     """Bayesian Opt-Law: final loss from schedule, model size and token budget.
 
     Options are kept as they are given; `get_params` returns them, and a saved law has all of
@@ -67,10 +69,10 @@ class OptLaw:
     exponents : str or mapping, optional
         Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
         ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
-        from group to values; see `bayes_optlaws.features.EXPONENT_PRESETS`.
+        from group to values; see `bayes_optlaws.model.features.EXPONENT_PRESETS`.
     priors : Priors, optional
     stage_prior : StagePrior, optional
-        What a change of training stage may do, see `bayes_optlaws.stages`.
+        What a change of training stage may do, see `bayes_optlaws.inference.stages`.
 
     Examples
     --------
@@ -112,39 +114,6 @@ class OptLaw:
             if not (isinstance(value, bool | np.bool_) or priors):
                 allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
                 raise TypeError(f"{name} must be {allowed}, got {value!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Options of the law by name, as they were given.
-
-        Parameters
-        ----------
-        deep : bool
-            Of no effect; there for scikit-learn's ``clone``.
-
-        Examples
-        --------
-        >>> OptLaw(transfer=False).get_params()["transfer"]
-        False
-        """
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self"}
-
-    def set_params(self, **options: Any) -> OptLaw:
-        """Change options; a posterior there is stays that of the options it was fitted with.
-
-        Parameters
-        ----------
-        **options
-            As of the constructor.
-        """
-        known = self.get_params()
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise ValueError(f"unknown options {unknown}; valid ones are {sorted(known)}")
-        type(self)(**(known | options))  # refuses what the constructor refuses
-        for name, value in options.items():
-            setattr(self, name, value)
-        return self
 
     def fit(
         self,
@@ -273,7 +242,9 @@ class OptLaw:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
         if self._fitted_law is None:
             raise RuntimeError("the model depends on the runs: call fit(runs) first")
-        from bayes_optlaws.model import build_model  # PyMC is slow to import, and a fit needs none
+        from bayes_optlaws.inference.pymc_model import (
+            build_model,  # PyMC is slow to import, and a fit needs none
+        )
 
         law = self.fitted
         model = build_model(law.encoding.data, law.priors)
@@ -294,11 +265,7 @@ class OptLaw:
 
     @property
     def posterior(self) -> xr.DataTree:
-        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
-
-        ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
-        (chain, draw, exponent_group) those of the drawn combination.
-        """
+        """ArviZ DataTree of the posterior; see `FittedLaw.posterior`."""
         return self.fitted.posterior
 
     @property
@@ -472,9 +439,9 @@ class OptLaw:
         decide: Table,
         n_runs: int | None = 5,
         objective: str = "regret",
-        cost="flops",
+        cost: str | Sequence[float] | None = "flops",
         budget: float | None = None,
-        **options,
+        **options: Any,
     ) -> DesignPlan:
         """Propose the extra small runs that would help most to choose among candidates.
 
@@ -485,7 +452,7 @@ class OptLaw:
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
-            As in `bayes_optlaws.design.design`.
+            As in `bayes_optlaws.decision.design.design`.
 
         Returns
         -------
@@ -507,7 +474,7 @@ class OptLaw:
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
         max_p_diverge: float = 0.05,
-        **options,
+        **options: Any,
     ) -> Suggestion:
         """Search the schedule of lowest expected loss whose risk of divergence is bounded.
 
@@ -524,7 +491,7 @@ class OptLaw:
             ranges of the fitted runs that finished.
         max_p_diverge : float
         **options
-            As in `bayes_optlaws.suggest.suggest`.
+            As in `bayes_optlaws.decision.suggest.suggest`.
 
         Returns
         -------
@@ -536,7 +503,7 @@ class OptLaw:
         )  # fmt: skip
 
     def loss_equivalent(
-        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options
+        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options: Any
     ) -> pd.DataFrame:
         """Find schedules of the same expected loss as a candidate, as unlike it as there are.
 
@@ -547,7 +514,7 @@ class OptLaw:
         tolerance : float, optional
             Largest difference that counts as none, nats; by default the seed noise there.
         **options
-            As in `bayes_optlaws.loss_equivalent.loss_equivalent`.
+            As in `bayes_optlaws.decision.equivalent.loss_equivalent`.
 
         Returns
         -------
@@ -563,20 +530,22 @@ class OptLaw:
         candidates: Table | None = None,
         pool: Table | None = None,
         path: str | Path = "report.html",
-        **options,
+        **options: Any,
     ) -> Path:
         """Write one HTML page: the answer, the next runs, the checks, the posterior.
 
         Parameters
         ----------
         candidates, pool, path, **options
-            As in `bayes_optlaws.report.report`.
+            As in `bayes_optlaws.report.page.report`.
 
         Returns
         -------
         Path
         """
-        from bayes_optlaws.report import report  # plots and pages: only when they are asked for
+        from bayes_optlaws.report.page import (
+            report,  # plots and pages: only when they are asked for
+        )
 
         return report(self.fitted, candidates, pool, path, **options)
 
