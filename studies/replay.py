@@ -22,19 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from joblib import Parallel, delayed
 
 from bayes_optlaws import datasets
 from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
-from bayes_optlaws.inference import nuts as sampling
-from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.inference.importance import laplace_sample
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 from studies.replay_plot import plot_replay
 
@@ -49,7 +44,7 @@ SHORTLIST = 150
 
 TABLES = ("steplaw", "pocket")
 
-POSTERIORS = ("laplace", "nuts")
+POSTERIORS = ("importance", "nuts")
 
 RANDOM = ("random", "cost-weighted random", "space-filling")
 """Rules with chance in them; of the others only the posterior draws differ by repeat."""
@@ -93,10 +88,10 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
 
 
 def quick_fit(
-    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
+    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "importance",
     tune: int = 300,
 ) -> FittedLaw:  # fmt: skip
-    """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
+    """Fit the loss part with every default, by importance sampling or by NUTS.
 
     Parameters
     ----------
@@ -105,30 +100,20 @@ def quick_fit(
     draws : int
         In all (importance sampling) or of each of the four chains.
     random_seed : int
-    posterior : {"laplace", "nuts"}
+    posterior : {"importance", "nuts"}
     tune : int
         Of NUTS.
 
     Returns
     -------
     FittedLaw
-        By importance sampling it has no chains, so its diagnostics are nan and its intervals are
-        given only with ``allow_unconverged=True``.
+        Where importance sampling did not pass its gate, by NUTS with a warning.
     """
     law = OptLaw(divergence=False)
-    if posterior == "nuts":
-        law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
-        return law.fitted
-    encoding, priors = law.encode(runs), Priors()
-    found = laplace_sample(
-        HyperSpace(encoding.data, priors), draws=draws, rng=np.random.default_rng(random_seed)
-    )
-    # without chains the gate cannot be passed, only waived
-    sample = sampling.Sample(
-        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
-        pareto_k=found.pareto_k,
-    )  # fmt: skip
-    return FittedLaw(encoding, priors, sample, random_seed, options=law.get_params())
+    each = draws if posterior == "nuts" else max(-(-draws // 4), 100)
+    return law.fit(
+        runs, draws=each, tune=tune, random_seed=random_seed, progressbar=False, method=posterior
+    ).fitted
 
 
 def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
@@ -149,7 +134,7 @@ def replay(
     tune: int = 300,
     stages: int = STAGES,
     batch: int = BATCH,
-    posterior: str = "laplace",
+    posterior: str = "importance",
 ) -> dict[str, float]:
     """Spend a share of the pool's FLOPs by one objective, then decide.
 
@@ -224,7 +209,7 @@ def replay(
         "coverage": float(metrics.coverage(observed, loss, prob=0.95)),
         "spent": float(cost[known[start:]].sum() / cost.sum()),
         "n_runs": len(known) - start,
-        "ess": float(sample.sample_stats.attrs.get("ess", np.nan)),
+        "ess": float(sample.sample_stats.get("effective_draws", np.nan)),
         "pareto_k": float(sample.pareto_k),
         "seconds": time.monotonic() - begin,
     }
@@ -319,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", choices=TABLES, default="pocket")
     parser.add_argument("--out", default="out/replay")
     parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
-    parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="importance")
     parser.add_argument("--csv", help="write the summary here, too")
     parser.add_argument("--figure", help="draw all tables that have results there")
     parser.add_argument("--only-summary", action="store_true", help="replay nothing more")

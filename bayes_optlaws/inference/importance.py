@@ -1,16 +1,19 @@
 """Posterior draws by importance sampling: a mixture of Student-t's, weighted by the exact density.
 
 The hyper-parameters are few and their density is cheap, so a proposal that resembles it gives
-independent draws at a fraction of what chains cost.  It is built in rounds (adaptive multiple
-importance sampling, Cornuet et al. 2012, doi:10.1111/j.1467-9469.2011.00756.x):
+independent draws at a fraction of what chains cost:
 
-1. at the mode, a Student-t whose half-axes along the directions of the curvature are stretched
-   until it covers the density on both sides (Geweke 1989, doi:10.2307/1913710);
-2. then mixtures of Student-t's, fitted to the weighted draws so far, split along the direction of
-   greatest skewness; a share of every round is drawn from a wider proposal, in defence.
+1. Student-t's at the mode and along its ridges, that is where the density falls off more slowly
+   than the Gaussian fitted at the mode (the noise floor of a small table has such a tail); centre
+   and covariance of each are those of the Gaussian fitted there.
+2. Rounds of draws move the mixture towards the density by EM on the weighted draws (population
+   Monte Carlo, Cappe et al. 2008, doi:10.1007/s11222-008-9059-x), where every draw is weighted by
+   the density over the mixture of all proposals so far (Cornuet et al. 2012,
+   doi:10.1111/j.1467-9469.2011.00756.x).
+3. The mixture is then left as it is, and fresh draws are made from it.  Only these are used: the
+   draws that shaped a proposal do not show where it is too narrow.
 
-Every draw is weighted by the density over the mixture of all proposals, and the weights are
-smoothed (Vehtari et al. 2024, PSIS).  The gate is the shape of the weights' tail and the
+The weights are smoothed (Vehtari et al. 2024, PSIS).  The gate is the shape of their tail and the
 effective number of draws.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from arviz_stats.base import array_stats
@@ -28,23 +32,56 @@ from scipy.stats import chi2, qmc
 MAX_PARETO_K, MIN_EFFECTIVE = 0.7, 400.0
 """The gate: shape of the weights' tail at most, effective draws at least."""
 
-DEGREES, DEFENSIVE_DEGREES = 7.0, 3.0
-"""Of freedom of the fitted components and of the defensive one (own choice)."""
+DEGREES = 7.0
+"""Of freedom of the proposals: heavier tails than those of a Gaussian (own choice)."""
 
-DEFENSIVE_SHARE, DEFENSIVE_WIDTH = 0.1, 1.5
-"""Of every later round drawn in defence, and its sds over those of all draws."""
+ROUND, MOST_ROUNDS = 512, 10
+"""Draws of a round, and most rounds that shape the proposal and that are drawn from it."""
 
-ROUND, MOST_ROUNDS, COMPONENTS = 512, 10, 4
-"""Draws of a round; rounds until the gate is given up; components of a mixture (own choice)."""
+ADAPTED, ATTEMPTS = 300.0, 2
+"""Effective draws at which the proposal is left as it is, and how often it is shaped (the second
+time with all draws until then, and until twice as many)."""
 
-ADAPTED = 300
-PRIOR, EM_STEPS = 2.0, 5
+SURPLUS = 1.25
+"""Effective draws aimed at, over those that the gate asks for."""
+
+PRIOR_STRENGTH, EM_STEPS = 5.0, 5
+"""Draws that the first mixture counts as in each component, per dimension; steps of EM."""
+
 STRIDE, MOST_STRIDES, NEWTON_STEPS = 2.5, 5, 5
 """Steps along a ridge, in sds at the mode, how many, and Newton steps at each (own choice)."""
 
 SLOWER, FAR, LEAST_SHARE = 0.7, 6.0, 0.03
 """A ridge goes on while the log density has fallen by less than this share of what a Gaussian
 would, and by less than this; least share of the draws around each of its points (own choice)."""
+
+REACH = 5.0
+"""Draws further than this many prior sds from the prior's centre have weight zero."""
+
+
+class Density(Protocol):
+    """A density over unconstrained vectors, as `bayes_optlaws.inference.density.HyperSpace`."""
+
+    mean: np.ndarray
+    """Centre of the normal prior, shape (size,)."""
+    sd: np.ndarray
+    """Its sds."""
+
+    def mode(self) -> np.ndarray:
+        """Mode, shape (size,)."""
+        ...
+
+    def curvature_factor(self, x: np.ndarray) -> np.ndarray:
+        """Factor of the covariance of a Gaussian fitted at x."""
+        ...
+
+    def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log density up to a constant, and its gradient."""
+        ...
+
+    def log_densities(self, x: np.ndarray) -> np.ndarray:
+        """Log density at each row of x, shape (n,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,11 +95,14 @@ class Weighted:
         Smoothed, summing to one.
     pareto_k : float
         Shape of the tail of the raw weights.
+    evaluations : int
+        Of the density without gradient, those that only shaped the proposal included.
     """
 
     x: np.ndarray
     weight: np.ndarray
     pareto_k: float
+    evaluations: int
 
     @property
     def ess(self) -> float:
@@ -83,14 +123,22 @@ class Weighted:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Mixture of multivariate Student-t's."""
+    """Mixture of multivariate Student-t's.
+
+    Parameters
+    ----------
+    share : array, shape (n,)
+    centre : array, shape (n, size)
+    factor : array, shape (n, size, size)
+        Lower triangular.
+    """
 
     share: np.ndarray
     centre: np.ndarray
     factor: np.ndarray
-    degrees: np.ndarray
 
     def draw(self, u: np.ndarray) -> np.ndarray:
+        """Draws, shape (n, size), of uniforms of shape (n, size + 1)."""
         last = u[:, -1]  # also picks the component, what is left of it is uniform again
         edge = np.concatenate([[0.0], np.cumsum(self.share)])
         which = np.clip(np.searchsorted(edge, last, side="right") - 1, 0, self.share.size - 1)
@@ -98,10 +146,11 @@ class _Mixture:
         out = np.empty((len(u), u.shape[1] - 1))
         for k in range(self.share.size):
             i = which == k
-            out[i] = self.centre[k] + _student(rest[i], self.degrees[k]) @ self.factor[k].T
+            out[i] = self.centre[k] + _student(rest[i]) @ self.factor[k].T
         return out
 
     def log_density(self, x: np.ndarray) -> np.ndarray:
+        """Log density at each row, shape (n,)."""
         return logsumexp(np.log(self.share)[:, None] + self.parts(x), axis=0)
 
     def parts(self, x: np.ndarray) -> np.ndarray:
@@ -109,21 +158,21 @@ class _Mixture:
         out = np.empty((self.share.size, len(x)))
         for k in range(self.share.size):
             z = solve_triangular(self.factor[k], (x - self.centre[k]).T, lower=True)
-            out[k] = _log_student(np.sum(z**2, axis=0), x.shape[1], self.degrees[k])
+            out[k] = _log_student(np.sum(z**2, axis=0), x.shape[1])
             out[k] -= np.log(np.diag(self.factor[k])).sum()
         return out
 
 
-def _student(u: np.ndarray, degrees: float) -> np.ndarray:
+def _student(u: np.ndarray) -> np.ndarray:
     """Standard multivariate Student-t's of uniforms (n, size + 1); the last makes the radius."""
     u = np.clip(u, 1e-9, 1 - 1e-9)
-    return ndtri(u[:, :-1]) * np.sqrt(degrees / chi2.ppf(u[:, -1:], degrees))
+    return ndtri(u[:, :-1]) * np.sqrt(DEGREES / chi2.ppf(u[:, -1:], DEGREES))
 
 
-def _log_student(square: np.ndarray, size: int, degrees: float) -> np.ndarray:
-    constant = gammaln(0.5 * (degrees + size)) - gammaln(0.5 * degrees)
-    constant -= 0.5 * size * np.log(degrees * np.pi)
-    return constant - 0.5 * (degrees + size) * np.log1p(square / degrees)
+def _log_student(square: np.ndarray, size: int) -> np.ndarray:
+    constant = gammaln(0.5 * (DEGREES + size)) - gammaln(0.5 * DEGREES)
+    constant -= 0.5 * size * np.log(DEGREES * np.pi)
+    return constant - 0.5 * (DEGREES + size) * np.log1p(square / DEGREES)
 
 
 def _ridges(
@@ -170,38 +219,31 @@ def _ridges(
     return points, drops
 
 
-def _first(
-    log_density: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    curvature_factor: Callable[[np.ndarray], np.ndarray],
-    centre: np.ndarray,
-) -> _Mixture:
+def _first(density: Density) -> _Mixture:
     """Student-t's at the mode and along its ridges, by the mass of the Gaussians fitted there."""
-    factor = curvature_factor(centre)
-    points, drops = _ridges(log_density, centre, factor)
-    centres, factors, mass = [centre], [factor], [0.0]
-    for x, drop in zip(points, drops, strict=True):
-        own = curvature_factor(x)
-        centres.append(x)
-        factors.append(own)
-        mass.append(min(-drop + np.linalg.slogdet(own)[1] - np.linalg.slogdet(factor)[1], 0.0))
-    share = np.exp(mass)
-    share = np.maximum(share / share.sum(), LEAST_SHARE)
-    lower = [np.linalg.cholesky(f @ f.T) for f in factors]
-    n = len(centres)
-    return _Mixture(
-        share / share.sum(), np.array(centres), np.array(lower), np.full(n, DEGREES)
-    )
+    centre = density.mode()
+    factor = density.curvature_factor(centre)
+    points, drops = _ridges(density.log_density, centre, factor)
+    factors = [factor, *(density.curvature_factor(x) for x in points)]
+    size = np.array([np.linalg.slogdet(f)[1] for f in factors])
+    # a point on a ridge stands for its neighbourhood, which is no heavier than the mode's
+    mass = np.minimum(size - size[0] - np.array([0.0, *drops]), 0.0)
+    share = np.exp(mass - logsumexp(mass))
+    share = np.maximum(share, LEAST_SHARE)
+    lower = np.array([np.linalg.cholesky(f @ f.T) for f in factors])
+    return _Mixture(share / share.sum(), np.array([centre, *points]), lower)
 
 
 def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
     """The first mixture, moved towards weighted draws by EM (Cappe et al. 2008).
 
-    Each component keeps its place and shape at the start as if these had been seen `PRIOR` times
-    as often as there are dimensions: few effective draws fix few directions.
+    Each component keeps its place and shape at the start as if these had been seen
+    `PRIOR_STRENGTH` times as often as there are dimensions: few effective draws fix few
+    directions.
     """
     size = x.shape[1]
     ess = 1.0 / np.sum(weight**2)
-    seen = PRIOR * size
+    seen = PRIOR_STRENGTH * size
     mixture = first
     keep = weight > 0
     x, weight = x[keep], weight[keep]
@@ -212,8 +254,7 @@ def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
         centre, factor = np.empty_like(mixture.centre), np.empty_like(mixture.factor)
         for k in range(n):
             z = solve_triangular(mixture.factor[k], (x - mixture.centre[k]).T, lower=True)
-            nu = mixture.degrees[k]
-            t = r[k] * (nu + size) / (nu + np.sum(z**2, axis=0)) * ess
+            t = r[k] * (DEGREES + size) / (DEGREES + np.sum(z**2, axis=0)) * ess
             centre[k] = (t @ x + seen * first.centre[k]) / (t.sum() + seen)
             d = x - centre[k]
             c = (d * t[:, None]).T @ d + seen * first.factor[k] @ first.factor[k].T
@@ -221,76 +262,87 @@ def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
             c += seen * np.outer(shift, shift)
             factor[k] = np.linalg.cholesky(c / (ess * r[k].sum() + seen))
         share = np.maximum(r.sum(axis=1), LEAST_SHARE)
-        mixture = _Mixture(share / share.sum(), centre, factor, first.degrees)
+        mixture = _Mixture(share / share.sum(), centre, factor)
     return mixture
 
 
-def _smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Pareto-smoothed weights that sum to one, and the shape of their tail."""
-    finite = np.isfinite(log_weight)
-    weight = np.zeros(log_weight.size)
-    smooth, k = array_stats.psislw(-log_weight[finite])  # takes minus log weights
-    weight[finite] = np.exp(smooth - logsumexp(smooth))
-    return weight, float(k)
-
-
 def importance_draws(
-    log_densities: Callable[[np.ndarray], np.ndarray],
-    first: _Mixture,
-    prior,
-    *,
-    rng: np.random.Generator,
-    effective: float = MIN_EFFECTIVE,
-    verbose=False,
+    density: Density, *, rng: np.random.Generator, effective: float = MIN_EFFECTIVE
 ) -> Weighted:
     """Weighted draws of a density that is concentrated around one mode, however skewed.
 
     Parameters
     ----------
-    log_densities : callable
-        Log density, up to a constant, of the rows of an array (n, size); -inf where it is zero.
-    centre : array, shape (size,)
-        Its mode.
-    factor : array, shape (size, size)
-        Factor of the covariance of a Gaussian fitted there.
+    density : Density
     rng : numpy Generator
     effective : float
-        Effective draws at which to stop; at least those of the gate are tried for.
+        Effective draws that are wanted; at least those of the gate are tried for.
 
     Returns
     -------
     Weighted
-    """
-    size = first.centre.shape[1]
-    proposals = [first]
-    x, target = np.empty((0, size)), np.empty(0)
-    wanted = max(effective, MIN_EFFECTIVE)
+        Whether they pass the gate is for the caller to ask (`Weighted.good`).
 
-    def drawn(proposal):
+    Examples
+    --------
+    >>> import bayes_optlaws as bo
+    >>> from bayes_optlaws.inference.density import HyperSpace
+    >>> runs = bo.read_runs(bo.datasets.load("pocket"))
+    >>> data = bo.OptLaw(transfer=False).encode(runs).data
+    >>> space = HyperSpace(data, bo.Priors())
+    >>> found = importance_draws(space, rng=np.random.default_rng(0))
+    >>> found.good, found.x.shape[1] == space.size
+    (True, True)
+    """
+    first = _first(density)
+    size = first.centre.shape[1]
+    wanted = SURPLUS * max(effective, MIN_EFFECTIVE)
+    most_rounds = int(np.ceil(MOST_ROUNDS * wanted / (SURPLUS * MIN_EFFECTIVE)))
+    empty = Weighted(np.empty((0, size)), np.empty(0), np.inf, 0)
+
+    def extended(x, target, proposal):
         # quasi-random points: the same rule at a fraction of the Monte-Carlo error
         u = qmc.Sobol(size + 1, rng=rng).random_base2(int(np.log2(ROUND)))
         new = proposal.draw(u)
-        return new, log_densities(new)
+        value = np.full(ROUND, -np.inf)
+        inside = np.all(np.abs(new - density.mean) <= REACH * density.sd, axis=1)
+        value[inside] = density.log_densities(new[inside])
+        return np.vstack([x, new]), np.append(target, value)
 
-    for done in range(1, MOST_ROUNDS + 1):
-        new, value = drawn(proposals[-1])
-        x, target = np.vstack([x, new]), np.append(target, value)
-        mixture = logsumexp([p.log_density(x) for p in proposals], axis=0)
-        weight, k = _smoothed(target - mixture)
-        found = Weighted(x, weight, k)
-        if verbose: print(done, f"k {k:.2f} ess {found.ess:.0f}", len(getattr(proposals[-1],'share',[0])))
-        proposals.append(_adapted(first, x, weight))
-        if done > 1 and k <= MAX_PARETO_K and found.ess >= ADAPTED:
-            break
-    last = proposals[-1]
-    x, target = np.empty((0, size)), np.empty(0)
-    for _ in range(MOST_ROUNDS):
-        new, value = drawn(last)
-        x, target = np.vstack([x, new]), np.append(target, value)
-        weight, k = _smoothed(target - last.log_density(x))
-        found = Weighted(x, weight, k)
-        if verbose: print("final", f"k {k:.2f} ess {found.ess:.0f}", f"eff {found.ess/len(x):.2f}")
-        if k <= MAX_PARETO_K and found.ess >= 1.25*wanted:
-            break
-    if verbose: print("evals",done*ROUND+len(x))
+    x, target = empty.x, empty.weight
+    drawn: list[tuple[_Mixture, int]] = []
+    current, found = first, empty
+    for attempt in range(1, ATTEMPTS + 1):
+        for _ in range(MOST_ROUNDS):
+            x, target = extended(x, target, current)
+            drawn.append((current, ROUND))
+            found = _weighted(x, target, drawn, len(x))
+            current = _adapted(first, found.x, found.weight)
+            if found.pareto_k <= MAX_PARETO_K and found.ess >= attempt * ADAPTED:
+                break
+        fresh, value = empty.x, empty.weight
+        for done in range(1, most_rounds + 1):
+            fresh, value = extended(fresh, value, current)
+            found = _weighted(fresh, value, [(current, 1)], len(x) + len(fresh))
+            if found.pareto_k <= MAX_PARETO_K and found.ess >= wanted:
+                return found
+            if attempt < ATTEMPTS and done >= 4 and found.ess * most_rounds / done < 0.8 * wanted:
+                break  # it would not get there: better spent on a better proposal
+        x, target = np.vstack([x, fresh]), np.append(target, value)
+        drawn.append((current, len(fresh)))
     return found
+
+
+def _weighted(
+    x: np.ndarray, target: np.ndarray, drawn: list[tuple[_Mixture, int]], evaluations: int
+) -> Weighted:
+    """Smoothed weights of draws over the mixture of what they were drawn from."""
+    parts = [np.log(n) + proposal.log_density(x) for proposal, n in drawn]
+    log_weight = target - logsumexp(parts, axis=0)
+    finite = np.isfinite(log_weight)
+    if finite.sum() < 25:  # too few for a tail
+        return Weighted(x, np.full(len(x), 1.0 / len(x)), np.inf, evaluations)
+    weight = np.zeros(len(x))
+    smooth, k = array_stats.psislw(-log_weight[finite])  # takes minus log weights
+    weight[finite] = np.exp(smooth - logsumexp(smooth))
+    return Weighted(x, weight, float(k), evaluations)
