@@ -142,9 +142,7 @@ class OptLaw(WithOptions):
             Same seed and table, same posterior within Monte-Carlo error.
         progressbar : bool
         method : {"nuts", "importance"}
-            How the loss part is sampled. Importance sampling takes a tenth of the time or less;
-            where its gate fails (Pareto k above 0.7 or fewer than 400 effective draws) NUTS is
-            used after all, with a warning.
+            Of the loss part; where importance sampling, the faster, fails its gate: NUTS.
 
         Returns
         -------
@@ -163,7 +161,6 @@ class OptLaw(WithOptions):
         ):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        sampling.check_method(method)
         runs, stage_runs = stages.split(runs)
         encoding = self.encode(runs)
         priors = Priors() if self.priors is None else self.priors
