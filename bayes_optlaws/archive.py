@@ -68,6 +68,8 @@ def save(law: FittedLaw, path: Path) -> Path:
                 "options": json.dumps(options),
                 "kept": sample.kept,
                 "pareto_k": sample.pareto_k,
+                "method": sample.method,
+                "note": sample.note,
             },
         )
     )
@@ -182,6 +184,7 @@ def load(path: Path) -> FittedLaw:
         draws, chains, tree["sample_stats"].to_dataset(), float(meta.attrs["kept"]),
         float(meta.attrs["pareto_k"]),
         tree["divergence_stats"].to_dataset() if "divergence_stats" in tree else None,
+        str(meta.attrs.get("method", "nuts")), str(meta.attrs.get("note", "")),
     )  # fmt: skip
     return FittedLaw(
         encoding,

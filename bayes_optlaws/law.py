@@ -125,6 +125,8 @@ class OptLaw(WithOptions):
         chains: int = 4,
         random_seed: int | None = None,
         progressbar: bool = True,
+        *,
+        method: str = "nuts",
     ) -> OptLaw:
         """Sample the posterior given a table of finished runs.
 
@@ -133,14 +135,15 @@ class OptLaw(WithOptions):
         Parameters
         ----------
         runs : DataFrame or path
-            Run table; checked by `read_runs` first. Of a table with a column ``stage`` only the
-            runs from scratch are fitted; the whole becomes ``stage_runs``, which teaches what a
-            later stage changes (see `rank`).
+            Run table; checked by `read_runs`. Of a table with a column ``stage`` the runs from
+            scratch are fitted; the whole becomes ``stage_runs``, which teaches later stages.
         draws, tune, chains : int
             Of NUTS, for each chain.
         random_seed : int, optional
             Same seed and table, same posterior within Monte-Carlo error.
         progressbar : bool
+        method : {"nuts", "importance"}
+            Of the loss part; where importance sampling, the faster, fails its gate: NUTS.
 
         Returns
         -------
@@ -164,7 +167,9 @@ class OptLaw(WithOptions):
         if random_seed is None:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])
         options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
-        sample = sampling.sample(encoding.data, priors, progressbar=progressbar, **options)
+        sample = sampling.sample(
+            encoding.data, priors, progressbar=progressbar, method=method, **options
+        )
         divergence_priors = self._divergence_priors()
         if divergence_priors is not None:
             values, stats = sampling.sample_divergence(
@@ -194,11 +199,6 @@ class OptLaw(WithOptions):
         Returns
         -------
         RunEncoding
-
-        Raises
-        ------
-        RunTableError
-            If the table has faults.
         """
         return RunEncoding.from_runs(
             read_runs(runs), features=self.features, transfer=bool(self.transfer),
@@ -212,13 +212,7 @@ class OptLaw(WithOptions):
 
     @property
     def fitted(self) -> FittedLaw:
-        """The posterior with what it was learned from.
-
-        Raises
-        ------
-        RuntimeError
-            Before `fit`.
-        """
+        """The posterior with what it was learned from; RuntimeError before `fit`."""
         if self._fitted_law is None:
             raise RuntimeError("this law has no posterior yet: call fit(runs) first")
         return self._fitted_law

@@ -79,7 +79,7 @@ def run_study(
     label: str = "law",
     names: Sequence[str] = (LAW, PLAIN, *RIVALS),
     folder: str | None = None,
-    posterior: str = "importance",
+    method: str = "importance",
     draws: int = 1000,
     random_seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -96,7 +96,7 @@ def run_study(
         Methods; see `studies.scenarios.methods`.
     folder : str, optional
         Of the public tables.
-    posterior, draws, random_seed
+    method, draws, random_seed
         As for `bayes_optlaws.evaluation.evaluate`.
 
     Returns
@@ -114,7 +114,7 @@ def run_study(
         ours = name in (LAW, PLAIN)
         tasks = Path(directory) / "tasks" / (label if ours else "rivals") / study.name
         (found,) = held_out_by(
-            {name: method}, runs, folder=tasks, posterior=posterior, draws=draws,
+            {name: method}, runs, folder=tasks, method=method, draws=draws,
             random_seed=random_seed, **split,
         )  # fmt: skip
         rows.append({"study": study.name, **row(found)})
@@ -237,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for study in wanted:
         rows, nulls = run_study(
             study, args.directory, label=args.label, names=args.methods, folder=args.folder,
-            posterior=args.posterior, draws=args.draws, random_seed=args.seed,
+            method=args.posterior, draws=args.draws, random_seed=args.seed,
         )  # fmt: skip
         columns = ["method", "relative_error", "median_error", "log_score", "coverage_50",
                    "coverage_95", "cpu_seconds", "passed"]  # fmt: skip

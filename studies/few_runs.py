@@ -125,7 +125,7 @@ def curve(
                     where = label if name == LAW else "rivals"
                     tasks = Path(directory) / "tasks" / where / f"few-{study.name}"
                     (found,) = held_out_by(
-                        {name: method}, runs, folder=tasks, posterior="importance", draws=draws,
+                        {name: method}, runs, folder=tasks, method="importance", draws=draws,
                         random_seed=repeat, test={f"{kind} {n} {repeat}": (fitted, tested)},
                     )  # fmt: skip
                     key = {"study": study.name, "kind": kind, "n": n, "repeat": repeat}

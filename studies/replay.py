@@ -28,7 +28,7 @@ from bayes_optlaws import datasets
 from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
-from bayes_optlaws.evaluation.refits import POSTERIORS, refit
+from bayes_optlaws.evaluation.refits import METHODS, refit
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 from studies.replay_plot import plot_replay
@@ -103,7 +103,7 @@ def replay(
     tune: int = 300,
     stages: int = STAGES,
     batch: int = BATCH,
-    posterior: str = "importance",
+    method: str = "importance",
 ) -> dict[str, float]:
     """Spend a share of the pool's FLOPs by one objective, then decide.
 
@@ -118,7 +118,7 @@ def replay(
         Budget as a share of the FLOPs of all pool runs.
     repeat : int
         Seed.
-    draws, tune, posterior
+    draws, tune, method
         Of each fit, as for `bayes_optlaws.evaluation.refits.refit`.
     stages, batch : int
         Refits while the budget is spent, each spending an equal part of what is left, and most
@@ -144,7 +144,7 @@ def replay(
     def fit(k: int) -> OptLaw:
         return refit(
             OptLaw(divergence=False), pool.iloc[known], draws=draws, tune=tune,
-            random_seed=1000 * repeat + k, posterior=posterior,
+            random_seed=1000 * repeat + k, method=method,
         )  # fmt: skip
 
     if objective in RULES:
@@ -178,7 +178,7 @@ def replay(
         "coverage": float(metrics.coverage(observed, loss, prob=0.95)),
         "spent": float(cost[known[start:]].sum() / cost.sum()),
         "n_runs": len(known) - start,
-        "ess": float(sample.sample_stats.attrs.get("ess", np.nan)),
+        "ess": float(sample.sample_stats.get("effective_draws", np.nan)),
         "pareto_k": float(sample.pareto_k),
         "seconds": time.monotonic() - begin,
     }
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", choices=TABLES, default="pocket")
     parser.add_argument("--out", default="out/replay")
     parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
-    parser.add_argument("--posterior", choices=POSTERIORS, default="importance")
+    parser.add_argument("--posterior", choices=METHODS, default="importance")
     parser.add_argument("--csv", help="write the summary here, too")
     parser.add_argument("--figure", help="draw all tables that have results there")
     parser.add_argument("--only-summary", action="store_true", help="replay nothing more")
@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         study(
             a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
             law_repeats=a.law_repeats, n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
-            batch=a.batch, posterior=a.posterior, data=a.folder,
+            batch=a.batch, method=a.posterior, data=a.folder,
         )  # fmt: skip
     table = summary(a.out, a.table)
     if a.csv:

@@ -191,6 +191,7 @@ def replicate(
     draws: int = 250,
     tune: int = 200,
     chains: int = 4,
+    method: str = "importance",
     prob: float = 0.9,
     random_seed: int = 0,
 ) -> dict:
@@ -210,6 +211,8 @@ def replicate(
         Posterior draws given the real runs.
     draws, tune, chains : int
         Of NUTS.
+    method : {"importance", "nuts"}
+        How each table is fitted, see `OptLaw.fit`.
     prob : float
         Probability inside the central intervals.
     random_seed : int
@@ -242,6 +245,7 @@ def replicate(
         chains=chains,
         random_seed=int(rng.integers(2**31)),
         progressbar=False,
+        method=method,
     )
     true = quantities(law, truth, rows, y, targets, rng)
     post = quantities(law, fitted.draws, rows, y, targets, rng)
@@ -258,10 +262,7 @@ def replicate(
     true_loss = np.array([true[x][0] for x in names])
     p_best = np.bincount(loss.argmin(axis=1), minlength=len(names)) / len(loss)
     chosen = int(p_best.argmax())
-    figures = sampling.diagnose(
-        {k: v.reshape(chains, draws, -1) for k, v in fitted.draws.hyper.items()},
-        fitted.sample_stats,
-    )
+    figures = sampling.figures(fitted, fitted.draws.hyper)
     return {
         "replication": replication,
         "source": source,

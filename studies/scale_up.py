@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for name in args.tables:
         runs = read_runs(datasets.load(name, folder=args.folder), group=TABLES[name])
-        law = refit(OptLaw(), runs, posterior="importance", draws=args.draws, random_seed=0)
+        law = refit(OptLaw(), runs, method="importance", draws=args.draws, random_seed=0)
         for axis in AXES:
             table = scale_up(law, runs, axis)
             held = ", ".join(f"{k} {'yes' if v else 'NO'}" for k, v in checks(table).items())

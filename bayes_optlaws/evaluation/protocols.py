@@ -116,10 +116,10 @@ def evaluate(
     baselines: Sequence | Mapping | None = None,
     folder: str | Path | None = None,
     random_seed: int = 0,
-    posterior: str = "nuts",
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
+    method: str = "importance",
     k: int = 5,
     test: ArrayLike | Mapping | None = None,
     n_boot: int = 200,
@@ -145,7 +145,7 @@ def evaluate(
         by the same runs, split, options and seed; after a change of the law's code take another.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
-    posterior : {"nuts", "importance"}
+    method : {"nuts", "importance"}
         How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     draws, tune, chains : int
         Of each refit; `tune` and `chains` of NUTS only.
@@ -190,7 +190,7 @@ def evaluate(
     """
     found = held_out(
         law, runs, protocol, n_jobs, baselines=baselines, folder=folder, random_seed=random_seed,
-        posterior=posterior, draws=draws, tune=tune, chains=chains, k=k, test=test,
+        method=method, draws=draws, tune=tune, chains=chains, k=k, test=test,
     )  # fmt: skip
     return tabulate(found, n_boot=n_boot)
 
@@ -204,10 +204,10 @@ def held_out(
     baselines: Sequence | Mapping | None = None,
     folder: str | Path | None = None,
     random_seed: int = 0,
-    posterior: str = "nuts",
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
+    method: str = "importance",
     k: int = 5,
     test: ArrayLike | Mapping | None = None,
 ) -> list[HeldOut]:
@@ -219,7 +219,7 @@ def held_out(
     methods = _methods(law, baselines)
     return held_out_by(
         methods, runs, protocol, n_jobs, required=tuple(methods)[:1], folder=folder,
-        random_seed=random_seed, posterior=posterior, draws=draws, tune=tune, chains=chains, k=k,
+        random_seed=random_seed, method=method, draws=draws, tune=tune, chains=chains, k=k,
         test=test,
     )  # fmt: skip
 
@@ -233,7 +233,7 @@ def held_out_by(
     required: Sequence[str] = (),
     folder: str | Path | None = None,
     random_seed: int = 0,
-    posterior: str = "nuts",
+    method: str = "importance",
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
@@ -250,11 +250,11 @@ def held_out_by(
         Validated run table.
     required : sequence of str
         Methods whose failure is an error; that of others is noted in their folds.
-    protocol, n_jobs, folder, random_seed, posterior, draws, tune, chains, k, test
+    protocol, n_jobs, folder, random_seed, method, draws, tune, chains, k, test
         As for `evaluate`.
     """
     splits = make_splits(runs, protocol, k=k, test=test, random_seed=random_seed)
-    sampling = {"posterior": posterior, "draws": draws, "tune": tune, "chains": chains}
+    sampling = {"method": method, "draws": draws, "tune": tune, "chains": chains}
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     tasks = [(name, method, split) for name, method in methods.items() for split in splits]
@@ -398,7 +398,7 @@ def _task(
         else:
             from bayes_optlaws.evaluation.refits import passed, refit  # baselines need no PyMC
 
-            refit(model, fit, **sampling, random_seed=int(seeds[0]))
+            model = refit(model, fit, **sampling, random_seed=int(seeds[0]))
             result = _predict_law(model, test, int(seeds[1]))
             result["converged"] = passed(model)
     except ValueError as error:

@@ -1,30 +1,24 @@
-"""One refit of a law for a study: by NUTS, or by importance sampling from the mode."""
+"""One refit of a law for a study: by importance sampling, seconds, or by NUTS."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 
-from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.inference.importance import GOOD_K, laplace_sample
-from bayes_optlaws.inference.nuts import Sample, failures
-from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.inference.nuts import METHODS
 
-POSTERIORS = ("nuts", "importance")
+LEAST_DRAWS = 100
+"""Least draws of a chain that `OptLaw.fit` takes."""
 
-LEAST_ESS = 100.0
-"""Effective draws below which an importance refit does not pass (own choice)."""
+__all__ = ["METHODS", "passed", "refit"]
 
 
 def refit(
     law: Any,
     runs: pd.DataFrame,
     *,
-    posterior: str = "nuts",
+    method: str = "nuts",
     draws: int,
     random_seed: int,
     tune: int = 300,
@@ -38,8 +32,9 @@ def refit(
         Its options count; by NUTS it is fitted in place.
     runs : DataFrame
         Validated run table.
-    posterior : {"nuts", "importance"}
-        ``"importance"`` fits the loss part alone, in seconds.
+    method : {"nuts", "importance"}
+        ``"importance"`` fits the loss part alone, in seconds; where its gate fails, by NUTS with
+        a warning (see `OptLaw.fit`).
     draws : int
         Of each chain, or in all by importance sampling.
     random_seed : int
@@ -49,37 +44,27 @@ def refit(
     Returns
     -------
     OptLaw
-        By importance sampling it has no chains: its diagnostics are nan but for ``pareto_k`` and
-        ``ess``, and it gives intervals only with ``allow_unconverged=True``.
 
     Examples
     --------
     >>> import bayes_optlaws as bo
     >>> runs = bo.read_runs(bo.datasets.load("pocket"))
-    >>> law = refit(bo.OptLaw(transfer=False, divergence=False), runs[:60],
-    ...             posterior="importance", draws=64, random_seed=0)
+    >>> law = refit(bo.OptLaw(transfer=False), runs[:60], method="importance", draws=400,
+    ...             random_seed=0)
     >>> law.fitted.draws.n
-    64
+    400
     """
-    if posterior not in POSTERIORS:
-        raise ValueError(f"posterior = {posterior!r}: choose from {', '.join(POSTERIORS)}")
-    if posterior == "nuts":
-        options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
-        return law.fit(runs, **options, progressbar=False)
-    encoding, priors = law.encode(runs), law.priors or Priors()
-    space = HyperSpace(encoding.data, priors)
-    found = laplace_sample(space, draws=draws, rng=np.random.default_rng(random_seed))
-    sample = Sample(
-        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
-        pareto_k=found.pareto_k,
+    if method not in METHODS:
+        raise ValueError(f"method = {method!r}: choose from {', '.join(METHODS)}")
+    if method == "importance":
+        law = type(law)(**(law.get_params() | {"divergence": False}))
+        draws = max(-(-draws // chains), LEAST_DRAWS)
+    return law.fit(
+        runs, draws=draws, tune=tune, chains=chains, random_seed=random_seed,
+        progressbar=False, method=method,
     )  # fmt: skip
-    options = law.get_params() | {"divergence": False}
-    return type(law).from_fitted(FittedLaw(encoding, priors, sample, random_seed, options=options))
 
 
 def passed(law: Any) -> bool:
     """Whether a refit passes the gate: the sampler's, or that of the importance weights."""
-    figures = law.diagnostics
-    if "ess" in figures:
-        return bool(figures["pareto_k"] < GOOD_K and figures["ess"] >= LEAST_ESS)
-    return not failures(figures)
+    return not law.fitted.failures

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-from bayes_optlaws.kernels.hyper import log_density
+from bayes_optlaws.kernels.hyper import log_densities, log_density
+from bayes_optlaws.kernels.threads import in_threads
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.features import BLOCKS
 from bayes_optlaws.model.priors import Priors
@@ -109,6 +110,24 @@ class HyperSpace:
             return log_density(np.ascontiguousarray(x), *layout)
         except np.linalg.LinAlgError:  # two inducing points so alike that rounding decides
             return -np.inf, np.zeros_like(self.mean)
+
+    def log_densities(self, x: np.ndarray) -> np.ndarray:
+        """Log posterior density at each row of x, shape (n,); no gradient, both cores.
+
+        A row at which the density cannot be computed gets minus infinity.
+        """
+        layout = (self.mean, self.sd, self.is_log, self._sizes, self._args)
+
+        def work(rows: np.ndarray) -> np.ndarray:
+            rows = np.ascontiguousarray(rows)
+            try:
+                return log_densities(rows, *layout)
+            except np.linalg.LinAlgError:  # one of them; the others are good
+                if len(rows) == 1:
+                    return np.array([-np.inf])
+                return np.concatenate([work(half) for half in np.array_split(rows, 2)])
+
+        return in_threads(work, x)
 
     def mode(self, start: np.ndarray | None = None) -> np.ndarray:
         """Posterior mode of the unconstrained vector."""

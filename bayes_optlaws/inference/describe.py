@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.model.features import BLOCKS
 from bayes_optlaws.text import html
@@ -33,10 +34,11 @@ def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
     e = law.encoding
     cells = len(e.finished[["n_params", "tokens"]].drop_duplicates())
     state = "; ".join(law.failures) or "converged"
+    by = {"nuts": "NUTS", "importance": "importance sampling"}[law.method]
     return (
         f"OptLaw({said}), fitted to {len(e.finished)} convergent of {len(law.runs)} runs in "
         f"{cells} (N, tokens) cells, {e.features.tree.n_combinations} exponent combinations, "
-        f"{len(BLOCKS)} blocks; {state}"
+        f"{len(BLOCKS)} blocks; by {by}, {state}"
     )
 
 
@@ -57,15 +59,12 @@ def law_html(options: dict[str, Any], law: FittedLaw | None) -> str:
         )
     failed = law.failures
     found = law.diagnostics
-    gate = (
-        f"R-hat at most {found['rhat']:.3f}, effective sample sizes at least "
-        f"{min(found['ess_bulk'], found['ess_tail']):.0f}, {found['divergent']:.0f} divergent "
-        f"transitions, E-BFMI at least {found['bfmi']:.2f}."
-    )
+    gate = f"{sampling.gate_text(found)}."
     said = [
         f"Converged: {gate}"
         if not failed
         else f"UNCONVERGED ({'; '.join(failed)}): predict and rank refuse. {gate}",
+        *([f"Note: {law.sample.note}."] if law.sample.note else []),
         f"Noise of one run: {_noise(law)} of its loss (median over the fitted settings).",
     ]
     if not law.models_divergence:

@@ -142,21 +142,28 @@ class FittedLaw:
 
     @cached_property
     def diagnostics(self) -> dict[str, float]:
-        """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
+        """Figures of the gate: worst R-hat, ESS and E-BFMI over hyper-parameters and coefficients.
+
+        Where the loss part was sampled by importance, ``pareto_k`` and ``effective_draws`` of that
+        part, beside the others of the divergence part.
+        """
         sample = self.sample
-        if "energy" not in sample.sample_stats:  # no chains: importance sampling
-            names = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
-            ess = float(sample.sample_stats.attrs.get("ess", np.nan))
-            return dict.fromkeys(names, np.nan) | {"pareto_k": sample.pareto_k, "ess": ess}
         posterior = self.posterior["posterior"]
         names = [*sample.draws.hyper, "intercept", "coefficient"]
-        loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+        flat = {n: np.concatenate(posterior[n].to_numpy()) for n in names}
+        loss = sampling.figures(sample, flat)
         if sample.divergence_stats is None:
             return loss
         z = {"divergence_z": posterior["divergence_z"].to_numpy()}
         other = sampling.diagnose(z, sample.divergence_stats)
         worst = {"rhat": np.maximum, "divergent": np.add}
-        return {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in loss}
+        both = {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in other if k in loss}
+        return loss | other | both
+
+    @property
+    def method(self) -> str:
+        """What made the draws of the loss part: ``"nuts"`` or ``"importance"``."""
+        return self.sample.method
 
     @property
     def failures(self) -> list[str]:

@@ -1,145 +1,348 @@
-"""Posterior draws without a Markov chain: a Student-t at the mode, weighted by the exact density.
+"""Posterior draws by importance sampling: a mixture of Student-t's, weighted by the exact density.
 
-Studies that fit a law hundreds of times cannot afford NUTS.  Here the hyper-parameters are
-proposed from a multivariate Student-t whose centre and covariance are those of the Gaussian at
-the mode, and then, round by round, those of the weighted draws so far; every draw is weighted by
-the exact density over the mixture of all proposals (Cornuet et al. 2012,
-doi:10.1111/j.1467-9469.2011.00756.x), the weights are smoothed (Vehtari et al. 2024, PSIS), and
-the draws resampled.  Exponents, coefficients and discrepancy are then drawn exactly, as after
-NUTS.  `OptLaw.fit` does not use it: a proposal that misses a tail does not show it in the
-weights, as chains would.
+The hyper-parameters are few and their density is cheap, so a proposal that resembles it gives
+independent draws at a fraction of what chains cost:
+
+1. Student-t's at the mode and along its ridges, that is where the density falls off more slowly
+   than the Gaussian fitted at the mode (the noise floor of a small table has such a tail); centre
+   and covariance of each are those of the Gaussian fitted there.
+2. Rounds of draws move the mixture towards the density by EM on the weighted draws (population
+   Monte Carlo, Cappe et al. 2008, doi:10.1007/s11222-008-9059-x), where every draw is weighted by
+   the density over the mixture of all proposals so far (Cornuet et al. 2012,
+   doi:10.1111/j.1467-9469.2011.00756.x).
+3. The mixture is then left as it is, and fresh draws are made from it.  Only these are used: the
+   draws that shaped a proposal do not show where it is too narrow.
+
+The weights are smoothed (Vehtari et al. 2024, PSIS).  The gate is the shape of their tail and the
+effective number of draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from arviz_stats.base import array_stats
-from scipy.special import logsumexp, ndtri
-from scipy.stats import multivariate_t, qmc
+from scipy.linalg import solve_triangular
+from scipy.special import gammaln, logsumexp, ndtri
+from scipy.stats import chi2, qmc
 
-from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import Draws, recover
+MAX_PARETO_K, MIN_EFFECTIVE = 0.7, 400.0
+"""The gate: shape of the weights' tail at most, effective draws at least."""
 
 DEGREES = 7.0
 """Of freedom of the proposals: heavier tails than those of a Gaussian (own choice)."""
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 6
-"""Proposals made, each fitted to what the ones before it found, until the weights are good."""
+ROUND, MOST_ROUNDS = 512, 10
+"""Draws of a round, and most rounds that shape the proposal and that are drawn from it."""
 
-GOOD_K, GOOD_SHARE = 0.7, 0.25
-"""Good weights: Pareto shape at most this, effective draws at least this share of those wanted."""
+ADAPTED, ATTEMPTS = 300.0, 2
+"""Effective draws at which the proposal is left as it is, and how often it is shaped (the second
+time with all draws until then, and until twice as many)."""
+
+SURPLUS = 1.25
+"""Effective draws aimed at, over those that the gate asks for."""
+
+PRIOR_STRENGTH, EM_STEPS = 5.0, 5
+"""Draws that the first mixture counts as in each component, per dimension; steps of EM."""
+
+STRIDE, MOST_STRIDES, NEWTON_STEPS = 2.5, 5, 5
+"""Steps along a ridge, in sds at the mode, how many, and Newton steps at each (own choice)."""
+
+SLOWER, FAR, LEAST_SHARE = 0.7, 6.0, 0.03
+"""A ridge goes on while the log density has fallen by less than this share of what a Gaussian
+would, and by less than this; least share of the draws around each of its points (own choice)."""
 
 REACH = 5.0
 """Draws further than this many prior sds from the prior's centre have weight zero."""
 
 
+class Density(Protocol):
+    """A density over unconstrained vectors, as `bayes_optlaws.inference.density.HyperSpace`."""
+
+    mean: np.ndarray
+    """Centre of the normal prior, shape (size,)."""
+    sd: np.ndarray
+    """Its sds."""
+
+    def mode(self) -> np.ndarray:
+        """Mode, shape (size,)."""
+        ...
+
+    def curvature_factor(self, x: np.ndarray) -> np.ndarray:
+        """Factor of the covariance of a Gaussian fitted at x."""
+        ...
+
+    def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log density up to a constant, and its gradient."""
+        ...
+
+    def log_densities(self, x: np.ndarray) -> np.ndarray:
+        """Log density at each row of x, shape (n,)."""
+        ...
+
+
 @dataclass(frozen=True)
-class LaplaceSample:
-    """Posterior draws by importance sampling.
+class Weighted:
+    """Weighted draws.
 
     Parameters
     ----------
-    draws : Draws
-        Resampled, so equally weighted.
-    ess : float
-        Effective number of proposed draws, ``1 / sum(w^2)``.
+    x : array, shape (n, size)
+    weight : array, shape (n,)
+        Smoothed, summing to one.
     pareto_k : float
-        Shape of the tail of the importance weights; above 0.7 the weights are unreliable.
+        Shape of the tail of the raw weights.
+    evaluations : int
+        Of the density without gradient, those that only shaped the proposal included.
     """
 
-    draws: Draws
-    ess: float
+    x: np.ndarray
+    weight: np.ndarray
     pareto_k: float
+    evaluations: int
+
+    @property
+    def ess(self) -> float:
+        """Effective number of draws, ``1 / sum(weight^2)``."""
+        return float(1.0 / np.sum(self.weight**2))
+
+    @property
+    def good(self) -> bool:
+        """Whether the draws pass the gate."""
+        return self.pareto_k <= MAX_PARETO_K and self.ess >= MIN_EFFECTIVE
+
+    def resample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Indices of n equally weighted draws, by systematic resampling, in random order."""
+        position = (np.arange(n) + rng.random()) / n
+        index = np.searchsorted(np.cumsum(self.weight), position)
+        return rng.permutation(np.minimum(index, self.weight.size - 1))
 
 
-def _smoothed(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Pareto-smoothed weights that sum to one, and the shape of their tail."""
-    finite = np.isfinite(log_weight)
-    weight = np.zeros(log_weight.size)
-    smooth, k = array_stats.psislw(-log_weight[finite])  # takes minus log weights
-    weight[finite] = np.exp(smooth - logsumexp(smooth))
-    return weight, float(k)
+@dataclass(frozen=True)
+class _Mixture:
+    """Mixture of multivariate Student-t's.
+
+    Parameters
+    ----------
+    share : array, shape (n,)
+    centre : array, shape (n, size)
+    factor : array, shape (n, size, size)
+        Lower triangular.
+    """
+
+    share: np.ndarray
+    centre: np.ndarray
+    factor: np.ndarray
+
+    def draw(self, u: np.ndarray) -> np.ndarray:
+        """Draws, shape (n, size), of uniforms of shape (n, size + 1)."""
+        last = u[:, -1]  # also picks the component, what is left of it is uniform again
+        edge = np.concatenate([[0.0], np.cumsum(self.share)])
+        which = np.clip(np.searchsorted(edge, last, side="right") - 1, 0, self.share.size - 1)
+        rest = np.column_stack([u[:, :-1], (last - edge[which]) / self.share[which]])
+        out = np.empty((len(u), u.shape[1] - 1))
+        for k in range(self.share.size):
+            i = which == k
+            out[i] = self.centre[k] + _student(rest[i]) @ self.factor[k].T
+        return out
+
+    def log_density(self, x: np.ndarray) -> np.ndarray:
+        """Log density at each row, shape (n,)."""
+        return logsumexp(np.log(self.share)[:, None] + self.parts(x), axis=0)
+
+    def parts(self, x: np.ndarray) -> np.ndarray:
+        """Log density of each component, shape (components, n)."""
+        out = np.empty((self.share.size, len(x)))
+        for k in range(self.share.size):
+            z = solve_triangular(self.factor[k], (x - self.centre[k]).T, lower=True)
+            out[k] = _log_student(np.sum(z**2, axis=0), x.shape[1])
+            out[k] -= np.log(np.diag(self.factor[k])).sum()
+        return out
+
+
+def _student(u: np.ndarray) -> np.ndarray:
+    """Standard multivariate Student-t's of uniforms (n, size + 1); the last makes the radius."""
+    u = np.clip(u, 1e-9, 1 - 1e-9)
+    return ndtri(u[:, :-1]) * np.sqrt(DEGREES / chi2.ppf(u[:, -1:], DEGREES))
+
+
+def _log_student(square: np.ndarray, size: int) -> np.ndarray:
+    constant = gammaln(0.5 * (DEGREES + size)) - gammaln(0.5 * DEGREES)
+    constant -= 0.5 * size * np.log(DEGREES * np.pi)
+    return constant - 0.5 * (DEGREES + size) * np.log1p(square / DEGREES)
+
+
+def _ridges(
+    log_density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    centre: np.ndarray,
+    factor: np.ndarray,
+) -> tuple[list[np.ndarray], list[float]]:
+    """Points along which the density falls off more slowly than the Gaussian at its mode.
+
+    From the mode every entry is moved to either side in steps, the others following: by what they
+    do in the Gaussian, then by a few Newton steps with its precision.  Returns the points and how
+    far the log density has fallen there.
+    """
+    size = centre.size
+    covariance = factor @ factor.T
+    sd = np.sqrt(np.diag(covariance))
+    precision = np.linalg.inv(covariance)
+    top = log_density(centre)[0]
+    points, drops = [], []
+    for j in range(size):
+        rest = np.arange(size) != j
+        newton = np.linalg.inv(precision[np.ix_(rest, rest)])
+        for side in (-STRIDE, STRIDE):
+            x = centre
+            for step in range(1, MOST_STRIDES + 1):
+                x = x + side * covariance[:, j] / sd[j]
+                value, gradient = log_density(x)
+                for _ in range(NEWTON_STEPS):
+                    move = np.zeros(size)
+                    move[rest] = newton @ gradient[rest]
+                    length, before = 1.0, value
+                    while length > 0.05:
+                        trial, slope = log_density(x + length * move)
+                        if trial > value:
+                            x, value, gradient = x + length * move, trial, slope
+                            break
+                        length *= 0.4
+                    if not value > before + 0.1:
+                        break
+                if not top - value < min(SLOWER * 0.5 * (step * STRIDE) ** 2, FAR):
+                    break
+                points.append(x)
+                drops.append(top - value)
+    return points, drops
+
+
+def _first(density: Density) -> _Mixture:
+    """Student-t's at the mode and along its ridges, by the mass of the Gaussians fitted there."""
+    centre = density.mode()
+    factor = density.curvature_factor(centre)
+    points, drops = _ridges(density.log_density, centre, factor)
+    factors = [factor, *(density.curvature_factor(x) for x in points)]
+    size = np.array([np.linalg.slogdet(f)[1] for f in factors])
+    # a point on a ridge stands for its neighbourhood, which is no heavier than the mode's
+    mass = np.minimum(size - size[0] - np.array([0.0, *drops]), 0.0)
+    share = np.exp(mass - logsumexp(mass))
+    share = np.maximum(share, LEAST_SHARE)
+    lower = np.array([np.linalg.cholesky(f @ f.T) for f in factors])
+    return _Mixture(share / share.sum(), np.array([centre, *points]), lower)
+
+
+def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
+    """The first mixture, moved towards weighted draws by EM (Cappe et al. 2008).
+
+    Each component keeps its place and shape at the start as if these had been seen
+    `PRIOR_STRENGTH` times as often as there are dimensions: few effective draws fix few
+    directions.
+    """
+    size = x.shape[1]
+    ess = 1.0 / np.sum(weight**2)
+    seen = PRIOR_STRENGTH * size
+    mixture = first
+    keep = weight > 0
+    x, weight = x[keep], weight[keep]
+    for _ in range(EM_STEPS):
+        n = mixture.share.size
+        log_r = np.log(mixture.share)[:, None] + mixture.parts(x)
+        r = np.exp(log_r - logsumexp(log_r, axis=0)) * weight
+        centre, factor = np.empty_like(mixture.centre), np.empty_like(mixture.factor)
+        for k in range(n):
+            z = solve_triangular(mixture.factor[k], (x - mixture.centre[k]).T, lower=True)
+            t = r[k] * (DEGREES + size) / (DEGREES + np.sum(z**2, axis=0)) * ess
+            centre[k] = (t @ x + seen * first.centre[k]) / (t.sum() + seen)
+            d = x - centre[k]
+            c = (d * t[:, None]).T @ d + seen * first.factor[k] @ first.factor[k].T
+            shift = centre[k] - first.centre[k]
+            c += seen * np.outer(shift, shift)
+            factor[k] = np.linalg.cholesky(c / (ess * r[k].sum() + seen))
+        share = np.maximum(r.sum(axis=1), LEAST_SHARE)
+        mixture = _Mixture(share / share.sum(), centre, factor)
+    return mixture
 
 
 def importance_draws(
-    space: HyperSpace, *, draws: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Unconstrained hyper-parameters with their importance weights.
+    density: Density, *, rng: np.random.Generator, effective: float = MIN_EFFECTIVE
+) -> Weighted:
+    """Weighted draws of a density that is concentrated around one mode, however skewed.
 
     Parameters
     ----------
-    space : HyperSpace
-    draws : int
-        Evaluations of the density in each round.
+    density : Density
     rng : numpy Generator
+    effective : float
+        Effective draws that are wanted; at least those of the gate are tried for.
 
     Returns
     -------
-    x : array, shape (n_rounds * draws, size)
-    weight : array, shape (n_rounds * draws,)
-        Smoothed, summing to one.
-    pareto_k : float
-    """
-    size = space.size
-    centre = space.mode()
-    factor = space.curvature_factor(centre)
-    covariance = factor @ factor.T
-    laplace = covariance
-    x, target, proposals = np.empty((0, size)), np.empty(0), []
-    for done in range(1, MOST_ROUNDS + 1):
-        # quasi-random points: the same rule at a fraction of the Monte-Carlo error
-        points = qmc.Sobol(size, rng=rng).random_base2(int(np.ceil(np.log2(draws))))[:draws]
-        normal = ndtri(np.clip(points, 1e-9, 1 - 1e-9))
-        radius = np.sqrt(DEGREES / rng.chisquare(DEGREES, size=(draws, 1)))
-        new = centre + radius * normal @ np.linalg.cholesky(covariance).T
-        inside = np.all(np.abs(new - space.mean) <= REACH * space.sd, axis=1)
-        value = np.full(draws, -np.inf)
-        value[inside] = [space.log_density(v)[0] for v in new[inside]]
-        x, target = np.vstack([x, new]), np.concatenate([target, value])
-        proposals.append(multivariate_t(centre, covariance, df=DEGREES))
-        mixture = logsumexp([p.logpdf(x) for p in proposals], axis=0)
-        weight, k = _smoothed(target - mixture)
-        ess = 1.0 / np.sum(weight**2)
-        if done >= LEAST_ROUNDS and k <= GOOD_K and ess >= GOOD_SHARE * draws:
-            break
-        # few effective draws fix few directions: the Gaussian at the mode counts as `size` of them
-        centre = weight @ x
-        spread = (x - centre).T @ ((x - centre) * weight[:, None])
-        covariance = (ess * spread + size * laplace) / (ess + size)
-    return x, weight, k
-
-
-def laplace_sample(
-    space: HyperSpace, *, draws: int = 400, rng: np.random.Generator
-) -> LaplaceSample:
-    """Joint posterior draws of hyper-parameters, exponents, coefficients and discrepancy.
-
-    Parameters
-    ----------
-    space : HyperSpace
-        Of all exponent combinations.
-    draws : int
-        Draws returned, and evaluations of the density in each round.
-    rng : numpy Generator
-
-    Returns
-    -------
-    LaplaceSample
+    Weighted
+        Whether they pass the gate is for the caller to ask (`Weighted.good`).
 
     Examples
     --------
     >>> import bayes_optlaws as bo
-    >>> encoding = bo.OptLaw(transfer=False).encode(bo.datasets.load("pocket"))
-    >>> space = HyperSpace(encoding.data, bo.Priors())
-    >>> found = laplace_sample(space, draws=100, rng=np.random.default_rng(0))
-    >>> found.draws.n, found.ess > 50, found.pareto_k < 0.7
-    (100, True, True)
+    >>> from bayes_optlaws.inference.density import HyperSpace
+    >>> runs = bo.read_runs(bo.datasets.load("pocket"))
+    >>> data = bo.OptLaw(transfer=False).encode(runs).data
+    >>> space = HyperSpace(data, bo.Priors())
+    >>> found = importance_draws(space, rng=np.random.default_rng(0))
+    >>> found.good, found.x.shape[1] == space.size
+    (True, True)
     """
-    x, weight, k = importance_draws(space, draws=draws, rng=rng)
-    position = (np.arange(draws) + rng.random()) / draws
-    index = np.minimum(np.searchsorted(np.cumsum(weight), position), weight.size - 1)
-    everything = np.ones(space.data.tree.n_combinations, dtype=bool)
-    recovered, _ = recover(space, space.split(x[index]), everything, rng)
-    return LaplaceSample(recovered, float(1.0 / np.sum(weight**2)), k)
+    first = _first(density)
+    size = first.centre.shape[1]
+    wanted = SURPLUS * max(effective, MIN_EFFECTIVE)
+    most_rounds = int(np.ceil(MOST_ROUNDS * wanted / (SURPLUS * MIN_EFFECTIVE)))
+    empty = Weighted(np.empty((0, size)), np.empty(0), np.inf, 0)
+
+    def extended(x, target, proposal):
+        # quasi-random points: the same rule at a fraction of the Monte-Carlo error
+        u = qmc.Sobol(size + 1, rng=rng).random_base2(int(np.log2(ROUND)))
+        new = proposal.draw(u)
+        value = np.full(ROUND, -np.inf)
+        inside = np.all(np.abs(new - density.mean) <= REACH * density.sd, axis=1)
+        value[inside] = density.log_densities(new[inside])
+        return np.vstack([x, new]), np.append(target, value)
+
+    x, target = empty.x, empty.weight
+    drawn: list[tuple[_Mixture, int]] = []
+    current, found = first, empty
+    for attempt in range(1, ATTEMPTS + 1):
+        for _ in range(MOST_ROUNDS):
+            x, target = extended(x, target, current)
+            drawn.append((current, ROUND))
+            found = _weighted(x, target, drawn, len(x))
+            current = _adapted(first, found.x, found.weight)
+            if found.pareto_k <= MAX_PARETO_K and found.ess >= attempt * ADAPTED:
+                break
+        fresh, value = empty.x, empty.weight
+        for done in range(1, most_rounds + 1):
+            fresh, value = extended(fresh, value, current)
+            found = _weighted(fresh, value, [(current, 1)], len(x) + len(fresh))
+            if found.pareto_k <= MAX_PARETO_K and found.ess >= wanted:
+                return found
+            if attempt < ATTEMPTS and done >= 4 and found.ess * most_rounds / done < 0.8 * wanted:
+                break  # it would not get there: better spent on a better proposal
+        x, target = np.vstack([x, fresh]), np.append(target, value)
+        drawn.append((current, len(fresh)))
+    return found
+
+
+def _weighted(
+    x: np.ndarray, target: np.ndarray, drawn: list[tuple[_Mixture, int]], evaluations: int
+) -> Weighted:
+    """Smoothed weights of draws over the mixture of what they were drawn from."""
+    parts = [np.log(n) + proposal.log_density(x) for proposal, n in drawn]
+    log_weight = target - logsumexp(parts, axis=0)
+    finite = np.isfinite(log_weight)
+    if finite.sum() < 25:  # too few for a tail
+        return Weighted(x, np.full(len(x), 1.0 / len(x)), np.inf, evaluations)
+    weight = np.zeros(len(x))
+    smooth, k = array_stats.psislw(-log_weight[finite])  # takes minus log weights
+    weight[finite] = np.exp(smooth - logsumexp(smooth))
+    return Weighted(x, weight, float(k), evaluations)

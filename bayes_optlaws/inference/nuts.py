@@ -19,13 +19,14 @@ import nutpie
 import xarray as xr
 from arviz_stats.base import array_stats
 from nutpie.compiled_pyfunc import from_pyfunc
-from threadpoolctl import threadpool_limits
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.importance import MAX_PARETO_K, MIN_EFFECTIVE, importance_draws
 from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.kernels.divergence import log_density as divergence_density
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.marginal import log_evidence_by_combination
+from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.divergence import (
     DivergenceData,
@@ -55,6 +56,14 @@ MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
 """The gate: no interval leaves the package unless all of it holds."""
 
 
+NUTS_FIGURES = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
+IMPORTANCE_FIGURES = ("pareto_k", "effective_draws")
+"""Names of what the gate judges, by the method that made the draws."""
+
+METHODS = ("nuts", "importance")
+"""How the loss part may be sampled."""
+
+
 class ConvergenceError(RuntimeError):
     """The sampler's output does not pass the gate; the message says which part failed."""
 
@@ -75,6 +84,12 @@ class Sample:
         Shape of the tail of the importance weights of the others; nan when there are none.
     divergence_stats : xarray.Dataset, optional
         Sampler statistics of the divergence part.
+    method : {"nuts", "importance"}
+        What made the draws of the loss part. By importance sampling ``pareto_k`` is that of the
+        proposal, and the statistics are ``effective_draws`` and ``evaluations``.
+    note : str
+        What a reader must know of how they were made, as when importance sampling was asked for
+        and did not pass its gate; else empty.
     """
 
     draws: Draws
@@ -83,6 +98,8 @@ class Sample:
     kept: float
     pareto_k: float
     divergence_stats: xr.Dataset | None = None
+    method: str = "nuts"
+    note: str = ""
 
 
 def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
@@ -123,7 +140,7 @@ def _sizes(weight: np.ndarray) -> list[int]:
     return [*foreseen, total]
 
 
-def _nuts(
+def run_nuts(
     density: Callable[[np.ndarray], tuple[float, np.ndarray]],
     start: np.ndarray,
     axes: np.ndarray,
@@ -150,7 +167,7 @@ def _nuts(
         dims={"x": ("dimension",)},
         coords={"dimension": np.arange(size)},
     )
-    with threadpool_limits(1), warnings.catch_warnings():
+    with one_blas_thread(), warnings.catch_warnings():
         # interrupted early, a trace has more chains than draws
         warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
         tree = nutpie.sample(
@@ -168,7 +185,7 @@ def _sample_hyper(
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
     axes = space.axes(start)
     for target_accept in (TARGET_ACCEPT, SHORTER_STEPS):
-        x, stats = _nuts(
+        x, stats = run_nuts(
             space.log_density, start, axes, random_seed, target_accept=target_accept, **options
         )
         if not stats["diverging"].any():
@@ -185,6 +202,7 @@ def sample(
     chains: int,
     random_seed: int,
     progressbar: bool,
+    method: str = "nuts",
 ) -> Sample:
     """Sample the model of ``data``; see the module's text for how exponents are screened.
 
@@ -196,11 +214,22 @@ def sample(
         Of NUTS.
     random_seed : int
     progressbar : bool
+    method : {"nuts", "importance"}
+        By importance sampling where that passes its gate, else by NUTS, with a warning and a note
+        in the sample. The draws are then ``chains * draws`` equally weighted ones, and ``tune``
+        plays no part.
 
     Returns
     -------
     Sample
     """
+    check_method(method)
+    note = ""
+    if method == "importance":
+        found, note = _sample_by_importance(data, priors, draws * chains, chains, random_seed)
+        if found is not None:
+            return found
+        warnings.warn(note, UserWarning, stacklevel=2)
     rng = np.random.default_rng(random_seed)
     space = HyperSpace(data, priors)
     mode = space.mode()
@@ -231,7 +260,38 @@ def sample(
             c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
         ]
         recovered = recovered.take(np.concatenate(index))
-    return Sample(recovered, chains, stats, active.mean(), pareto_k)
+    return Sample(recovered, chains, stats, active.mean(), pareto_k, note=note)
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError where ``method`` is none of `METHODS`."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+
+
+def _sample_by_importance(
+    data: ModelData, priors: Priors, n: int, chains: int, random_seed: int
+) -> tuple[Sample | None, str]:
+    """A sample, or None and why importance sampling is not to be used here."""
+    rng = np.random.default_rng(random_seed)
+    space = HyperSpace(data, priors)
+    with one_blas_thread():
+        found = importance_draws(space, rng=rng)
+        if not found.good:
+            return None, (
+                f"importance sampling did not pass its gate ("
+                f"{'; '.join(failures(_importance_figures(found.pareto_k, found.ess)))}); "
+                "NUTS was used instead"
+            )
+        index = found.resample(n, rng)
+        everything = np.ones(data.tree.n_combinations, dtype=bool)
+        recovered, _ = recover(space, space.split(found.x[index]), everything, rng)
+    stats = xr.Dataset({"effective_draws": found.ess, "evaluations": found.evaluations})
+    return Sample(recovered, chains, stats, 1.0, found.pareto_k, method="importance"), ""
+
+
+def _importance_figures(pareto_k: float, effective_draws: float) -> dict[str, float]:
+    return {"pareto_k": pareto_k, "effective_draws": effective_draws}
 
 
 def sample_divergence(
@@ -264,7 +324,7 @@ def sample_divergence(
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
     longer = max(draws, DIVERGENCE_DRAWS)
-    z, stats = _nuts(
+    z, stats = run_nuts(
         lambda z: divergence_density(z, *layout),
         start,
         np.eye(start.size),
@@ -285,6 +345,30 @@ def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     position = (np.arange(weight.size) + rng.random()) / weight.size
     index = np.searchsorted(np.cumsum(weight / weight.sum()), position)
     return np.minimum(index, weight.size - 1)
+
+
+def figures(sample: Sample, variables: dict[str, np.ndarray]) -> dict[str, float]:
+    """Figures that the gate judges of the loss part: those of the method that made the draws.
+
+    Parameters
+    ----------
+    sample : Sample
+    variables : dict of str to array, shape (n_draws, ...)
+        Quantities whose chains are to agree.
+
+    Returns
+    -------
+    dict
+        As from `diagnose` after NUTS; ``pareto_k`` and ``effective_draws`` after importance
+        sampling.
+    """
+    stats = sample.sample_stats
+    if sample.method == "importance":
+        return _importance_figures(sample.pareto_k, float(stats["effective_draws"]))
+    if "energy" not in stats:  # draws that no sampler made
+        return dict.fromkeys(NUTS_FIGURES, np.nan)
+    chains = sample.chains
+    return diagnose({k: v.reshape(chains, -1, *v.shape[1:]) for k, v in variables.items()}, stats)
 
 
 def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict[str, float]:
@@ -323,15 +407,52 @@ def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict
 
 
 def failures(figures: dict[str, float]) -> list[str]:
-    """What of the gate fails, in words; a figure that is nan fails."""
+    """What of the gate fails, in words; a figure that is nan fails.
+
+    Parameters
+    ----------
+    figures : dict
+        Those of NUTS, of importance sampling, or both (a law's two parts may differ in method).
+
+    Raises
+    ------
+    ValueError
+        If the figures of neither are complete.
+    """
+    judged = [names for names in (NUTS_FIGURES, IMPORTANCE_FIGURES) if set(names) <= set(figures)]
+    if set(figures) != {name for names in judged for name in names} or not judged:
+        raise ValueError(f"figures of no sampler, or not all of them: {sorted(figures)}")
     out = []
-    if not figures["rhat"] <= MAX_RHAT:
-        out.append(f"R-hat {figures['rhat']:.3f} > {MAX_RHAT}")
-    for name in ("ess_bulk", "ess_tail"):
-        if not figures[name] >= MIN_ESS:
-            out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
-    if not figures["divergent"] == 0:
-        out.append(f"{figures['divergent']:.0f} divergent transitions")
-    if not figures["bfmi"] >= MIN_BFMI:
-        out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
+    if NUTS_FIGURES in judged:
+        if not figures["rhat"] <= MAX_RHAT:
+            out.append(f"R-hat {figures['rhat']:.3f} > {MAX_RHAT}")
+        for name in ("ess_bulk", "ess_tail"):
+            if not figures[name] >= MIN_ESS:
+                out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
+        if not figures["divergent"] == 0:
+            out.append(f"{figures['divergent']:.0f} divergent transitions")
+        if not figures["bfmi"] >= MIN_BFMI:
+            out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
+    if IMPORTANCE_FIGURES in judged:
+        if not figures["pareto_k"] <= MAX_PARETO_K:
+            out.append(f"Pareto k {figures['pareto_k']:.2f} > {MAX_PARETO_K}")
+        if not figures["effective_draws"] >= MIN_EFFECTIVE:
+            out.append(f"effective draws {figures['effective_draws']:.0f} < {MIN_EFFECTIVE:.0f}")
     return out
+
+
+def gate_text(figures: dict[str, float]) -> str:
+    """The figures of the gate as a clause of text."""
+    said = []
+    if "rhat" in figures:
+        said.append(
+            f"R-hat at most {figures['rhat']:.3f}, effective sample sizes at least "
+            f"{min(figures['ess_bulk'], figures['ess_tail']):.0f}, {figures['divergent']:.0f} "
+            f"divergent transitions, E-BFMI at least {figures['bfmi']:.2f}"
+        )
+    if "pareto_k" in figures:
+        said.append(
+            f"importance sampling with Pareto k {figures['pareto_k']:.2f} and "
+            f"{figures['effective_draws']:.0f} effective draws"
+        )
+    return "; ".join(reversed(said))

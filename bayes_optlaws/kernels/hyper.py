@@ -14,7 +14,7 @@ import llvmlite.binding
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from bayes_optlaws.kernels.marginal import evidence_and_gradient
+from bayes_optlaws.kernels.marginal import evidence_and_gradient, log_evidence_by_combination
 
 JITTER = 1e-6
 """Relative variance added to correlation matrices over inducing points."""
@@ -208,6 +208,35 @@ def log_density(x, mean, sd, is_log, entry, sizes, args):
             i += 1
     gradient = np.where(is_log, gradient * value_of, gradient) - z / sd
     return r[0] - 0.5 * np.dot(z, z), gradient
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_densities(x, mean, sd, is_log, sizes, args):
+    """Log posterior density at each row of x, shape (n,); values alone cost half of `log_density`.
+
+    Parameters are those of `log_density`, but x of shape (n, size).
+    """
+    end = np.cumsum(sizes)
+    out = np.empty(x.shape[0])
+    for i in range(x.shape[0]):
+        value = np.where(is_log, np.exp(x[i]), x[i])
+        field_sd, local_sd = value[end[3] : end[4]], value[end[4] :]
+        w, d, scale_factor, _ = hyper_inputs(
+            value[: end[0]],
+            value[end[0] : end[1]],
+            value[end[1] : end[2]],
+            value[end[2] : end[3]],
+            field_sd,
+            local_sd,
+            *args[:4],
+        )
+        by_combination = log_evidence_by_combination(
+            w, d, scale_factor, field_sd, local_sd, *args[4:]
+        )
+        top = by_combination.max()
+        z = (x[i] - mean) / sd
+        out[i] = top + np.log(np.exp(by_combination - top).sum()) - 0.5 * np.dot(z, z)
+    return out
 
 
 N_HYPER = 6

@@ -108,10 +108,21 @@ def _checks(law: FittedLaw, predicted: pd.DataFrame) -> tuple[pd.DataFrame, np.n
         "ess_tail": ("effective sample size, tails", f"at least {sampling.MIN_ESS:.0f}", "{:.0f}"),
         "divergent": ("divergent transitions", "none", "{:.0f}"),
         "bfmi": ("E-BFMI, worst", f"at least {sampling.MIN_BFMI}", "{:.2f}"),
-    }
-    ideal = {"rhat": 1.0, "ess_bulk": np.inf, "ess_tail": np.inf, "divergent": 0.0, "bfmi": np.inf}
-    rows = []
+        "pareto_k": (
+            "importance sampling, Pareto k", f"at most {sampling.MAX_PARETO_K}", "{:.2f}"
+        ),
+        "effective_draws": (
+            "importance sampling, effective draws", f"at least {sampling.MIN_EFFECTIVE:.0f}",
+            "{:.0f}",
+        ),
+    }  # fmt: skip
+    low, high = ("rhat", "divergent", "pareto_k"), ("ess_bulk", "ess_tail", "bfmi")
+    ideal = dict.fromkeys(low, 0.0) | dict.fromkeys((*high, "effective_draws"), np.inf)
+    by = {"nuts": "NUTS", "importance": "importance sampling"}[law.method]
+    rows = [("posterior of the losses by", by, "", law.sample.note)]
     for name, (what, limit, form) in limits.items():
+        if name not in found:
+            continue
         failed = bool(sampling.failures(ideal | {name: found[name]}))
         rows.append((what, form.format(found[name]), limit, "FAILS" if failed else "passes"))
     pit = None

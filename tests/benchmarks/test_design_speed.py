@@ -21,7 +21,7 @@ import bayes_optlaws as bo
 from bayes_optlaws.evaluation.refits import refit
 
 law = refit(
-    bo.OptLaw(), bo.read_runs(bo.datasets.load("pocket")), posterior="importance", draws=400,
+    bo.OptLaw(), bo.read_runs(bo.datasets.load("pocket")), method="importance", draws=400,
     random_seed=0,
 )
 pool = bo.pool(

@@ -15,7 +15,7 @@ def test_a_law_not_fitted_says_so():
 
 
 def test_a_fitted_law_shows_its_cells_and_its_state(small_law, pocket):
-    assert repr(small_law).endswith("4 blocks; converged")
+    assert repr(small_law).endswith("4 blocks; by NUTS, converged")
     said = words(small_law._repr_html_())
     assert "fitted to 232 convergent of 260 runs" in said and "Converged: R-hat" in said
     lowest = pocket.loc[pocket["n_params"] == 246240, "final_loss"].min()

@@ -10,10 +10,10 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.importance import laplace_sample
 from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit, missed_variance
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import covariance
+from bayes_optlaws.law import OptLaw
 
 FEW = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
 
@@ -70,10 +70,8 @@ def test_elpd_of_a_run_is_that_of_a_refit_without_it(pocket):
     """Whole refits: standardising, classes, local functions and hyper-parameters anew."""
 
     def fit(runs, seed):
-        law = encoded(runs)
-        space = HyperSpace(law.encoding.data, law.priors)
-        found = laplace_sample(space, draws=300, rng=np.random.default_rng(seed))
-        return with_draws(law, found.draws, chains=2)
+        options = {"method": "importance", "random_seed": seed, "progressbar": False}
+        return OptLaw(divergence=False).fit(runs, draws=100, **options).fitted
 
     law = fit(pocket, 0)
     density = loo_density(law)

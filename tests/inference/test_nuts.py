@@ -29,6 +29,20 @@ def test_the_gate_fails_on_each_figure_and_on_nan(name, value):
         assert len(sampling.failures({**GOOD, name: bad})) == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("pareto_k", 0.71), ("effective_draws", 399.0)])
+def test_so_does_the_gate_of_importance_sampling(name, value):
+    good = {"pareto_k": 0.5, "effective_draws": 450.0}
+    assert sampling.failures(good) == sampling.failures(GOOD | good) == []
+    for bad in (value, np.nan):
+        assert len(sampling.failures(good | {name: bad})) == 1
+
+
+@pytest.mark.parametrize("figures", [{}, {"rhat": 1.0}, {**GOOD, "pareto_k": 0.1}])
+def test_the_gate_does_not_pass_what_it_was_not_told(figures):
+    with pytest.raises(ValueError, match="not all of them"):
+        sampling.failures(figures)
+
+
 def test_diagnosis_sees_a_chain_that_is_elsewhere_and_a_constant_one(rng):
     stats = xr.Dataset(
         {
@@ -127,7 +141,7 @@ def test_divergent_transitions_are_sampled_again_once_with_shorter_steps(
         stats = xr.Dataset({"diverging": (("chain", "draw"), [[False, diverging[len(asked) - 1]]])})
         return np.full((1, 2, start.size), float(len(asked))), stats
 
-    monkeypatch.setattr(sampling, "_nuts", nuts)
+    monkeypatch.setattr(sampling, "run_nuts", nuts)
     hyper, stats = sampling._sample_hyper(space, space.mean, 0)
     assert asked == [sampling.TARGET_ACCEPT, sampling.SHORTER_STEPS][: len(diverging)]
     assert sampling.TARGET_ACCEPT < sampling.SHORTER_STEPS < 1
