@@ -148,11 +148,6 @@ class OptLaw(WithOptions):
         Returns
         -------
         OptLaw
-
-        Raises
-        ------
-        RunTableError
-            If the table has faults; nothing was sampled.
         """
         for name, value, least in (
             ("draws", draws, 100),
