@@ -3,14 +3,13 @@
 A table of finished runs goes through the same steps each time:
 
 1. `runs.read_runs` checks it, every fault in one report;
-2. `features.FeatureSet` evaluates the Opt-Law features at every candidate exponent,
-   `transfer.Discrepancy` adds the columns in which the law may be wrong,
-   `noise.NoiseClasses` groups runs of like noise;
-3. `likelihood.SufficientStatistics` reduces the runs to Gram matrices;
-4. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
+2. `encoding.RunEncoding` turns it into arrays: the Opt-Law features at every candidate exponent,
+   the columns of the model discrepancy, classes of like noise, and of all these the Gram matrices;
+3. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
    a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy
    exactly (`posterior.recover`);
-5. `posterior.Predictor` carries joint draws to candidates, `ranking.Ranking` decides.
+4. the result is a frozen `fitted.FittedLaw`, which predictions, rankings, designs, reports and
+   files take.
 
 Divergent runs take no part in the loss (their loss says nothing about the law); they are what
 `divergence` learns from.
@@ -20,45 +19,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import archive, sampling, stages
-from bayes_optlaws._law_predictions import Predictions, check_prob
-from bayes_optlaws._law_repr import law_html, law_text
-from bayes_optlaws.design import DesignPlan, design
-from bayes_optlaws.divergence import (
-    DivergenceData,
-    DivergencePriors,
-    add_divergence,
-    divergence_probability,
-)
-from bayes_optlaws.features import FeatureSet, Standardizer
-from bayes_optlaws.hyper import ModelData
-from bayes_optlaws.likelihood import SufficientStatistics
-from bayes_optlaws.loo import loo
-from bayes_optlaws.loss_equivalent import loss_equivalent
-from bayes_optlaws.noise import NoiseClasses
-from bayes_optlaws.priors import Priors
-from bayes_optlaws.report import report
-from bayes_optlaws.runs import read_candidates, read_runs
-from bayes_optlaws.slopes import slope_rows
-from bayes_optlaws.suggest import Suggestion, suggest
-from bayes_optlaws.transfer import Discrepancy
+from bayes_optlaws import archive
+from bayes_optlaws.decision.design import DesignPlan, design
+from bayes_optlaws.decision.equivalent import loss_equivalent
+from bayes_optlaws.decision.rank import rank
+from bayes_optlaws.decision.ranking import Ranking
+from bayes_optlaws.decision.suggest import Suggestion, suggest
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.describe import law_html, law_text
+from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
+from bayes_optlaws.inference.loo import loo
+from bayes_optlaws.inference.options import WithOptions
+from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
+from bayes_optlaws.model.encoding import RunEncoding, check_features
+from bayes_optlaws.model.features import FeatureSet
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.runs.readers import read_candidates, read_runs
+
+if TYPE_CHECKING:
+    from arviz_stats import ELPDData
+    from pymc import Model
+
+type Table = pd.DataFrame | str | Path
 
 
-class OptLaw(Predictions):
+class OptLaw(WithOptions):
     """Bayesian Opt-Law: final loss from schedule, model size and token budget.
+
+    Options are kept as they are given; `get_params` returns them, and a saved law has all of
+    them.
 
     Parameters
     ----------
     features : {"auto", "paper"}
-        ``"auto"`` adds trends in model size and tokens whose slopes are known from published laws,
-        and batch columns when the batch size varies; ``"paper"`` adds nothing.
+        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
     divergence : bool or DivergencePriors
@@ -67,8 +70,10 @@ class OptLaw(Predictions):
         Candidate exponents: ``"trend"`` (the default: for model size and data negative ones and
         the logarithm), ``"saturating"`` (negative), ``"paper"`` (positive, the paper's four
         groups and form, without priors of slopes), ``"signed"``, ``"both"``, or a mapping
-        from group to values; see `bayes_optlaws.features.EXPONENT_PRESETS`.
+        from group to values; see `bayes_optlaws.model.features.EXPONENT_PRESETS`.
     priors : Priors, optional
+    stage_prior : StagePrior, optional
+        What a change of training stage may do, see `bayes_optlaws.inference.stages`.
 
     Examples
     --------
@@ -85,25 +90,35 @@ class OptLaw(Predictions):
         divergence: bool | DivergencePriors = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
         priors: Priors | None = None,
+        stage_prior: stages.StagePrior | None = None,
     ) -> None:
-        if features not in ("auto", "paper"):
-            raise ValueError(f"features must be 'auto' or 'paper', got {features!r}")
         self.features = features
-        self.transfer = bool(transfer)
-        self.divergence = bool(divergence)
-        self.divergence_priors = (
-            divergence if isinstance(divergence, DivergencePriors) else DivergencePriors()
-        )
+        self.transfer = transfer
+        self.divergence = divergence
         self.exponents = exponents
-        self.priors = Priors() if priors is None else priors
-        FeatureSet.from_options(exponents)  # a wrong option fails here, not after sampling
-        self._sample: sampling.Sample | None = None
-        self.stage_runs: pd.DataFrame | None = None
-        self.stage_prior = stages.StagePrior()
+        self.priors = priors
+        self.stage_prior = stage_prior
+        self._check_options()
+        self._fitted_law: FittedLaw | None = None
+
+    def _check_options(self) -> None:
+        """Fail on a wrong option now, not after sampling."""
+        check_features(self.features)
+        FeatureSet.from_options(self.exponents)
+        for name, kind in (("priors", Priors), ("stage_prior", stages.StagePrior)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
+        for name in ("transfer", "divergence"):
+            value = getattr(self, name)
+            priors = name == "divergence" and isinstance(value, DivergencePriors)
+            if not (isinstance(value, bool | np.bool_) or priors):
+                allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
+                raise TypeError(f"{name} must be {allowed}, got {value!r}")
 
     def fit(
         self,
-        runs: pd.DataFrame | str | Path,
+        runs: Table,
         draws: int = 1000,
         tune: int = 300,
         chains: int = 4,
@@ -111,6 +126,8 @@ class OptLaw(Predictions):
         progressbar: bool = True,
     ) -> OptLaw:
         """Sample the posterior given a table of finished runs.
+
+        A fit that is refused, fails or is interrupted leaves the law as it was.
 
         Parameters
         ----------
@@ -127,7 +144,6 @@ class OptLaw(Predictions):
         Returns
         -------
         OptLaw
-            Itself.
 
         Raises
         ------
@@ -141,134 +157,291 @@ class OptLaw(Predictions):
         ):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        runs, self.stage_runs = stages.split(runs)
-        self._prepare(read_runs(runs))
+        runs, stage_runs = stages.split(runs)
+        encoding = self.encode(runs)
+        priors = Priors() if self.priors is None else self.priors
         if random_seed is None:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._sample = None
-        self.__dict__.pop("posterior", None)
-        self.__dict__.pop("diagnostics", None)
         options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
-        sample = sampling.sample(self._data, self.priors, progressbar=progressbar, **options)
-        if self.divergence:
+        sample = sampling.sample(encoding.data, priors, progressbar=progressbar, **options)
+        divergence_priors = self._divergence_priors()
+        if divergence_priors is not None:
             values, stats = sampling.sample_divergence(
-                self._divergence, self.divergence_priors, **options
+                encoding.divergence, divergence_priors, **options
             )
             sample = replace(
                 sample, draws=replace(sample.draws, divergence=values), divergence_stats=stats
             )
-        self._sample = sample
-        self.random_seed = random_seed
+        self._fitted_law = FittedLaw(
+            encoding, priors, sample, random_seed, divergence_priors, stage_runs,
+            self.stage_prior or stages.StagePrior(), self.get_params(),
+        )  # fmt: skip
         return self
 
-    def _prepare(self, runs: pd.DataFrame) -> None:
-        """Everything that follows from the table alone, before any sampling."""
-        self.runs = runs
-        self._fitted = runs[~runs["diverged"]]
-        self._divergence = DivergenceData.from_runs(runs)
-        table = self._fitted
-        vary = self.features == "auto" and table["batch_tokens"].nunique() > 1
-        self._features = FeatureSet.from_options(
-            self.exponents,
-            batch=vary,
-            reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
-            trends=self.features == "auto",
-        ).levelled(table)
-        raw = self._features.dictionary(table)
-        self._standardizer = Standardizer.fit(raw, self._features.column_exponent)
-        self._discrepancy = Discrepancy.fit(table)
-        self._noise = NoiseClasses.fit(table, self._discrepancy, constant=not self.transfer)
-        log_loss = np.log(table["final_loss"].to_numpy(float))
-        self._centre = float(log_loss.mean())
-        d = self._discrepancy
-        rows = self._rows(table, raw)
-        empty = np.zeros((0, 0))
-        slopes, slope = self._slope_rows(table)
-        self._data = ModelData(
-            SufficientStatistics.from_rows(
-                rows, log_loss - self._centre, self._noise.label,
-                n_classes=len(self._noise.covariates),
-            ).append(
-                SufficientStatistics.from_rows(
-                    slopes, slope, np.zeros(len(slope), dtype=int), n_classes=1
-                )
-            ),
-            self._features.tree,
-            self._features.column_block,
-            self._noise.covariates,
-            self._noise.names,
-            d.cells if self.transfer else empty,
-            d.fields if self.transfer else (),
-            d.n_local if self.transfer else 0,
-            d.n_drift if self.transfer else (),
+    def _divergence_priors(self) -> DivergencePriors | None:
+        if isinstance(self.divergence, DivergencePriors):
+            return self.divergence
+        return DivergencePriors() if self.divergence else None
+
+    def encode(self, runs: Table) -> RunEncoding:
+        """Check a run table and encode it as `fit` does, without sampling.
+
+        Parameters
+        ----------
+        runs : DataFrame or path
+
+        Returns
+        -------
+        RunEncoding
+
+        Raises
+        ------
+        RunTableError
+            If the table has faults.
+        """
+        return RunEncoding.from_runs(
+            read_runs(runs), features=self.features, transfer=bool(self.transfer),
+            exponents=self.exponents, slope_prior=(self.priors or Priors()).slopes,
         )  # fmt: skip
 
-    def _slope_rows(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the likelihood that state the law's slopes; none for the paper's form."""
-        other = self._discrepancy.n_columns if self.transfer else 0
-        if not self._features.trends:
-            return np.zeros((0, self._features.n_columns + other)), np.zeros(0)
-        x, y = slope_rows(
-            lambda t: self._standardizer(self._features.dictionary(t)), table, self.priors.slopes
-        )
-        return np.hstack([x, np.zeros((len(x), other))]), y
-
-    def _rows(self, table: pd.DataFrame, raw: np.ndarray | None = None) -> np.ndarray:
-        """Columns of the likelihood: standardised dictionary, then discrepancy."""
-        raw = self._features.dictionary(table) if raw is None else raw
-        x = self._standardizer(raw)
-        return np.hstack([x, self._discrepancy.basis(table)]) if self.transfer else x
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the law has a posterior."""
+        return self._fitted_law is not None
 
     @property
-    def model(self):
-        """The PyMC model (all exponent combinations), a `pymc.Model`."""
-        if not hasattr(self, "_data"):
-            raise RuntimeError("the model depends on the runs: call fit(runs) first")
-        from bayes_optlaws.model import build_model  # PyMC is slow to import, and a fit needs none
+    def fitted(self) -> FittedLaw:
+        """The posterior with what it was learned from.
 
-        model = build_model(self._data, self.priors)
-        if self.divergence:
+        Raises
+        ------
+        RuntimeError
+            Before `fit`.
+        """
+        if self._fitted_law is None:
+            raise RuntimeError("this law has no posterior yet: call fit(runs) first")
+        return self._fitted_law
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Validated run table that was fitted."""
+        return self.fitted.runs
+
+    @property
+    def stage_runs(self) -> pd.DataFrame | None:
+        """Run table with later stages, where the fitted table had them."""
+        return self.fitted.stage_runs
+
+    @property
+    def random_seed(self) -> int:
+        """Seed of the fit."""
+        return self.fitted.random_seed
+
+    @property
+    def model(self) -> Model:
+        """The PyMC model (all exponent combinations), a `pymc.Model`."""
+        if self._fitted_law is None:
+            raise RuntimeError("the model depends on the runs: call fit(runs) first")
+        from bayes_optlaws.inference.pymc_model import (
+            build_model,  # PyMC is slow to import, and a fit needs none
+        )
+
+        law = self.fitted
+        model = build_model(law.encoding.data, law.priors)
+        if law.divergence_priors is not None:
             with model:
-                add_divergence(self._divergence, self.divergence_priors)
+                add_divergence(law.encoding.divergence, law.divergence_priors)
         return model
 
     @property
     def divergence_note(self) -> str | None:
         """What a reader of ``p_diverge`` must know, as when no run of the table diverged."""
-        return self._divergence.message if self.divergence else None
+        return self.fitted.divergence_note
 
-    @cached_property
+    @property
     def diagnostics(self) -> dict[str, float]:
         """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
-        sample = self._require_fit()
-        posterior = self.posterior["posterior"]
-        names = [*sample.draws.hyper, "intercept", "coefficient"]
-        loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
-        if sample.divergence_stats is None:
-            return loss
-        z = {"divergence_z": posterior["divergence_z"].to_numpy()}
-        other = sampling.diagnose(z, sample.divergence_stats)
-        worst = {"rhat": np.maximum, "divergent": np.add}
-        return {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in loss}
+        return self.fitted.diagnostics
 
-    @cached_property
+    @property
     def posterior(self) -> xr.DataTree:
-        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
+        """ArviZ DataTree of the posterior; see `FittedLaw.posterior`."""
+        return self.fitted.posterior
 
-        ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
-        (chain, draw, exponent_group) those of the drawn combination.
+    @property
+    def predictor(self) -> Predictor:
+        """Joint predictive draws for any table, on the log-loss scale."""
+        return self.fitted.predictor()
+
+    def predict_draws(
+        self,
+        candidates: Table,
+        kind: str = "new_run",
+        *,
+        finished: bool = False,
+        history: Table | None = None,
+        stage_runs: Table | None = None,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> xr.DataArray:
+        """Joint draws of the final loss of every candidate.
+
+        Parameters
+        ----------
+        candidates : DataFrame or path
+            Candidate table: a run table without outcomes.
+        kind : {"new_run", "mean"}
+            ``"new_run"``: the loss one run would end with, seed noise included. ``"mean"``: the
+            expected loss over the seeds that finish. Whether the run that is made diverges is
+            drawn with its probability in both.
+        finished : bool
+            Draw the loss given that the run does not diverge.
+        history : DataFrame or path, optional
+            The candidates are a later stage: the stages before it, one row each, or rows with a
+            column ``candidate`` where they differ. See `bayes_optlaws.stages`; what a change of
+            stage may do has the prior ``law.stage_prior``.
+        stage_runs : DataFrame or path, optional
+            Run table with ``stage`` and ``parent`` whose later stages were measured; by default
+            those of the fitted table. Of use with ``history`` only.
+        random_seed : int
+        max_draws : int
+            At most this many posterior draws are used.
+        allow_unconverged : bool
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims ``sample`` and ``candidate`` (the index of ``candidates``), nats a token; inf
+            where the run diverges, unless ``finished``. With ``history`` the attribute ``level``
+            is ``"loss"`` where runs of each candidate's own set were measured, else ``"score"``:
+            then only differences mean something.
+
+        Raises
+        ------
+        ConvergenceError
+            If the posterior does not pass the gate.
         """
-        return archive.to_tree(self, self._require_fit())
+        check_kind(kind)
+        law = self.fitted
+        law.require_converged(allow_unconverged)
+        table = read_candidates(candidates)
+        return law.predict_draws(
+            table, kind, finished=finished, stage=law.stage(table, history, stage_runs),
+            random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
+        )  # fmt: skip
+
+    def predict(
+        self,
+        candidates: Table,
+        kind: str = "new_run",
+        prob: float = 0.9,
+        *,
+        history: Table | None = None,
+        stage_runs: Table | None = None,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> pd.DataFrame:
+        """Predict the final loss of every candidate, with its interval.
+
+        Parameters
+        ----------
+        candidates, kind, history, stage_runs, random_seed, max_draws, allow_unconverged
+            As in `predict_draws`.
+        prob : float
+            Probability inside the central interval.
+
+        Returns
+        -------
+        DataFrame
+            Index of ``candidates``; ``loss_mean``, ``loss_sd``, ``loss_lower``, ``loss_upper``
+            (nats a token, given that the run does not diverge); ``p_diverge`` with the
+            interval of the probability, ``p_diverge_lower`` and ``p_diverge_upper`` (nan
+            without ``divergence``); and ``extrapolation``: decades (factors of ten) in model
+            size and tokens to the nearest scale that was fitted; 0 means a scale that was. With
+            ``history`` also ``level`` and ``score``: where ``level`` is ``"score"`` no run of the
+            candidate's set was measured, and the loss columns are nan.
+        """
+        check_prob(prob)
+        check_kind(kind)
+        law = self.fitted
+        law.require_converged(allow_unconverged)
+        table = read_candidates(candidates)
+        return law.predict(
+            table, kind, prob, stage=law.stage(table, history, stage_runs),
+            random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
+        )  # fmt: skip
+
+    def extrapolation(self, candidates: Table) -> np.ndarray:
+        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,).
+
+        Parameters
+        ----------
+        candidates : DataFrame or path
+        """
+        return self.fitted.extrapolation(read_candidates(candidates))
+
+    def rank(
+        self,
+        candidates: Table,
+        kind: str = "new_run",
+        prob: float = 0.9,
+        tie: float | None = None,
+        *,
+        history: Table | None = None,
+        stage_runs: Table | None = None,
+        divergence_loss: float = np.inf,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> Ranking:
+        """Rank candidates by joint draws of their final loss.
+
+        Parameters
+        ----------
+        candidates, kind, history, stage_runs, random_seed, max_draws, allow_unconverged
+            As in `predict_draws`.
+        prob : float
+            Confidence at which a pair counts as separated.
+        tie : float, optional
+            Practical-equivalence zone in nats; by default the noise sd of a run among the
+            candidates.
+        divergence_loss : float
+            Loss that a divergent run counts as in expected regret (the paper uses 7); by
+            default one nat above the highest loss drawn.
+
+        Returns
+        -------
+        Ranking
+            With ``history`` its ``level`` says whether the draws are losses or scores.
+
+        Raises
+        ------
+        ValueError
+            With ``history``, when candidates of unknown level differ in model size, tokens or
+            number of earlier stages: their scores are not comparable.
+        """
+        check_prob(prob)
+        check_kind(kind)
+        law = self.fitted
+        law.require_converged(allow_unconverged)
+        table = read_candidates(candidates)
+        return rank(
+            law, table, kind=kind, prob=prob, tie=tie,
+            stage=law.stage(table, history, stage_runs), divergence_loss=divergence_loss,
+            random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
+        )  # fmt: skip
 
     def design(
         self,
-        pool: pd.DataFrame | str | Path,
-        decide: pd.DataFrame | str | Path,
+        pool: Table,
+        decide: Table,
         n_runs: int | None = 5,
         objective: str = "regret",
-        cost="flops",
+        cost: str | Sequence[float] | None = "flops",
         budget: float | None = None,
-        **options,
+        **options: Any,
     ) -> DesignPlan:
         """Propose the extra small runs that would help most to choose among candidates.
 
@@ -279,21 +452,17 @@ class OptLaw(Predictions):
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
-            As in `bayes_optlaws.design.design`.
+            As in `bayes_optlaws.decision.design.design`.
 
         Returns
         -------
         DesignPlan
         """
-        pool = read_candidates(pool)
-        known = "p_diverge" in options or "p_diverge" in pool.columns
-        if self._require_fit().draws.divergence and not known:
-            inputs = self._divergence.scale.inputs(pool)
-            thinned = self._require_fit().draws.thin(200).divergence
-            options["p_diverge"] = divergence_probability(thinned, inputs).mean(axis=0)
+        law = self.fitted
+        law.require_converged(bool(options.get("allow_unconverged", False)))
         return design(
-            self, pool, decide=decide, n_runs=n_runs, objective=objective, cost=cost,
-            budget=budget, **options,
+            law, read_candidates(pool), decide=read_candidates(decide), n_runs=n_runs,
+            objective=objective, cost=cost, budget=budget, **options,
         )  # fmt: skip
 
     def suggest(
@@ -305,7 +474,7 @@ class OptLaw(Predictions):
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
         max_p_diverge: float = 0.05,
-        **options,
+        **options: Any,
     ) -> Suggestion:
         """Search the schedule of lowest expected loss whose risk of divergence is bounded.
 
@@ -322,19 +491,19 @@ class OptLaw(Predictions):
             ranges of the fitted runs that finished.
         max_p_diverge : float
         **options
-            As in `bayes_optlaws.suggest.suggest`.
+            As in `bayes_optlaws.decision.suggest.suggest`.
 
         Returns
         -------
         Suggestion
         """
         return suggest(
-            self, n_params, tokens, batch_tokens, families=families, bounds=bounds,
+            self.fitted, n_params, tokens, batch_tokens, families=families, bounds=bounds,
             max_p_diverge=max_p_diverge, **options,
         )  # fmt: skip
 
     def loss_equivalent(
-        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options
+        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options: Any
     ) -> pd.DataFrame:
         """Find schedules of the same expected loss as a candidate, as unlike it as there are.
 
@@ -345,37 +514,42 @@ class OptLaw(Predictions):
         tolerance : float, optional
             Largest difference that counts as none, nats; by default the seed noise there.
         **options
-            As in `bayes_optlaws.loss_equivalent.loss_equivalent`.
+            As in `bayes_optlaws.decision.equivalent.loss_equivalent`.
 
         Returns
         -------
         DataFrame
             The candidate and such schedules, with the probability of being within the tolerance.
         """
-        return loss_equivalent(self, candidate, tolerance=tolerance, **options)
+        return loss_equivalent(
+            self.fitted, read_candidates(candidate), tolerance=tolerance, **options
+        )
 
     def report(
         self,
-        candidates: pd.DataFrame | str | Path | None = None,
-        pool: pd.DataFrame | str | Path | None = None,
+        candidates: Table | None = None,
+        pool: Table | None = None,
         path: str | Path = "report.html",
-        **options,
+        **options: Any,
     ) -> Path:
         """Write one HTML page: the answer, the next runs, the checks, the posterior.
 
         Parameters
         ----------
         candidates, pool, path, **options
-            As in `bayes_optlaws.report.report`.
+            As in `bayes_optlaws.report.page.report`.
 
         Returns
         -------
         Path
         """
-        self._require_fit()
-        return report(self, candidates, pool, path, **options)
+        from bayes_optlaws.report.page import (
+            report,  # plots and pages: only when they are asked for
+        )
 
-    def loo(self):
+        return report(self.fitted, candidates, pool, path, **options)
+
+    def loo(self) -> ELPDData:
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.
 
         Returns
@@ -383,8 +557,7 @@ class OptLaw(Predictions):
         arviz_stats ELPDData
             On the log-loss scale, one observation a convergent run.
         """
-        self._require_fit()
-        return loo(self)
+        return loo(self.fitted)
 
     def summary(self, prob: float = 0.9) -> pd.DataFrame:
         """Posterior of the coefficients, exponents and scales.
@@ -402,24 +575,23 @@ class OptLaw(Predictions):
             ``paper_units`` (posterior mean of the coefficient of the raw feature, in the
             paper's units: billions of parameters and tokens, LR over 1.5e-2).
         """
-        check_prob(prob)
-        return archive.summary(self, prob)
+        return self.fitted.summary(prob)
 
     def save(self, path: str | Path) -> Path:
-        """Write the law, its runs and its posterior to one NetCDF file.
-
-        The file is written beside its final place and moved there when complete.
-        """
-        return archive.save(self, self._require_fit(), Path(path))
+        """Write the law, its runs and its posterior to one NetCDF file."""
+        return archive.save(self.fitted, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
         """Read a law written by `save`; nothing is sampled again."""
-        return archive.load(cls, Path(path))
+        fitted = archive.load(Path(path))
+        law = cls(**fitted.options)
+        law._fitted_law = fitted
+        return law
 
     def __repr__(self) -> str:
         """Say what the law is and how far it is."""
-        return law_text(self)
+        return law_text(self.get_params(), self._fitted_law)
 
     def _repr_html_(self) -> str:
-        return law_html(self)
+        return law_html(self.get_params(), self._fitted_law)

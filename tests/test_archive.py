@@ -10,7 +10,7 @@ import xarray as xr
 from bayes_optlaws import archive
 from bayes_optlaws.archive import LawFileError
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.priors import LogNormal, Priors
+from bayes_optlaws.model.priors import LogNormal, Priors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def saved(small_law, tmp_path_factory):
 
 def test_round_trip_keeps_draws_predictions_and_summary(small_law, saved, pocket):
     law = OptLaw.load(saved)
-    a, b = small_law._sample, law._sample
+    a, b = small_law.fitted.sample, law.fitted.sample
     np.testing.assert_array_equal(a.draws.beta, b.draws.beta)
     np.testing.assert_array_equal(a.draws.combination, b.draws.combination)
     assert set(a.draws.hyper) == set(b.draws.hyper)
@@ -43,7 +43,9 @@ def test_round_trip_keeps_the_run_table(small_law, saved):
 
 def test_a_loaded_law_saves_to_the_same_law(saved, tmp_path):
     again = OptLaw.load(OptLaw.load(saved).save(tmp_path / "again.nc"))
-    np.testing.assert_array_equal(again._sample.draws.beta, OptLaw.load(saved)._sample.draws.beta)
+    np.testing.assert_array_equal(
+        again.fitted.sample.draws.beta, OptLaw.load(saved).fitted.sample.draws.beta
+    )
 
 
 def test_options_priors_and_labels_come_back(pocket, tmp_path):
@@ -58,7 +60,7 @@ def test_options_priors_and_labels_come_back(pocket, tmp_path):
     assert (back.features, back.transfer) == ("paper", False)
     assert {g: tuple(c) for g, c in back.exponents.items()} == exponents
     assert list(back.runs.index) == list(table.index)
-    np.testing.assert_array_equal(back._sample.draws.beta, law._sample.draws.beta)
+    np.testing.assert_array_equal(back.fitted.sample.draws.beta, law.fitted.sample.draws.beta)
 
 
 def test_a_file_that_is_not_there(tmp_path):

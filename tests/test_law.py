@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import bayes_optlaws._law_predictions as law_module
-from bayes_optlaws.features import feature_bases
+import bayes_optlaws.inference.fitted as law_module
+from bayes_optlaws.inference.nuts import ConvergenceError
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.runs import RunTableError
-from bayes_optlaws.sampling import ConvergenceError
+from bayes_optlaws.model.features import feature_bases
+from bayes_optlaws.runs.readers import RunTableError
 
 QUICK = {"draws": 150, "tune": 150, "chains": 2, "random_seed": 1, "progressbar": False}
 BAD = {"rhat": np.nan, "ess_bulk": 900.0, "ess_tail": 900.0, "divergent": 0.0, "bfmi": 0.9}
@@ -27,9 +27,9 @@ def candidates(pocket):
 def unconverged(small_law):
     """The shared law with figures that do not pass, and its own back afterwards."""
     kept = small_law.diagnostics
-    small_law.__dict__["diagnostics"] = BAD
+    small_law.fitted.__dict__["diagnostics"] = BAD
     yield small_law
-    small_law.__dict__["diagnostics"] = kept
+    small_law.fitted.__dict__["diagnostics"] = kept
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_ranking_has_the_risk_of_the_prediction(small_law, candidates, kind):
 
 def test_summary_holds_coefficients_exponents_and_scales(small_law):
     s = small_law.summary()
-    names = [f.name for f in small_law._features.features]
+    names = [f.name for f in small_law.fitted.encoding.features.features]
     assert list(s.index[: 1 + len(names)]) == ["intercept", *names]
-    assert {f"exponent[{g}]" for g in small_law._features.groups} <= set(s.index)
+    assert {f"exponent[{g}]" for g in small_law.fitted.encoding.features.groups} <= set(s.index)
     assert "noise_sd" in s.index
     assert np.all(s["lower"] <= s["upper"])
 
@@ -198,10 +198,10 @@ def test_paper_units_reproduce_the_law(pocket):
     law = OptLaw(transfer=False, divergence=False, exponents=one).fit(pocket, **QUICK)
     s = law.summary()["paper_units"]
     table = pocket[~pocket["diverged"]].iloc[::30]
-    base = feature_bases(table, reference_batch=law._features.reference_batch)
+    base = feature_bases(table, reference_batch=law.fitted.encoding.features.reference_batch)
     expected = np.full(len(table), s["intercept"])
-    for f in law._features.features:
-        group = law._features.group_of(f)
+    for f in law.fitted.encoding.features.features:
+        group = law.fitted.encoding.features.group_of(f)
         expected += s[f.name] * base[f.name] ** (1.0 if group is None else one[group][0])
     np.testing.assert_allclose(law.predictor.law(table).mean(axis=0), expected, rtol=1e-8)
 
@@ -209,15 +209,15 @@ def test_paper_units_reproduce_the_law(pocket):
 def test_posterior_is_a_labelled_tree(small_law):
     tree = small_law.posterior
     post = tree["posterior"]
-    n = len(small_law._fitted)
+    n = len(small_law.fitted.encoding.finished)
     assert post["coefficient"].dims == ("chain", "draw", "feature")
     assert post["exponent"].dims == ("chain", "draw", "exponent_group")
     assert post.sizes["chain"] == 4 and post.sizes["feature"] == 15 + 3
     assert tree["observed_data"]["log_loss"].sizes["run"] == n
     assert {"sample_stats", "constant_data"} <= set(tree.children)
-    for i, group in enumerate(small_law._features.groups):
+    for i, group in enumerate(small_law.fitted.encoding.features.groups):
         values = np.unique(post["exponent"][..., i])
-        assert set(values) <= set(small_law._features.exponents[group])
+        assert set(values) <= set(small_law.fitted.encoding.features.exponents[group])
 
 
 def edge_tables(pocket):
@@ -275,7 +275,8 @@ def test_draws_beyond_what_floats_hold_have_an_infinite_sd(small_law, pocket, mo
     candidates = pocket.head(2)
     loss = np.full((50, 2), 3.0)
     loss[7] = 1e200, np.inf
-    monkeypatch.setattr(type(small_law), "_draw_stage_loss", lambda self, *args: (loss, None, None))
+    drawn = law_module.LossDraws(loss, None, 0.0)
+    monkeypatch.setattr(law_module.FittedLaw, "draw_loss", lambda self, *a, **k: drawn)
     found = small_law.predict(candidates)
     assert np.isinf(found["loss_sd"]).all()
     assert (found["loss_upper"] == 3.0).all()

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import encoded
 
 import bayes_optlaws as bo
-from bayes_optlaws import sampling
-from bayes_optlaws.hyper import HyperSpace
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.runs.readers import read_runs
 
 QUICK = {"draws": 150, "tune": 100, "chains": 2, "progressbar": False}
 
@@ -51,9 +52,8 @@ def run_tables(draw):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=run_tables(), transfer=st.booleans())
 def test_every_valid_table_has_a_finite_model(table, transfer):
-    law = bo.OptLaw(transfer=transfer)
-    law._prepare(read_runs(table))
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(read_runs(table), transfer=transfer)
+    space = HyperSpace(law.encoding.data, law.priors)
     value, gradient = space.log_density(space.mean)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
@@ -84,15 +84,13 @@ def test_a_fuzzed_csv_is_refused_or_has_a_finite_model(tmp_path_factory, pocket,
         runs = read_runs(path)
     except bo.RunTableError:
         return
-    law = bo.OptLaw()
-    law._prepare(runs)
-    space = HyperSpace(law._data, law.priors)
+    law = encoded(runs)
+    space = HyperSpace(law.encoding.data, law.priors)
     assert np.isfinite(space.log_density(space.mean)[0])
 
 
 def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, tmp_path):
     law = bo.OptLaw(transfer=False, divergence=False)
-    law._sample = object()  # as after an earlier fit
 
     def stop(*args, **options):
         raise KeyboardInterrupt
@@ -111,7 +109,7 @@ def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, t
 @pytest.mark.slow
 def test_control_c_on_the_command_line_leaves_no_file(pocket, tmp_path):
     pocket.to_csv(tmp_path / "runs.csv", index=False)
-    command = [sys.executable, "-m", "bayes_optlaws.cli", "fit", "runs.csv", "-o", "law.nc"]
+    command = [sys.executable, "-m", "bayes_optlaws.cli.main", "fit", "runs.csv", "-o", "law.nc"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

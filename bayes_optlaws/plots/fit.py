@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from bayes_optlaws._plot_style import (
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.inference.loo import loo_pit
+from bayes_optlaws.plots.style import (
     BLUE,
     GREY,
     PALETTE,
@@ -16,23 +18,20 @@ from bayes_optlaws._plot_style import (
     axes,
     figure_of,
     legend_below,
-    scale_label,
 )
-from bayes_optlaws.loo import loo_pit
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text.numbers import scale_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from bayes_optlaws.law import OptLaw
 
 _DRAWS = 1000
 _MARKERS = "osD^vP*"
 
 
 def predictions(
-    law: OptLaw,
+    law: FittedLaw | HasFitted,
     runs: pd.DataFrame | None = None,
     *,
     prob: float = 0.9,
@@ -43,8 +42,7 @@ def predictions(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     runs : DataFrame, optional
         Finished runs to predict. Default: those of the fit, which the title then says: such a
         plot shows lack of fit and says nothing about runs not yet made.
@@ -57,7 +55,7 @@ def predictions(
     -------
     matplotlib Figure
     """
-    inside = runs is None
+    law, inside = fitted_law(law), runs is None
     table = law.runs if inside else read_runs(runs, min_runs=1)
     table = table[~table["diverged"]]
     predicted = law.predict(table, prob=prob, random_seed=random_seed, max_draws=_DRAWS)
@@ -95,7 +93,7 @@ def predictions(
 
 
 def predictive_check(
-    law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None, random_seed: int = 0
+    law: FittedLaw | HasFitted, *, prob: float = 0.9, ax: Axes | None = None, random_seed: int = 0
 ) -> Figure:
     """Plot observed residuals of log loss over those of replicated runs, by (N, tokens) cell.
 
@@ -105,8 +103,7 @@ def predictive_check(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     prob : float
         Probability inside the wide band.
     ax : matplotlib Axes, optional
@@ -116,8 +113,9 @@ def predictive_check(
     -------
     matplotlib Figure
     """
-    table = law.runs[~law.runs["diverged"]]
-    given = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
+    law = fitted_law(law)
+    table = law.encoding.finished
+    given: dict[str, Any] = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
     centre = np.log(law.predict_draws(table, kind="mean", **given).to_numpy()).mean(axis=0)
     replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre
@@ -145,7 +143,9 @@ def predictive_check(
     return figure_of(ax)
 
 
-def pit(law: OptLaw, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = None) -> Figure:
+def pit(
+    law: FittedLaw | HasFitted, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = None
+) -> Figure:
     """Plot where each fitted run falls in its predictive distribution, the run itself left out.
 
     The probability integral transform (PIT) of a calibrated law is uniform: a hill says that its
@@ -153,8 +153,7 @@ def pit(law: OptLaw, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = Non
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     bins : int
         Bars of the histogram.
     prob : float
@@ -166,7 +165,7 @@ def pit(law: OptLaw, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = Non
     matplotlib Figure
         The title says which share of the runs lies in their central 50 % and 90 % intervals.
     """
-    values = loo_pit(law)
+    values = loo_pit(fitted_law(law))
     n = len(values)
     counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
     alone, ax = ax is None, axes(ax, (5.4, 3.4))

@@ -6,18 +6,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayes_optlaws._plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes, figure_of
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    axes,
+    figure_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bayes_optlaws.law import OptLaw
-
 _BLOCK_COLOUR = {"scale": BLUE, "convergence": GREEN, "escape": ORANGE, "mixed": PURPLE}
 
 
-def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> Figure:
+def coefficients(
+    law: FittedLaw | HasFitted, *, prob: float = 0.9, ax: Axes | None = None
+) -> Figure:
     """Plot the posterior of every coefficient, grouped in the blocks of the law.
 
     A coefficient is the change of log loss when its feature grows by one standard deviation over
@@ -27,8 +36,7 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     prob : float
         Probability inside the central interval.
     ax : matplotlib Axes, optional
@@ -37,7 +45,7 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
     -------
     matplotlib Figure
     """
-    table = law.summary(prob)
+    table = fitted_law(law).summary(prob)
     table = table[table["block"].isin(_BLOCK_COLOUR)]
     table = table.sort_values(
         "block", key=lambda b: b.map(list(_BLOCK_COLOUR).index), kind="stable"
@@ -76,15 +84,14 @@ def coefficients(law: OptLaw, *, prob: float = 0.9, ax: Axes | None = None) -> F
     return figure_of(ax)
 
 
-def exponents(law: OptLaw) -> Figure:
+def exponents(law: FittedLaw | HasFitted) -> Figure:
     """Plot the posterior probability of every candidate exponent, one panel a group.
 
     The line shows the prior, equal for all candidates of a group.
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
 
     Returns
     -------
@@ -92,6 +99,7 @@ def exponents(law: OptLaw) -> Figure:
     """
     import matplotlib.pyplot as plt
 
+    law = fitted_law(law)
     drawn = law.posterior["posterior"]["exponent"]
     groups = [str(g) for g in drawn["exponent_group"].to_numpy()]
     figure, panels = plt.subplots(
@@ -103,7 +111,7 @@ def exponents(law: OptLaw) -> Figure:
         layout="constrained",
     )
     for g, (ax, name) in enumerate(zip(panels[0], groups, strict=True)):
-        candidates = sorted(law._features.exponents[name])
+        candidates = sorted(law.encoding.features.exponents[name])
         value = drawn.to_numpy()[:, :, g].ravel()
         share = [float(np.isclose(value, p).mean()) for p in candidates]
         ax.bar(range(len(candidates)), share, color=BLUE)

@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws._plot_style import (
-    BLUE,
-    RED,
-    axes,
-    figure_of,
-    legend_below,
-    scale_label,
-    short,
-)
-from bayes_optlaws.runs import read_candidates
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.plots.style import BLUE, RED, axes, figure_of, legend_below
+from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.text.numbers import scale_label, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from bayes_optlaws.law import OptLaw
 
 _DRAWS = 500
 _SCHEDULES = ("linear", "cosine", "wsd", "wsd-sqrt")
@@ -47,7 +39,7 @@ class _Settings:
 
 
 def _settings(
-    law: OptLaw,
+    law: FittedLaw,
     n_params: float,
     tokens: float,
     batch_tokens: float | None,
@@ -129,7 +121,7 @@ def _draw_diverged(ax: Axes, settings: _Settings) -> None:
 
 
 def loss_surface(
-    law: OptLaw,
+    law: FittedLaw | HasFitted,
     *,
     n_params: float,
     tokens: float,
@@ -144,8 +136,7 @@ def loss_surface(
 
     Parameters
     ----------
-    law : OptLaw
-        Fitted.
+    law : OptLaw or FittedLaw
     n_params, tokens : float
         Model size and token budget.
     batch_tokens : float, optional
@@ -172,6 +163,7 @@ def loss_surface(
     ValueError
         When the schedule is none of those, or the range of peak LR or warm-up is a point.
     """
+    law = fitted_law(law)
     at = _settings(law, n_params, tokens, batch_tokens, schedule, cooldown, grid)
     predicted = law.predict(at.candidates, kind="mean", random_seed=random_seed, max_draws=_DRAWS)
     loss, risk = at.on_grid(predicted["loss_mean"]), at.on_grid(predicted["p_diverge"])
@@ -236,7 +228,7 @@ def _hatch(ax: Axes, at: _Settings, risk: np.ndarray) -> None:
 
 
 def stable_region(
-    law: OptLaw,
+    law: FittedLaw | HasFitted,
     *,
     n_params: float,
     tokens: float,
@@ -252,7 +244,7 @@ def stable_region(
 
     Parameters
     ----------
-    law : OptLaw
+    law : OptLaw or FittedLaw
         Fitted, with ``divergence``.
     n_params, tokens : float
         Model size and token budget.
@@ -281,11 +273,12 @@ def stable_region(
         When the law has no divergence part, the schedule is none of those, or the range of peak
         LR or warm-up is a point.
     """
+    law = fitted_law(law)
     at = _settings(law, n_params, tokens, batch_tokens, schedule, cooldown, grid)
     predicted = law.predict(
         at.candidates, kind="mean", prob=prob, random_seed=random_seed, max_draws=_DRAWS
     )
-    if predicted["p_diverge"].isna().all():
+    if not law.models_divergence:
         raise ValueError(
             "this law does not model divergence: fit OptLaw(divergence=True) to draw its region"
         )

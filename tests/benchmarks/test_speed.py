@@ -10,10 +10,12 @@ import nutpie
 import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
+from laws import encoded
 
-from bayes_optlaws import sampling
-from bayes_optlaws.explicit import naive_model
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.reference import naive_model
 from bayes_optlaws.law import OptLaw
+from bayes_optlaws.model.priors import Priors
 
 NAIVE, SHORT = {"draws": 2000, "tune": 1000}, {"draws": 10, "tune": 20}
 CHAINS, DRAWS, TUNE = 4, 500, 300
@@ -60,24 +62,23 @@ def test_effective_draws_per_second_against_the_naive_model(pocket):
     The second runs until its chains agree.  The first needs as many leapfrog steps for an effective
     draw, so the time of its steps tells what it would take, which is hours.
     """
-    law = OptLaw(transfer=False, exponents="paper")
-    law._prepare(pocket)
-    fit(law._data, law.priors)  # compiles
-    seconds, draws = fit(law._data, law.priors, seed=2)
+    law = encoded(pocket, transfer=False, exponents="paper")
+    fit(law.encoding.data, law.priors)  # compiles
+    seconds, draws = fit(law.encoding.data, law.priors, seed=2)
     hyper = np.hstack([draws.hyper[k] for k in ("noise_sd", "coefficient_sd")])
-    feature = law._features.column_feature
+    feature = law.encoding.features.column_feature
     coefficient = np.stack(
         [draws.beta[:, feature == j].sum(axis=1) for j in range(-1, 15)], axis=-1
     )
     ours = least_ess(np.hstack([np.log(hyper), coefficient]).reshape(CHAINS, DRAWS, -1)) / seconds
 
-    gram = nutpie.compile_pymc_model(naive_model(law._data, law.priors))
+    gram = nutpie.compile_pymc_model(naive_model(law.encoding.data, law.priors))
     naive_seconds, steps, beta = naive_fit(gram, **NAIVE)
     ess = least_ess(beta)
     rhat = max(float(array_stats.rhat(beta[..., j])) for j in range(beta.shape[2]))
-    y = np.log(law._fitted["final_loss"].to_numpy(float)) - law._centre
+    y = np.log(law.encoding.finished["final_loss"].to_numpy(float)) - law.encoding.centre
     by_run = nutpie.compile_pymc_model(
-        naive_model(law._data, law.priors, rows=law._rows(law._fitted), y=y)
+        naive_model(law.encoding.data, law.priors, rows=law.encoding.rows(), y=y)
     )
     short_seconds, short_steps, _ = naive_fit(by_run, **SHORT)
     rate = {
@@ -114,11 +115,11 @@ def test_fit_time_does_not_grow_with_the_number_of_runs(pocket, transfer):
     for n in (260, 2_600, 26_000, 100_000, 260_000):
         law = OptLaw(transfer=transfer)
         start = time.perf_counter()
-        law._prepare(synthetic(pocket, n, np.random.default_rng(2)))
+        encoding = law.encode(synthetic(pocket, n, np.random.default_rng(2)))
         prepared = time.perf_counter() - start
         if not rows:
-            fit(law._data, law.priors)  # compiles
-        rows.append({"runs": n, "features_s": prepared, "fit_s": fit(law._data, law.priors)[0]})
+            fit(encoding.data, Priors())  # compiles
+        rows.append({"runs": n, "features_s": prepared, "fit_s": fit(encoding.data, Priors())[0]})
     table = pd.DataFrame(rows).set_index("runs")
     print(f"\n{table.round(2)}")
     assert (table["fit_s"] <= 2 * table["fit_s"].iloc[0]).all()

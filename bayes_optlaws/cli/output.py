@@ -1,0 +1,188 @@
+"""What the command line writes: tables, JSON, files that are never replaced unasked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws.text.html import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bayes_optlaws.decision.design import DesignPlan
+    from bayes_optlaws.decision.ranking import Ranking
+
+_WIDTH = 120  # of output that is no terminal
+
+
+class UsageError(ValueError):
+    """An input or output that cannot be used; the message says what to do."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDTH)
+
+
+def note(text: str) -> None:
+    """Print a remark to standard error."""
+    print(text, file=sys.stderr)
+
+
+def free(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None:
+    """Return an output path, refused when something is there and ``--force`` was not given."""
+    if path is None:
+        return None
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: give the name of a file")
+    if any(target.resolve() == Path(i).resolve() for i in inputs):
+        raise UsageError(f"{target} is also an input: give another name")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists: give another name, or --force to replace it")
+    return target
+
+
+def with_folder(target: Path) -> Path:
+    """Make the folder of an output and return the output."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def write_csv(
+    table: pd.DataFrame,
+    target: Path | None,
+    *,
+    index: bool = True,
+    index_label: str = "candidate",
+) -> None:
+    """Write a result, where an output was asked for."""
+    if target is not None:
+        table.to_csv(with_folder(target), index=index, index_label=index_label)
+        note(f"written to {target}")
+
+
+def print_wrapped(text: str, *, indent: str = "") -> None:
+    """Print prose in lines of readable length."""
+    print(
+        textwrap.fill(
+            text, 100, break_on_hyphens=False, initial_indent=indent, subsequent_indent=indent * 2
+        )
+    )
+
+
+def use_file_backend() -> None:
+    """Draw into files, whatever display there is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def check_figure_name(target: Path) -> None:
+    """Refuse a name that says no known format, before anything is computed."""
+    known = (".png", ".pdf", ".svg")
+    if target.suffix.lower() not in known:
+        raise UsageError(f"{target}: a figure ends in {', '.join(known)}")
+
+
+def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
+    """Draw a ranking or a plan into a file."""
+    use_file_backend()
+    from matplotlib import pyplot as plt
+
+    figure = result.plot()
+    figure.savefig(with_folder(target), dpi=150)
+    plt.close(figure)
+    note(f"written to {target}")
+
+
+def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
+    """Print the answer and the table; ``divergence`` says whether its probability is known."""
+    print_wrapped(ranking.answer())
+    print()
+    rows = [
+        (
+            str(label),
+            f"{row.loss_mean:.4f}",
+            f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
+            percent(row.p_best),
+            percent(row.p_best_or_tied),
+            f"{row.expected_rank:.1f}",
+            f"{row.expected_regret:.4f}",
+            percent(row.p_diverge if divergence else np.nan),
+            str(row.tie_group),
+        )
+        for label, row in zip(ranking.table.index, ranking.table.itertuples(), strict=True)
+    ]
+    interval = f"{100 * ranking.prob:g} % interval"
+    heads = ["candidate", "loss", interval, "P(best)", "or tied", "rank", "regret", "diverges",
+             "tie group"]  # fmt: skip
+    print_table(heads, rows)
+    print(
+        "loss and regret in nats per token; or tied: within "
+        f"{ranking.tie:.2g} nats of the best; tie group 1 is not shown to be worse than the first."
+    )
+    if not divergence:
+        say_unknown_divergence()
+
+
+def say_unknown_divergence() -> None:
+    """Say that the losses leave divergence out."""
+    print(
+        "This law does not model divergence: its losses and probabilities are those of runs that "
+        "finish, whatever is said of divergence above."
+    )
+
+
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)
+) -> None:
+    """Print rows of text as a table; ``left`` columns are flush left."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads):
+        table.add_column(Text(head), justify="left" if i in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
+
+
+def records(table: pd.DataFrame, *, index: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of a result for JSON."""
+    if index:
+        name = "candidate" if "row" not in table else "position"
+        table = table.rename_axis(name).reset_index()
+    return table.to_dict("records")
+
+
+def print_json(value: object) -> None:
+    """Print a result as JSON on standard output."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """Make a value fit for JSON, which has no NaN, no infinity and no NumPy."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
