@@ -61,8 +61,7 @@ class OptLaw(WithOptions):
     Parameters
     ----------
     features : {"auto", "paper"}
-        ``"auto"`` adds trends in model size and tokens whose slopes are known from published laws,
-        and batch columns when the batch size varies; ``"paper"`` adds nothing.
+        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
     divergence : bool or DivergencePriors

@@ -3,9 +3,8 @@ r"""Leave-one-out cross-validation of a law with its Gaussian part integrated ou
 Given hyper-parameters and exponents the model is a Gaussian linear one, so the predictive
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
 of the coefficients and leverage :math:`h_i`, it is normal with mean :math:`y_i - r_i/(1-h_i)`
-and variance :math:`\sigma_i^2/(1-h_i)`, to which comes what the local functions leave out of
-it.  What is left to importance sampling is only the change of the few hyper-parameters, so Pareto
-k is small where ordinary PSIS-LOO would fail.
+and variance :math:`\sigma_i^2/(1-h_i)`.  What is left to importance sampling is only the change
+of the few hyper-parameters, so Pareto k is small where ordinary PSIS-LOO would fail.
 """
 
 from __future__ import annotations
@@ -78,9 +77,9 @@ def missed_variance(encoding: RunEncoding) -> np.ndarray:
     """Variance, per unit sd, that the local functions leave out of each run, shape (n,).
 
     The others say nothing of it, so it is part of what is not known of a run left out, as it is
-    of any new run (`Predictor`).  Where the functions were learned from
-    the runs themselves, those learned without run i leave out more of it: by 1 / (1 - h)^2, with h
-    its leverage on their span, the first-order formula of principal components.
+    of any new run.  Where the functions were learned from the runs themselves, those learned
+    without run i leave out more of it: by 1 / (1 - h)^2, with h its leverage on their span, the
+    first-order formula of principal components.
     """
     d, table = encoding.discrepancy, encoding.finished
     if not (encoding.transfer and d.n_local):
