@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Joint draws of what candidates end with, all of shape (n_samples, n_candidates), nats.
+
+    Parameters
+    ----------
+    counted : DataArray
+        What order, probabilities and regret are counted on; +inf where a run diverged, unless
+        its price stands there.
+    expected : array
+        Expected loss over seeds, divergence at its price: what ties are judged on.
+    one_run : array
+        Loss of a single new run, of which mean and interval are shown; +inf is left out.
+    finished : array
+        Expected loss over the seeds that finish: the order without the risk.
+    p_diverge : array, shape (n_candidates,)
+        NaN where it is not modelled.
+    modelled : bool
+        Whether the risk of divergence is modelled.
+    """
+
+    counted: xr.DataArray
+    expected: np.ndarray
+    one_run: np.ndarray
+    finished: np.ndarray
+    p_diverge: np.ndarray
+    modelled: bool = True
+
+    @classmethod
+    def of(cls, draws: xr.DataArray, p_diverge: np.ndarray, modelled: bool) -> Outcomes:
+        """Outcomes of which nothing but the draws is known."""
+        values = draws.to_numpy()
+        p = p_diverge if modelled else np.full(values.shape[1], np.nan)
+        return cls(draws, values, values, values, p, modelled)
 
 
 def listed(names: Sequence[Hashable], most: int = 3) -> str:

@@ -99,7 +99,7 @@ def plot_pairs(ranking: Ranking, *, ax: Axes | None, top: int) -> Figure:
     """Draw the matrix of `Ranking.plot_pairs`."""
     import matplotlib.pyplot as plt
 
-    values, names = ranking._p_better_of_first(top), _names(ranking.table.index[:top])
+    values, names = ranking.p_better_of_first(top), _names(ranking.table.index[:top])
     n = len(values)
     if ax is None:
         side = 2.0 + 0.42 * n

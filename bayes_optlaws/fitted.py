@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import datatree, sampling, stages
+from bayes_optlaws import caveats, datatree, sampling, stages
 from bayes_optlaws.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.encoding import RunEncoding
 from bayes_optlaws.posterior import Draws, Predictor
@@ -176,6 +176,25 @@ class FittedLaw:
                 "results marked as unconverged"
             )
         return not failed
+
+    def notes(self, table: pd.DataFrame) -> tuple[str, ...]:
+        """What a reader of any answer on these candidates must know, one sentence each.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated candidate table.
+        """
+        failed = self.failures
+        out = [caveats.unconverged_note(failed)] if failed else []
+        out += caveats.setting_notes(self.encoding.finished, table)
+        if not self.models_divergence:
+            out.append(
+                "Divergence is not modelled: all figures are those of runs that finish."
+            )
+        elif self.divergence_note:
+            out.append(f"On divergence: {self.divergence_note}.")
+        return tuple(out)
 
     def summary(self, prob: float = 0.9) -> pd.DataFrame:
         """Posterior of coefficients, exponents and scales; see `OptLaw.summary`."""
@@ -349,6 +368,7 @@ class FittedLaw:
             out["score"] = out["loss_mean"]
             losses = ["loss_mean", "loss_sd", "loss_lower", "loss_upper"]
             out.loc[~stage.level_learned, losses] = np.nan
+        out.attrs["notes"] = list(self.notes(table))
         if not converged:
             out.attrs["unconverged"] = True
         return out
