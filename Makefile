@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
-KERNELS := $(wildcard $(addprefix bayes_optlaws/,_tree.py likelihood.py _hyper.py _divergence_kernel.py posterior.py))
+KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predictor.py
 
-.PHONY: help setup demo test lint format notebooks evaluate benchmark clean distclean
+.PHONY: help setup demo test lint format notebooks docs evaluate benchmark clean distclean
 
 help:
 	@echo "make setup      create .venv and install the package with its test tools"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make format     apply ruff's fixes and formatting"
 	@echo "make notebooks  execute every notebook"
+	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make evaluate   held-out evaluation, the paper's tables; FOLDER=/path/to/tables adds public tables"
 	@echo "make benchmark  timed tests, and the slow ones"
 	@echo "make clean      remove caches and build output (make distclean: .venv too)"
@@ -31,7 +32,7 @@ $(STAMP): pyproject.toml | $(BIN)/python
 
 # numba compiles for minutes once; set-up pays for that, so that the demo does not.
 $(WARM): $(KERNELS) | $(STAMP)
-	$(BIN)/python -m bayes_optlaws._warm
+	$(BIN)/python -m bayes_optlaws.cli.warm
 	@touch $@
 
 setup: $(STAMP) $(WARM)
@@ -53,10 +54,14 @@ test: lint
 notebooks: $(STAMP) $(WARM)
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 # FOLDER holds the public tables; without it only the shipped grid is evaluated.
 evaluate: $(STAMP)
-	$(BIN)/python -m bayes_optlaws.evaluation $(FOLDER)
-	$(BIN)/python -m bayes_optlaws.evaluation.paper_tables $(FOLDER)
+	$(BIN)/python -m studies $(FOLDER)
+	$(BIN)/python -m studies.paper_tables $(FOLDER)
 
 benchmark: $(STAMP)
 	$(BIN)/python -m pytest tests -m "slow or benchmark"

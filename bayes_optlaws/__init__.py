@@ -20,30 +20,31 @@ try:
 except PackageNotFoundError:  # imported from a checkout that was never installed
     __version__ = "0+unknown"
 
-# Public name -> module that defines it; None: the name is the module itself.
-_PUBLIC: dict[str, str | None] = {
-    "ConvergenceError": "sampling",
-    "DesignPlan": "design",
-    "LogNormal": "priors",
-    "OptLaw": "law",
-    "Priors": "priors",
-    "Ranking": "ranking",
-    "RunTableError": "runs",
-    "RunTableWarning": "runs",
-    "Schedule": "schedules",
-    "Suggestion": "suggest",
-    "datasets": None,
-    "plots": None,
-    "evaluate": "evaluation",
-    "limits": None,
-    "near_ties": None,
-    "pool": "pools",
-    "read_candidates": "runs",
-    "read_runs": "runs",
-    "scaling_rules": None,
-    "schedules": None,
-    "stages": None,
-    "sde": None,
+# Public name -> where it is: a module, or a module and the name in it after a colon.
+_PUBLIC = {
+    "ConvergenceError": "inference.nuts:ConvergenceError",
+    "DesignPlan": "decision.design:DesignPlan",
+    "LogNormal": "model.priors:LogNormal",
+    "OptLaw": "law:OptLaw",
+    "Priors": "model.priors:Priors",
+    "Ranking": "decision.ranking:Ranking",
+    "RunTableError": "runs.faults:RunTableError",
+    "RunTableWarning": "runs.faults:RunTableWarning",
+    "Schedule": "schedules:Schedule",
+    "Suggestion": "decision.suggest:Suggestion",
+    "baselines": "baselines",
+    "datasets": "datasets",
+    "evaluate": "evaluation.protocols:evaluate",
+    "limits": "theory.limits",
+    "near_ties": "decision.near_ties",
+    "plots": "plots",
+    "pool": "runs.pools:pool",
+    "read_candidates": "runs.readers:read_candidates",
+    "read_runs": "runs.readers:read_runs",
+    "scaling_rules": "theory.scaling_rules",
+    "schedules": "schedules",
+    "sde": "theory.sde",
+    "stages": "inference.stages",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -54,8 +55,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(
             f"module 'bayes_optlaws' has no attribute {name!r}; public names: {', '.join(__all__)}"
         )
-    module = importlib.import_module(f"bayes_optlaws.{_PUBLIC[name] or name}")
-    value = module if _PUBLIC[name] is None else getattr(module, name)
+    path, _, attribute = _PUBLIC[name].partition(":")
+    module = importlib.import_module(f"bayes_optlaws.{path}")
+    value = getattr(module, attribute) if attribute else module
     globals()[name] = value
     return value
 

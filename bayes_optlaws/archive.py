@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import stages
-from bayes_optlaws.divergence import DivergencePriors
-from bayes_optlaws.encoding import RunEncoding
-from bayes_optlaws.fitted import FittedLaw
-from bayes_optlaws.posterior import Draws
-from bayes_optlaws.priors import LogNormal, Priors
-from bayes_optlaws.runs import read_runs
-from bayes_optlaws.sampling import Sample
+from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.nuts import Sample
+from bayes_optlaws.inference.predictor import Draws
+from bayes_optlaws.model.divergence import DivergencePriors
+from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.priors import LogNormal, Priors
+from bayes_optlaws.runs.readers import read_runs
 
 FORMAT = 2
 """Version of the file's layout; a reader refuses one it does not know."""

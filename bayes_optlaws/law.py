@@ -17,7 +17,6 @@ Divergent runs take no part in the loss (their loss says nothing about the law);
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,30 +26,33 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws import archive, sampling, stages
-from bayes_optlaws._law_repr import law_html, law_text
-from bayes_optlaws._rank_law import rank
-from bayes_optlaws.design import DesignPlan, design
-from bayes_optlaws.divergence import DivergencePriors, add_divergence
-from bayes_optlaws.encoding import RunEncoding, check_features
-from bayes_optlaws.features import FeatureSet
-from bayes_optlaws.fitted import FittedLaw, check_kind, check_prob
-from bayes_optlaws.loo import loo
-from bayes_optlaws.loss_equivalent import loss_equivalent
-from bayes_optlaws.posterior import Predictor
-from bayes_optlaws.priors import Priors
-from bayes_optlaws.ranking import Ranking
-from bayes_optlaws.runs import read_candidates, read_runs
-from bayes_optlaws.suggest import Suggestion, suggest
+from bayes_optlaws import archive
+from bayes_optlaws.decision.design import DesignPlan, design
+from bayes_optlaws.decision.equivalent import loss_equivalent
+from bayes_optlaws.decision.rank import rank
+from bayes_optlaws.decision.ranking import Ranking
+from bayes_optlaws.decision.suggest import Suggestion, suggest
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.describe import law_html, law_text
+from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
+from bayes_optlaws.inference.loo import loo
+from bayes_optlaws.inference.options import WithOptions
+from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
+from bayes_optlaws.model.encoding import RunEncoding, check_features
+from bayes_optlaws.model.features import FeatureSet
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDData
     from pymc import Model
 
-Table = pd.DataFrame | str | Path
+type Table = pd.DataFrame | str | Path
 
 
-class OptLaw:
+class OptLaw(WithOptions):
     """Bayesian Opt-Law: final loss from schedule, model size and token budget.
 
     Options are kept as they are given; `get_params` returns them, and a saved law has all of
@@ -67,10 +69,10 @@ class OptLaw:
     exponents : str or mapping, optional
         Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
         ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
-        from group to values; see `bayes_optlaws.features.EXPONENT_PRESETS`.
+        from group to values; see `bayes_optlaws.model.features.EXPONENT_PRESETS`.
     priors : Priors, optional
     stage_prior : StagePrior, optional
-        What a change of training stage may do, see `bayes_optlaws.stages`.
+        What a change of training stage may do, see `bayes_optlaws.inference.stages`.
 
     Examples
     --------
@@ -112,39 +114,6 @@ class OptLaw:
             if not (isinstance(value, bool | np.bool_) or priors):
                 allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
                 raise TypeError(f"{name} must be {allowed}, got {value!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Options of the law by name, as they were given.
-
-        Parameters
-        ----------
-        deep : bool
-            Of no effect; there for scikit-learn's ``clone``.
-
-        Examples
-        --------
-        >>> OptLaw(transfer=False).get_params()["transfer"]
-        False
-        """
-        names = inspect.signature(type(self).__init__).parameters
-        return {n: getattr(self, n) for n in names if n != "self"}
-
-    def set_params(self, **options: Any) -> OptLaw:
-        """Change options; a posterior there is stays that of the options it was fitted with.
-
-        Parameters
-        ----------
-        **options
-            As of the constructor.
-        """
-        known = self.get_params()
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise ValueError(f"unknown options {unknown}; valid ones are {sorted(known)}")
-        type(self)(**(known | options))  # refuses what the constructor refuses
-        for name, value in options.items():
-            setattr(self, name, value)
-        return self
 
     def fit(
         self,
@@ -273,7 +242,9 @@ class OptLaw:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
         if self._fitted_law is None:
             raise RuntimeError("the model depends on the runs: call fit(runs) first")
-        from bayes_optlaws.model import build_model  # PyMC is slow to import, and a fit needs none
+        from bayes_optlaws.inference.pymc_model import (
+            build_model,  # PyMC is slow to import, and a fit needs none
+        )
 
         law = self.fitted
         model = build_model(law.encoding.data, law.priors)
@@ -294,11 +265,7 @@ class OptLaw:
 
     @property
     def posterior(self) -> xr.DataTree:
-        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
-
-        ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
-        (chain, draw, exponent_group) those of the drawn combination.
-        """
+        """ArviZ DataTree of the posterior; see `FittedLaw.posterior`."""
         return self.fitted.posterior
 
     @property
@@ -418,13 +385,14 @@ class OptLaw:
     def rank(
         self,
         candidates: Table,
-        kind: str = "new_run",
+        kind: str = "mean",
         prob: float = 0.9,
         tie: float | None = None,
         *,
         history: Table | None = None,
         stage_runs: Table | None = None,
-        divergence_loss: float = np.inf,
+        divergence_loss: float | None = None,
+        search: bool = True,
         random_seed: int = 0,
         max_draws: int = 4000,
         allow_unconverged: bool = False,
@@ -433,16 +401,21 @@ class OptLaw:
 
         Parameters
         ----------
-        candidates, kind, history, stage_runs, random_seed, max_draws, allow_unconverged
+        candidates, history, stage_runs, random_seed, max_draws, allow_unconverged
             As in `predict_draws`.
+        kind : {"mean", "new_run"}
+            What order, P(best) and regret are those of: the expected loss over seeds, a diverged
+            run at its price, or one run of each candidate. Ties are judged on the expected loss
+            in both, and ``loss_lower``, ``loss_upper`` are those of a single run.
         prob : float
             Confidence at which a pair counts as separated.
         tie : float, optional
-            Practical-equivalence zone in nats; by default the noise sd of a run among the
-            candidates.
-        divergence_loss : float
-            Loss that a divergent run counts as in expected regret (the paper uses 7); by
-            default one nat above the highest loss drawn.
+            Practical-equivalence zone in nats; by default the noise sd of a run.
+        divergence_loss : float, optional
+            Loss that a diverged run counts as, nats; by default a property of the run table,
+            `bayes_optlaws.model.risk.divergence_price` (the paper uses 7).
+        search : bool
+            Also search for a setting that is expected to be better than every candidate.
 
         Returns
         -------
@@ -452,8 +425,7 @@ class OptLaw:
         Raises
         ------
         ValueError
-            With ``history``, when candidates of unknown level differ in model size, tokens or
-            number of earlier stages: their scores are not comparable.
+            With ``history``, when the scores of the candidates are not comparable.
         """
         check_prob(prob)
         check_kind(kind)
@@ -463,6 +435,7 @@ class OptLaw:
         return rank(
             law, table, kind=kind, prob=prob, tie=tie,
             stage=law.stage(table, history, stage_runs), divergence_loss=divergence_loss,
+            search=search,
             random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
         )  # fmt: skip
 
@@ -472,9 +445,9 @@ class OptLaw:
         decide: Table,
         n_runs: int | None = 5,
         objective: str = "regret",
-        cost="flops",
+        cost: str | Sequence[float] | None = "flops",
         budget: float | None = None,
-        **options,
+        **options: Any,
     ) -> DesignPlan:
         """Propose the extra small runs that would help most to choose among candidates.
 
@@ -485,7 +458,7 @@ class OptLaw:
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
-            As in `bayes_optlaws.design.design`.
+            As in `bayes_optlaws.decision.design.design`.
 
         Returns
         -------
@@ -507,7 +480,7 @@ class OptLaw:
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
         max_p_diverge: float = 0.05,
-        **options,
+        **options: Any,
     ) -> Suggestion:
         """Search the schedule of lowest expected loss whose risk of divergence is bounded.
 
@@ -517,14 +490,8 @@ class OptLaw:
             Model size and budget of the run to plan.
         batch_tokens : float or sequence
             Tokens a step; of several, the best is chosen too.
-        families : str or sequence, optional
-            Schedule families; by default those of the fitted runs.
-        bounds : mapping, optional
-            Of ``peak_lr``, ``warmup_steps``, ``cooldown``, ``decay``, ``plateau``; by default the
-            ranges of the fitted runs that finished.
-        max_p_diverge : float
-        **options
-            As in `bayes_optlaws.suggest.suggest`.
+        families, bounds, max_p_diverge, **options
+            As in `bayes_optlaws.decision.suggest.suggest`.
 
         Returns
         -------
@@ -536,7 +503,7 @@ class OptLaw:
         )  # fmt: skip
 
     def loss_equivalent(
-        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options
+        self, candidate: pd.DataFrame, *, tolerance: float | None = None, **options: Any
     ) -> pd.DataFrame:
         """Find schedules of the same expected loss as a candidate, as unlike it as there are.
 
@@ -547,7 +514,7 @@ class OptLaw:
         tolerance : float, optional
             Largest difference that counts as none, nats; by default the seed noise there.
         **options
-            As in `bayes_optlaws.loss_equivalent.loss_equivalent`.
+            As in `bayes_optlaws.decision.equivalent.loss_equivalent`.
 
         Returns
         -------
@@ -563,20 +530,22 @@ class OptLaw:
         candidates: Table | None = None,
         pool: Table | None = None,
         path: str | Path = "report.html",
-        **options,
+        **options: Any,
     ) -> Path:
         """Write one HTML page: the answer, the next runs, the checks, the posterior.
 
         Parameters
         ----------
         candidates, pool, path, **options
-            As in `bayes_optlaws.report.report`.
+            As in `bayes_optlaws.report.page.report`.
 
         Returns
         -------
         Path
         """
-        from bayes_optlaws.report import report  # plots and pages: only when they are asked for
+        from bayes_optlaws.report.page import (
+            report,  # plots and pages: only when they are asked for
+        )
 
         return report(self.fitted, candidates, pool, path, **options)
 

@@ -32,24 +32,24 @@ SCHEDULES = ("linear", "cosine", "wsd", "wsd-sqrt", "polygon", "constant", "arra
 
 
 @dataclass(frozen=True)
-class ScheduleIntegrals:
+class ScheduleIntegrals[T: (float, np.ndarray)]:
     """The four schedule integrals, in learning rate x steps and learning rate^2 / steps.
 
     Attributes
     ----------
-    conv_warmup, conv_cooldown : ndarray of float, shape (n,)
+    conv_warmup, conv_cooldown : float, or ndarray of float, shape (n,)
         C_w and C_c, learning rate x steps.
-    escape_warmup, escape_cooldown : ndarray of float, shape (n,)
+    escape_warmup, escape_cooldown : float, or ndarray of float, shape (n,)
         E_w and E_c, learning rate^2 / steps.
     """
 
-    conv_warmup: np.ndarray
-    conv_cooldown: np.ndarray
-    escape_warmup: np.ndarray
-    escape_cooldown: np.ndarray
+    conv_warmup: T
+    conv_cooldown: T
+    escape_warmup: T
+    escape_cooldown: T
 
 
-def integrals(table: pd.DataFrame) -> ScheduleIntegrals:
+def integrals(table: pd.DataFrame) -> ScheduleIntegrals[np.ndarray]:
     """Return the four integrals of every row of a validated run or candidate table.
 
     Closed form for every schedule of the template; rows with schedule ``"array"`` carry theirs in
@@ -434,7 +434,7 @@ class Schedule:
         at_split = np.interp(float(a2), np.arange(v.size), v) if inside else peak
         made = cls("array", peak, v.size - 1, a1, float(v[-1]), a2, float(at_split), a2, v)
         _require(
-            made.integrals().conv_cooldown > 0 and made.integrals().conv_warmup > 0,
+            bool(made.integrals().conv_cooldown > 0 and made.integrals().conv_warmup > 0),
             "lr_values",
             np.array2string(v, threshold=6),
             "the learning rate must not be 0 throughout the warm-up or throughout the rest",
@@ -473,9 +473,9 @@ class Schedule:
         a1, a2, a3 = (
             float(a)
             for a in _phases(
-                np.float64(self.warmup_steps),
-                np.float64(self.decay_end_step),
-                np.float64(self.cooldown_start_step),
+                np.asarray(self.warmup_steps, dtype=float),
+                np.asarray(self.decay_end_step, dtype=float),
+                np.asarray(self.cooldown_start_step, dtype=float),
             )
         )
         u = np.clip((t - a3) / max(self.steps - a3, 1e-300), 0.0, 1.0)
@@ -493,7 +493,7 @@ class Schedule:
         out = np.where(t <= a1, self.peak_lr * t / a1, np.where(t < a2, decay, cool))
         return float(out) if out.ndim == 0 else out
 
-    def integrals(self) -> ScheduleIntegrals:
+    def integrals(self) -> ScheduleIntegrals[float]:
         """Return C_w, C_c, E_w, E_c as four floats (see `integrals` for units and choices)."""
         if self.values is None:
             columns = (np.array([getattr(self, name)]) for name in _TEMPLATE)
@@ -551,7 +551,7 @@ class Schedule:
         t = np.unique(np.concatenate([np.linspace(0, self.steps, 501), corners]))
         ax.plot(t, self.lr(t), label=self.kind)
         ax.set(xlabel="step", ylabel="learning rate")
-        return ax.get_figure()
+        return ax.figure.get_figure(root=True)
 
     def __repr__(self) -> str:
         """Return the call that makes this schedule."""

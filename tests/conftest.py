@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bayes_optlaws.datasets import load
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.runs.readers import read_runs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from bayes_optlaws.encoding import RunEncoding
-from bayes_optlaws.fitted import FittedLaw
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.nuts import Sample
+from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.posterior import Draws
-from bayes_optlaws.priors import Priors
-from bayes_optlaws.sampling import Sample
+from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.priors import Priors
 
 
 @dataclass(frozen=True)

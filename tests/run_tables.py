@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayes_optlaws.runs import RunTableError, read_runs
+from bayes_optlaws.runs.readers import RunTableError, read_runs
 
 
 def good(n=12):

@@ -1,112 +1,156 @@
-"""ARCHITECTURE.md is true: its map is complete, and imports follow its order."""
+"""ARCHITECTURE.md is true: folders import downwards only, and nobody reads private names."""
 
 import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bayes_optlaws"
+STUDIES = ROOT / "studies"
 
 
-def module_map(text: str) -> list[str]:
-    """Paths of the modules in the order of the map."""
-    block = re.search(r"^```modules\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    assert block, "ARCHITECTURE.md has no block that opens with ```modules"
-    return [line.split()[0] for line in block.group(1).splitlines() if line.strip()]
+def floors(text: str) -> dict[str, int]:
+    """Floor of each folder or module at the top of the package, the lowest 0."""
+    block = re.search(r"^```text\nfloors[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert block, "ARCHITECTURE.md has no block whose first line begins with floors"
+    out, floor = {}, 0
+    for line in filter(None, map(str.strip, block.group(1).splitlines())):
+        if line == "--":
+            floor += 1
+        else:
+            out[line.split()[0]] = floor
+    return out
 
 
-def dotted(path: str) -> str:
-    """Module name of a path: "baselines/__init__.py" is "bayes_optlaws.baselines"."""
-    parts = ["bayes_optlaws", *path.removesuffix(".py").split("/")]
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def is_type_checking(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
-    return name == "TYPE_CHECKING"
-
-
-def imported_modules(tree: ast.AST, known: set[str]) -> set[str]:
-    """Modules of the package that a syntax tree imports, wherever, save under TYPE_CHECKING."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and is_type_checking(node.test):
-            for child in node.orelse:
-                visit(child)
-            return
+def imports(tree: ast.AST) -> list[tuple[str, list[str], int]]:
+    """Imports of the package, wherever they stand: (module, names, line)."""
+    found = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found.update(a.name for a in node.names if a.name.split(".")[0] == "bayes_optlaws")
+            found += [(a.name, [], node.lineno) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports in the package are absolute"
-            base = node.module or ""
-            if base.split(".")[0] == "bayes_optlaws":
-                for alias in node.names:
-                    whole = f"{base}.{alias.name}"
-                    found.add(whole if whole in known else base)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(tree)
-    return found
+            found.append((node.module or "", [a.name for a in node.names], node.lineno))
+    return [x for x in found if x[0].split(".")[0] == "bayes_optlaws"]
 
 
-def upward_imports(order: list[str], sources: dict[str, str]) -> list[str]:
-    """Every import of a module that does not stand above the importer in the map."""
-    rank = {dotted(path): i for i, path in enumerate(order)}
+def top(module: str, names: list[str]) -> list[str]:
+    """Folders or modules at the top of the package that an import reaches."""
+    parts = module.split(".")
+    return [parts[1]] if len(parts) > 1 else [n for n in names if n != "__version__"]
+
+
+def upward(source: str, path: str, floor: dict[str, int]) -> list[str]:
+    """Imports of a file that are not from below its own folder, nor from it."""
+    own = path.removesuffix(".py").split("/")[0]
     faults = []
-    for path in order:
-        for module in sorted(imported_modules(ast.parse(sources[path]), set(rank))):
-            if module not in rank:
-                faults.append(f"{path} imports {module}, which is not in the map")
-            elif rank[module] >= rank[dotted(path)]:
-                faults.append(f"{path} imports {module}, which does not stand above it")
+    for module, names, line in imports(ast.parse(source)):
+        for target in top(module, names):
+            if target not in floor:
+                faults.append(f"{path}:{line} imports {target or module}, which has no floor")
+            elif target != own and floor[target] >= floor[own]:
+                faults.append(f"{path}:{line} imports {target}, which is not below {own}")
     return faults
 
 
-ORDER = module_map((ROOT / "ARCHITECTURE.md").read_text())
+def private_reads(source: str, path: str) -> list[str]:
+    """Imports of private names and modules of the package."""
+    return [
+        f"{path}:{line} reads {module}.{name}"
+        for module, names, line in imports(ast.parse(source))
+        for name in [*module.split(".")[1:], *names]
+        if name.startswith("_") and not name.startswith("__")
+    ]
 
 
-def test_map_names_each_module_once():
-    assert len(ORDER) == len(set(ORDER))
+def circles(sources: dict[str, str]) -> list[list[str]]:
+    """Circles of imports among modules, type hints included."""
+    known = set(sources)
+    edges = {}
+    for module, source in sources.items():
+        reach = set()
+        for base, names, _ in imports(ast.parse(source)):
+            whole = {f"{base}.{n}" for n in names}
+            reach |= whole & known or {base} & known
+        edges[module] = reach - {module}
+    found, state, trail = [], {}, []
+
+    def visit(module: str) -> None:
+        state[module] = "open"
+        trail.append(module)
+        for other in sorted(edges[module]):
+            if state.get(other) == "open":
+                found.append(trail[trail.index(other) :])
+            elif other not in state:
+                visit(other)
+        trail.pop()
+        state[module] = "done"
+
+    for module in sorted(edges):
+        if module not in state:
+            visit(module)
+    return found
 
 
-def test_every_module_is_in_the_map_and_the_map_names_no_other():
-    present = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")}
-    present = {p for p in present if not p.startswith("_data/")}
-    missing = sorted(present - set(ORDER))
-    gone = sorted(set(ORDER) - present)
-    assert not missing, f"add a line to the module map of ARCHITECTURE.md for {missing}"
-    assert not gone, f"the module map of ARCHITECTURE.md names files that do not exist: {gone}"
+FLOOR = floors((ROOT / "ARCHITECTURE.md").read_text())
+FILES = {
+    p.relative_to(PACKAGE).as_posix(): p.read_text()
+    for p in sorted(PACKAGE.rglob("*.py"))
+    if p != PACKAGE / "__init__.py"
+}
 
 
-def test_imports_only_from_modules_above():
-    sources = {path: (PACKAGE / path).read_text() for path in ORDER if (PACKAGE / path).is_file()}
-    assert upward_imports([path for path in ORDER if path in sources], sources) == []
+def test_every_folder_and_module_at_the_top_has_a_floor():
+    present = {path.removesuffix(".py").split("/")[0] for path in FILES}
+    assert present == set(FLOOR)
+
+
+def test_folders_import_from_below():
+    assert [f for path, source in FILES.items() for f in upward(source, path, FLOOR)] == []
+
+
+def test_no_private_name_of_another_module_is_read():
+    own = [f for path, source in FILES.items() for f in private_reads(source, path)]
+    studies = [
+        f for p in sorted(STUDIES.glob("*.py")) for f in private_reads(p.read_text(), p.name)
+    ]
+    assert own + studies == []
+
+
+def test_imports_have_no_circle():
+    dotted = {
+        "bayes_optlaws." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): s
+        for path, s in FILES.items()
+    }
+    assert circles(dotted) == []
 
 
 def test_the_checks_find_what_they_are_for():
-    """Synthetic package: imports up, sideways by name, inside a function, under TYPE_CHECKING."""
-    order = module_map("x\n```modules\na.py  first\nb.py  second\n__init__.py  last\n```\n")
-    assert order == ["a.py", "b.py", "__init__.py"]
-    fine = {
-        "a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bayes_optlaws.b\n",
-        "b.py": "def f():\n    from bayes_optlaws import a\n    return a\n",
-        "__init__.py": "from bayes_optlaws.b import f\n",
-    }
-    assert upward_imports(order, fine) == []
+    """Synthetic package: imports up, sideways, inside a function, under TYPE_CHECKING."""
+    floor = floors("x\n```text\nfloors\na  first\nb  first\n--\nc  second\n```\n")
+    assert floor == {"a": 0, "b": 0, "c": 1}
+    fine = "from bayes_optlaws.a import f\nfrom bayes_optlaws import b\n"
+    assert upward(fine, "c/x.py", floor) == [] == private_reads(fine, "c/x.py")
     for bad in (
+        "from bayes_optlaws.c import f",
+        "from bayes_optlaws import c",
+        "def g():\n    import bayes_optlaws.c.d",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bayes_optlaws.c import f",
         "from bayes_optlaws.b import f",
-        "from bayes_optlaws import b",
-        "def g():\n    import bayes_optlaws.b",
-        "import bayes_optlaws as bo",
         "from bayes_optlaws.elsewhere import x",
-        "from bayes_optlaws import f",
     ):
-        assert len(upward_imports(order, {**fine, "a.py": bad})) == 1, bad
+        assert len(upward(bad, "a.py", floor)) == 1, bad
+    for bad in ("from bayes_optlaws.a import _f", "from bayes_optlaws.a._m import f"):
+        assert len(private_reads(bad, "c/x.py")) == 1, bad
+    ring = {
+        "bayes_optlaws.a": "from bayes_optlaws import b",
+        "bayes_optlaws.b": "def f():\n    from bayes_optlaws.a import g",
+    }
+    assert circles(ring) == [["bayes_optlaws.a", "bayes_optlaws.b"]]
+    assert circles({**ring, "bayes_optlaws.b": "import numpy"}) == []
 
 
 def test_modules_have_a_size_that_one_can_read():
     """Split at 600 lines."""
-    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := p.read_text().count("\n")) > 600}
-    assert not long
+    files = [*PACKAGE.rglob("*.py"), *STUDIES.glob("*.py")]
+    assert not {p.name: n for p in files if (n := p.read_text().count("\n")) > 600}

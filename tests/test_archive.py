@@ -10,7 +10,7 @@ import xarray as xr
 from bayes_optlaws import archive
 from bayes_optlaws.archive import LawFileError
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.priors import LogNormal, Priors
+from bayes_optlaws.model.priors import LogNormal, Priors
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import bayes_optlaws.fitted as law_module
-from bayes_optlaws.features import feature_bases
+import bayes_optlaws.inference.fitted as law_module
+from bayes_optlaws.inference.nuts import ConvergenceError
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.runs import RunTableError
-from bayes_optlaws.sampling import ConvergenceError
+from bayes_optlaws.model.features import feature_bases
+from bayes_optlaws.runs.readers import RunTableError
 
 QUICK = {"draws": 150, "tune": 150, "chains": 2, "random_seed": 1, "progressbar": False}
 BAD = {"rhat": np.nan, "ess_bulk": 900.0, "ess_tail": 900.0, "divergent": 0.0, "bfmi": 0.9}

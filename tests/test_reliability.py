@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from laws import encoded
 
 import bayes_optlaws as bo
-from bayes_optlaws import sampling
-from bayes_optlaws.hyper import HyperSpace
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.runs.readers import read_runs
 
 QUICK = {"draws": 150, "tune": 100, "chains": 2, "progressbar": False}
 
@@ -109,7 +109,7 @@ def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, t
 @pytest.mark.slow
 def test_control_c_on_the_command_line_leaves_no_file(pocket, tmp_path):
     pocket.to_csv(tmp_path / "runs.csv", index=False)
-    command = [sys.executable, "-m", "bayes_optlaws.cli", "fit", "runs.csv", "-o", "law.nc"]
+    command = [sys.executable, "-m", "bayes_optlaws.cli.main", "fit", "runs.csv", "-o", "law.nc"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -29,7 +29,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from bayes_optlaws.baselines._base import Baseline
+from bayes_optlaws.baselines.base import Baseline
 
 # Name -> module and class; a law is imported when it is asked for.
 _LAWS = {

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines._base import read_columns
-from bayes_optlaws.baselines._power_laws import LogInputs, PowerLaw, Term
+from bayes_optlaws.baselines.base import read_columns
+from bayes_optlaws.baselines.power_laws import LogInputs, PowerLaw, Term
 
 
 class Chinchilla(PowerLaw):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines._base import ResampledBaseline, read_columns
+from bayes_optlaws.baselines.base import ResampledBaseline, read_columns
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from bayes_optlaws.baselines._base import read_columns
+from bayes_optlaws.baselines.base import read_columns
 
 INPUTS = ("n_params", "tokens", "steps", "warmup_steps", "peak_lr", "batch_tokens")
 """Columns that the logistic regressions read."""
@@ -284,15 +284,23 @@ class CriterionR(DivergenceClassifier):
         def negative(v: np.ndarray) -> float:
             return -float(np.sum(log_expit(sign * v[5] * self._log_r(v, inputs))))
 
-        best = None
+        found = []
         for threshold in (-4.0, -2.5, -1.0):
             for slope in (0.5, 2.0):
                 start = np.array([0.0, threshold, threshold, 0.3, 0.3, slope])
                 # kappa: as many runs with R > 1 as have diverged
                 start[0] = -np.quantile(self._log_r(start, inputs), 1.0 - smoothed_share(diverged))
-                found = minimize(negative, start, method="L-BFGS-B", bounds=self.BOUNDS)
-                if best is None or found.fun < best.fun:
-                    best = found
+                found.append(minimize(negative, start, method="L-BFGS-B", bounds=self.BOUNDS))
+        found.sort(key=lambda r: r.fun)
+        # the floor of the excess bends the likelihood: a simplex goes on where gradients stop
+        polished = [
+            minimize(
+                negative, r.x, method="Nelder-Mead", bounds=self.BOUNDS,
+                options={"maxiter": 4000, "maxfev": 4000, "adaptive": True},
+            )
+            for r in found[:3]
+        ]  # fmt: skip
+        best = min([*found, *polished], key=lambda r: r.fun)
         return unit, best.x
 
     def _probability(self, table: pd.DataFrame, state: tuple[float, np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines._base import finished, read_columns
+from bayes_optlaws.baselines.base import finished, read_columns
 from bayes_optlaws.schedules import integrals
 
 _LENGTHS, _SCALES, _NOISE = (0.05, 1e3), (1e-4, 1e3), (1e-7, 1.0)

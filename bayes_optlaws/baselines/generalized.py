@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines._base import ResampledBaseline
-from bayes_optlaws.features import PAPER_BATCH, Earlier, FeatureSet
+from bayes_optlaws.baselines.base import ResampledBaseline
+from bayes_optlaws.model.features import PAPER_BATCH, Earlier, FeatureSet
 
 _RANK = 1e-10  # relative size below which a direction of the columns counts as none
 _MOST = 50.0  # log losses are cut here: exp(50) nats stands for "no prediction"
@@ -34,7 +34,7 @@ class GeneralizedOptLaw(ResampledBaseline):
     Parameters
     ----------
     exponents : str, mapping or FeatureSet
-        Candidate exponents, as for `bayes_optlaws.features.FeatureSet.from_options`; the paper's.
+        Candidate exponents, as for `FeatureSet.from_options`; by default the paper's.
         A feature set stands for itself, and `batch` and `reference_batch` are then its own.
     level2 : bool
         Do the second level.
@@ -46,7 +46,7 @@ class GeneralizedOptLaw(ResampledBaseline):
     Notes
     -----
     Source: arXiv 2409.04777, eqs. 5-8 and Appendix A.3; the features are those of
-    `bayes_optlaws.features`. "Most sensitive term" is not defined in the text: here it is the term
+    `bayes_optlaws.model.features`. "Most sensitive term" is not defined there: here it is the term
     whose single change lowers the training error most, group after group in the paper's order
     (mixed, cross, escape, scale), each given the changes before it (own choice). Columns are
     standardised before the fit, and a column that does not vary gets no coefficient. The searches

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines._annealing import Curves
-from bayes_optlaws.baselines._base import read_columns
-from bayes_optlaws.baselines._power_laws import LogInputs, PowerLaw, Term, safe_log
+from bayes_optlaws.baselines.annealing import Curves
+from bayes_optlaws.baselines.base import read_columns
+from bayes_optlaws.baselines.power_laws import LogInputs, PowerLaw, Term, safe_log
 
 
 class TissueAnnealing(PowerLaw):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from bayes_optlaws.evaluation import _metric_parts as parts
+from bayes_optlaws.evaluation import metric_parts as parts
 from bayes_optlaws.evaluation.scores import (
     coverage,
     crps,

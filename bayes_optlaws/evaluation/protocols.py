@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from bayes_optlaws import baselines as laws
 from bayes_optlaws.evaluation.metrics import bootstrap_se, log_score, summarize
 from bayes_optlaws.evaluation.splits import Split, block_labels, make_splits
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.runs.readers import read_runs
 
 POOLED = "all"
 """Label of the row that pools all blocks."""
@@ -390,7 +390,7 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
 
 
 def _failures(law: Any) -> list[str]:
-    from bayes_optlaws.sampling import failures  # here, so that baselines do not load PyMC
+    from bayes_optlaws.inference.nuts import failures  # here, so that baselines do not load PyMC
 
     return failures(law.diagnostics)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bayes_optlaws.evaluation import _metric_parts as parts
+from bayes_optlaws.evaluation import metric_parts as parts
 
 
 def coverage(observed: ArrayLike, draws: ArrayLike, *, prob: float = 0.95) -> float:

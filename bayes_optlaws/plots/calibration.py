@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws._plot_style import DASHES, GREY, PALETTE
+from bayes_optlaws.plots.style import DASHES, GREY, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +38,9 @@ def calibration(
     Parameters
     ----------
     curves : DataFrame, mapping or path
-        Points as `bayes_optlaws.evaluation.report.calibration_curves` gives them (columns
+        Points as `studies.held_out.calibration_curves` gives them (columns
         ``method``, ``curve``, ``x``, ``y``, ``n``); several by their titles; or a folder with
-        ``*-curves.csv``, as ``evaluation_results``.
+        ``*-curves.csv``, as ``studies/results``.
     methods : sequence of str, optional
         Methods drawn, the first with a thicker line; default: all, in the order of the table.
 
@@ -87,7 +87,7 @@ def calibration(
         for ax, curve in zip(row, _PANELS, strict=True):
             _draw(ax, table[table["curve"] == curve], curve, names)
         row[0].set_title(title, loc="left", fontsize="medium")
-    handles = {}
+    handles: dict[str, Any] = {}
     for ax in rows.ravel():
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     figure.legend(
@@ -97,7 +97,9 @@ def calibration(
     return figure
 
 
-def _studies(curves) -> dict[str, pd.DataFrame]:
+def _studies(
+    curves: pd.DataFrame | Mapping[str, pd.DataFrame] | str | Path,
+) -> dict[str, pd.DataFrame]:
     if isinstance(curves, pd.DataFrame):
         return {"": curves}
     if isinstance(curves, Mapping):
@@ -121,7 +123,7 @@ def _draw(ax: Axes, points: pd.DataFrame, curve: str, methods: Sequence[str]) ->
             one = one[one["n"] >= _FEW]
         if one.empty:
             continue
-        style = {
+        style: dict[str, Any] = {
             "label": method,
             "color": PALETTE[i % len(PALETTE)],
             "linestyle": DASHES[i % len(DASHES)],

@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws import _rank_counts
-from bayes_optlaws._plot_style import BLUE, DASHES, GREY, PALETTE, RED, axes, figure_of, short
-from bayes_optlaws._rank_law import rank
-from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
-from bayes_optlaws.runs import read_candidates
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.kernels import rank_counts
+from bayes_optlaws.plots.results import PlanLike, RankingLike
+from bayes_optlaws.plots.style import (
+    BLUE,
+    DASHES,
+    GREY,
+    PALETTE,
+    RED,
+    axes,
+    figure_of,
+)
+from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.schedules import Schedule
+from bayes_optlaws.text.numbers import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bayes_optlaws.design import DesignPlan
-    from bayes_optlaws.ranking import Ranking
 
 _MOST = 12
 _INTEGRALS = (
@@ -32,7 +39,7 @@ _INTEGRALS = (
 _PHASES = ("warmup_steps", "decay_end_step", "cooldown_start_step")
 
 
-def ranks(ranking: Ranking, *, top: int = 20, ax: Axes | None = None) -> Figure:
+def ranks(ranking: RankingLike, *, top: int = 20, ax: Axes | None = None) -> Figure:
     """Plot the probability of each rank beside the losses; the same as `Ranking.plot`.
 
     Parameters
@@ -49,7 +56,7 @@ def ranks(ranking: Ranking, *, top: int = 20, ax: Axes | None = None) -> Figure:
     return ranking.plot(ax=ax, top=top)
 
 
-def pairs(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
+def pairs(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Figure:
     """Plot P(row ends lower than column); the same as `Ranking.plot_pairs`.
 
     Parameters
@@ -66,13 +73,13 @@ def pairs(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
     return ranking.plot_pairs(ax=ax, top=top)
 
 
-def tie_graph(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Figure:
+def tie_graph(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Figure:
     """Plot which candidates have not been told apart: an arc joins each such pair.
 
-    Two candidates are told apart when one of them ends lower by more than ``ranking.tie`` with
-    probability ``ranking.prob`` or more. Being tied is not transitive: A and C may be told apart
-    while B is tied with both. The tie groups, numbered in the dots, are read from the leader of
-    each group alone.
+    Two candidates are told apart when the expected loss of one is lower by more than
+    ``ranking.tie`` with probability ``ranking.prob`` or more. Being tied is not transitive: A and
+    C may be told apart while B is tied with both. The numbers in the dots are the tie groups, in
+    which no two are told apart.
 
     Parameters
     ----------
@@ -97,7 +104,7 @@ def tie_graph(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Fig
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> import xarray as xr
-    >>> from bayes_optlaws.ranking import Ranking
+    >>> from bayes_optlaws.decision.ranking import Ranking
     >>> draws = xr.DataArray([[1.0, 1.0, 2.0]] * 9, dims=("sample", "candidate"))
     >>> (axes,) = tie_graph(Ranking.from_draws(draws)).axes
     >>> len(axes.patches)  # the first two are tied, the third is worse than both
@@ -109,9 +116,8 @@ def tie_graph(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Fig
     n = len(shown)
     if n < 2:
         raise ValueError(f"{n} candidate in the ranking: a tie needs at least two")
-    losses = ranking.draws.sel(candidate=shown.index.to_numpy()).to_numpy()
     i, j = np.triu_indices(n, k=1)
-    pairs = _rank_counts.pair_summary(losses, i, j, tie=ranking.tie)
+    pairs = rank_counts.pair_summary(ranking.expected_ordered[:, :n], i, j, tie=ranking.tie)
     open_ = np.maximum(pairs.p_lower_beyond, pairs.p_higher_beyond) < ranking.prob
     not_worse = 1.0 - pairs.p_lower_beyond
     ax = axes(ax, (6.4, 1.5 + 0.34 * n))
@@ -146,7 +152,7 @@ def tie_graph(ranking: Ranking, *, top: int = 15, ax: Axes | None = None) -> Fig
         ax.plot([], [], color=BLUE, alpha=0.15 + 0.85 * p, linewidth=0.6 + 3.4 * p,
                 label=f"{100 * p:g} %")  # fmt: skip
     ax.legend(
-        title="as low after all", fontsize="small", title_fontsize="small", frameon=False,
+        title="P(lower one as good)", fontsize="small", title_fontsize="small", frameon=False,
         loc="center left", bbox_to_anchor=(1.0, 0.5),
     )  # fmt: skip
     return figure_of(ax)
@@ -156,7 +162,7 @@ def _group_colour(number: int) -> str:
     return (BLUE, RED, "0.35")[min(number, 3) - 1]
 
 
-def plan(design: DesignPlan, *, ax: Axes | None = None) -> Figure:
+def plan(design: PlanLike, *, ax: Axes | None = None) -> Figure:
     """Plot value against cost of every run that could be made; the same as `DesignPlan.plot`.
 
     Parameters
@@ -233,7 +239,7 @@ def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule])
     return figure
 
 
-def _named_schedules(given) -> dict[str, Schedule]:
+def _named_schedules(given: pd.DataFrame | Mapping[str, Schedule]) -> dict[str, Schedule]:
     if isinstance(given, Mapping):
         return {str(name): schedule for name, schedule in given.items()}
     if not isinstance(given, pd.DataFrame):
@@ -295,18 +301,19 @@ def resolution(
     law, table = fitted_law(law), read_candidates(candidates)
     if len(table) < 2:
         raise ValueError(f"{len(table)} candidate given: a gap needs at least two")
-    factors = np.sort(np.asarray(factors, dtype=float))
-    gaps = {"new_run": [], "mean": []}
+    multiples = np.sort(np.asarray(factors, dtype=float))
+    gaps: dict[str, list[float]] = {"new_run": [], "mean": []}
     spread = []
-    for factor in factors:
+    for factor in multiples:
         scaled = _scaled(table, factor, by)
         for kind, values in gaps.items():
-            ranking = rank(law, scaled, kind=kind, prob=prob, random_seed=random_seed)
-            values.append(ranking.resolution)
-        spread.append(float(np.ptp(ranking.table["loss_mean"])))
+            loss = law.predict_draws(scaled, kind, random_seed=random_seed).to_numpy()
+            values.append(rank_counts.resolution(loss, prob))
+        mean = rank_counts.finite_summary(loss, prob)[0]
+        spread.append(float(np.ptp(mean)))
     ax = axes(ax, (6.0, 3.8))
     column = "n_params" if by == "n_params" else "tokens"
-    x = factors * float(table[column].median())
+    x = multiples * float(table[column].median())
     ax.plot(x, gaps["new_run"], "o-", color=BLUE, label="told apart, single new run")
     ax.plot(x, gaps["mean"], "s--", color=RED, label="told apart, average over seeds")
     ax.plot(x, spread, "^:", color=GREY, label="best to worst candidate")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from bayes_optlaws._plot_style import (
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.inference.loo import loo_pit
+from bayes_optlaws.plots.style import (
     BLUE,
     GREY,
     PALETTE,
@@ -16,11 +18,9 @@ from bayes_optlaws._plot_style import (
     axes,
     figure_of,
     legend_below,
-    scale_label,
 )
-from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
-from bayes_optlaws.loo import loo_pit
-from bayes_optlaws.runs import read_runs
+from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text.numbers import scale_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def predictive_check(
     """
     law = fitted_law(law)
     table = law.encoding.finished
-    given = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
+    given: dict[str, Any] = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
     centre = np.log(law.predict_draws(table, kind="mean", **given).to_numpy()).mean(axis=0)
     replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre

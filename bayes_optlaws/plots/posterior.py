@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayes_optlaws._plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, axes, figure_of
-from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    axes,
+    figure_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

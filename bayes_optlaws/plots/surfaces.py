@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws._plot_style import (
-    BLUE,
-    RED,
-    axes,
-    figure_of,
-    legend_below,
-    scale_label,
-    short,
-)
-from bayes_optlaws.fitted import FittedLaw, HasFitted, fitted_law
-from bayes_optlaws.runs import read_candidates
+from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.plots.style import BLUE, RED, axes, figure_of, legend_below
+from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.text.numbers import scale_label, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ PROGRAM = f"""
 import json, resource, sys, time
 import numpy as np
 import bayes_optlaws as bo
-from bayes_optlaws.evaluation.replay import quick_fit
+from studies.replay import quick_fit
 
 law = quick_fit(bo.read_runs(bo.datasets.load("pocket")), draws=400)
 pool = bo.pool(

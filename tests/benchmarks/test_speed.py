@@ -12,10 +12,10 @@ import pytest
 from arviz_stats.base import array_stats
 from laws import encoded
 
-from bayes_optlaws import sampling
-from bayes_optlaws.explicit import naive_model
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.reference import naive_model
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.priors import Priors
+from bayes_optlaws.model.priors import Priors
 
 NAIVE, SHORT = {"draws": 2000, "tune": 1000}, {"draws": 10, "tune": 20}
 CHAINS, DRAWS, TUNE = 4, 500, 300

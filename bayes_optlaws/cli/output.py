@@ -1,0 +1,194 @@
+"""What the command line writes: tables, JSON, files that are never replaced unasked."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws.text.html import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bayes_optlaws.decision.design import DesignPlan
+    from bayes_optlaws.decision.ranking import Ranking
+
+_WIDTH = 120  # of output that is no terminal
+
+
+class UsageError(ValueError):
+    """An input or output that cannot be used; the message says what to do."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDTH)
+
+
+def note(text: str) -> None:
+    """Print a remark to standard error."""
+    print(text, file=sys.stderr)
+
+
+def free(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None:
+    """Return an output path, refused when something is there and ``--force`` was not given."""
+    if path is None:
+        return None
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: give the name of a file")
+    if any(target.resolve() == Path(i).resolve() for i in inputs):
+        raise UsageError(f"{target} is also an input: give another name")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists: give another name, or --force to replace it")
+    return target
+
+
+def with_folder(target: Path) -> Path:
+    """Make the folder of an output and return the output."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def write_csv(
+    table: pd.DataFrame,
+    target: Path | None,
+    *,
+    index: bool = True,
+    index_label: str = "candidate",
+) -> None:
+    """Write a result, where an output was asked for."""
+    if target is not None:
+        table.to_csv(with_folder(target), index=index, index_label=index_label)
+        note(f"written to {target}")
+
+
+def print_wrapped(text: str, *, indent: str = "") -> None:
+    """Print prose in lines of readable length."""
+    print(
+        textwrap.fill(
+            text, 100, break_on_hyphens=False, initial_indent=indent, subsequent_indent=indent * 2
+        )
+    )
+
+
+def use_file_backend() -> None:
+    """Draw into files, whatever display there is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
+def check_figure_name(target: Path) -> None:
+    """Refuse a name that says no known format, before anything is computed."""
+    known = (".png", ".pdf", ".svg")
+    if target.suffix.lower() not in known:
+        raise UsageError(f"{target}: a figure ends in {', '.join(known)}")
+
+
+def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
+    """Draw a ranking or a plan into a file."""
+    use_file_backend()
+    from matplotlib import pyplot as plt
+
+    figure = result.plot()
+    figure.savefig(with_folder(target), dpi=150)
+    plt.close(figure)
+    note(f"written to {target}")
+
+
+def print_ranking(ranking: Ranking) -> None:
+    """Print the answer, the table and what to know before acting."""
+    print_wrapped(" ".join(ranking.sentences(notes=False)))
+    print_notes(ranking.notes)
+    print()
+    loss, regret = ranking.decimals["loss"], ranking.decimals["regret"]
+    scores = ranking.level == "score"
+    centre, lower, upper = (
+        ("score", "gap_lower", "gap_upper") if scores
+        else ("loss_mean", "loss_lower", "loss_upper")
+    )  # fmt: skip
+    risk = ranking.risk_matters
+    rows = []
+    for label, row in ranking.table.iterrows():
+        cells = [
+            str(label), f"{row[centre]:.{loss}f}",
+            f"{row[lower]:.{loss}f} to {row[upper]:.{loss}f}",
+            percent(row["p_best"], row["p_best_se"]),
+            percent(row["p_best_or_tied"], row["p_best_se"]), f"{row['expected_rank']:.1f}",
+            f"{row['expected_regret']:.{regret}f}", percent(row["p_diverge"]),
+            f"{row['tie_group']:.0f}",
+        ]  # fmt: skip
+        rows.append([*cells, f"{row['rank_without_risk']:.0f}"] if risk else cells)
+    heads = ["candidate", "score" if scores else "loss", f"{100 * ranking.prob:g} % interval",
+             "P(best)", "or tied", "rank", "regret", "diverges", "tie group"]  # fmt: skip
+    print_table([*heads, "without risk"] if risk else heads, rows)
+    counted = "expected loss over seeds" if ranking.kind == "mean" else "loss of one run"
+    print_wrapped(
+        "Nats per token. loss: of one run that finishes; P(best), rank and regret: by "
+        f"{counted}, a diverged run counting as {ranking.divergence_cost:.3g}; or tied: expected "
+        f"loss within {ranking.tie:.2g} of the lowest; tie group 1: none is shown to be worse than "
+        "another by more than that"
+        + ("; without risk: the place if no run diverged." * risk or ".")
+    )
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what to know before acting."""
+    if notes:
+        print("Before you act:")
+        for text in notes:
+            print_wrapped(f"- {text}", indent="  ")
+
+
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)
+) -> None:
+    """Print rows of text as a table; ``left`` columns are flush left."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads):
+        table.add_column(Text(head), justify="left" if i in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
+
+
+def records(table: pd.DataFrame, *, index: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of a result for JSON."""
+    if index:
+        name = "candidate" if "row" not in table else "position"
+        table = table.rename_axis(name).reset_index()
+    return table.to_dict("records")
+
+
+def print_json(value: object) -> None:
+    """Print a result as JSON on standard output."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """Make a value fit for JSON, which has no NaN, no infinity and no NumPy."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -1,0 +1,383 @@
+"""The command line's words: commands, options and the help that explains them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from bayes_optlaws import __version__
+from bayes_optlaws.evaluation.splits import PROTOCOLS
+
+DRAWS, TUNE, CHAINS = 1000, 300, 4
+DEMO_CHAINS, DEMO_DRAWS = 2, 1300
+"""Of the demonstration: one chain for each of two cores, and draws to make up for the others."""
+
+EVALUATION_DRAWS = 500
+OBJECTIVES = ("regret", "information", "variance")
+"""As `bayes_optlaws.decision.design.OBJECTIVES`, whose module takes long to import."""
+
+_COLUMNS = """\
+columns of a run table, one row a finished run:
+  run_id                 name, unique (made from the row's position when absent)
+  n_params               parameters of the model
+  tokens, batch_tokens   trained tokens, tokens per optimizer step (or give steps)
+  peak_lr                highest learning rate
+  warmup_steps           optimizer steps of linear warm-up, 0 for none
+  schedule               linear, cosine, wsd, wsd-sqrt, polygon, constant
+  cooldown_start_step    for wsd, wsd-sqrt and polygon: where the cooldown starts
+  min_lr                 learning rate at the end, 0 when absent
+  final_loss             nats per token
+  diverged               true or false; final_loss may be empty where true
+A candidate table is the same without final_loss and diverged. Other columns are kept.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; ``command`` names the one that was called."""
+    raw = argparse.RawDescriptionHelpFormatter
+    whole = argparse.ArgumentParser(
+        prog="bayes-optlaws",
+        formatter_class=raw,
+        description=(
+            "Predict and rank learning-rate schedules from a table of small training runs,\n"
+            "with uncertainty that grows where there are no runs."
+        ),
+        epilog=(
+            "a first session:\n"
+            "  bayes-optlaws demo                               the whole way on shipped runs\n"
+            "  bayes-optlaws datasets pocket -o runs.csv        a table to look at\n"
+            "  bayes-optlaws check runs.csv                     is my table all right?\n"
+            "  bayes-optlaws fit runs.csv -o law.nc             fit once\n"
+            "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
+            "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
+            "  bayes-optlaws report law.nc --candidates candidates.csv -o report.html\n"
+            "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
+            f"{_COLUMNS}\n"
+            "exit codes: 0 done, 1 input that cannot be used, 2 wrong call, 3 not converged"
+        ),
+    )
+    whole.add_argument("--version", action="version", version=f"bayes-optlaws {__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+        description = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
+        added = commands.add_parser(
+            name, help=summary, description=description, formatter_class=raw
+        )
+        added.set_defaults(command=name)
+        return added
+
+    p = command(
+        "demo",
+        "fit the shipped grid, rank schedules at a larger budget, plan runs",
+        "Prints the answer and writes table, law and figures into a folder of its own.",
+    )
+    p.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        default="bayes_optlaws_demo",
+        help="folder (default: %(default)s); files of an earlier demo are replaced",
+    )
+    p.add_argument("--report", action="store_true", help="write report.html too (some seconds)")
+    _add_sampling(p, seed=2, draws=DEMO_DRAWS)
+
+    p = command(
+        "check",
+        "check a run table and say what can be learned from it",
+        f"Lists every fault of every row, with rule and remedy.\n\n{_COLUMNS}",
+    )
+    p.add_argument("runs", metavar="RUNS.csv")
+    _add_group(p)
+    _add_json(p)
+
+    p = command("fit", "fit a law to a run table and save it", _COLUMNS)
+    p.add_argument("runs", metavar="RUNS.csv")
+    p.add_argument("-o", "--output", metavar="LAW.nc", required=True, help="where to save the law")
+    _add_force(p)
+    _add_fit(p)
+    _add_json(p)
+
+    p = command(
+        "predict",
+        "predict the final loss of every candidate",
+        "A run table in place of LAW.nc is fitted first.",
+    )
+    _add_question(p, kind="new_run")
+
+    p = command(
+        "rank",
+        "rank candidates: which is best, how sure, which are a tie",
+        "A run table in place of LAW.nc is fitted first.",
+    )
+    _add_question(p, kind="mean")
+    _add_tie(p)
+    _add_search(p)
+    _add_figure(p, "the ranks and losses", "ranking.png")
+
+    _add_plan_commands(command)
+
+    p = command("datasets", "list the tables that are shipped or known, or describe one")
+    p.add_argument("name", nargs="?")
+    p.add_argument("-o", "--output", metavar="FILE.csv", help="write the table to a file")
+    _add_force(p)
+    _add_json(p)
+    return whole
+
+
+def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands that say what to run next, write the page and test the law."""
+    p = command(
+        "design",
+        "propose the small runs that would help most to choose among candidates",
+        "The worth of a run is what its outcome is expected to take off the regret of the choice.\n"
+        "Cheap runs at small scale often help as much as expensive ones: the order of\n"
+        "candidates is what has to be learned, not their losses. A run table in place of LAW.nc\n"
+        "is fitted first.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
+    p.add_argument(
+        "--decide", "--candidates", metavar="CANDIDATES.csv", required=True,
+        help="planned large runs among which to choose, one row each",
+    )  # fmt: skip
+    p.add_argument(
+        "--pool",
+        metavar="POOL.csv",
+        help="runs that could be made, one row each, columns as of candidates (default: runs like "
+        "those of the table, also with the candidates' schedules)",
+    )
+    p.add_argument(
+        "--n-runs", type=_at_least(1), default=5, metavar="N", help="most runs (default: 5)"
+    )
+    p.add_argument(
+        "--budget",
+        type=_positive,
+        metavar="COST",
+        help="most that all proposed runs together may cost, as 3e18 FLOP",
+    )
+    p.add_argument(
+        "--cost",
+        default="flops",
+        metavar="COLUMN",
+        help="`flops` (6 N D, the default), a column of the pool, or `none`: every run costs 1",
+    )
+    p.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default=OBJECTIVES[0],
+        help="what a run is worth (default: regret)",
+    )
+    _add_figure(p, "worth against cost", "plan.png")
+    _add_result(p)
+
+    p = command(
+        "report",
+        "write one HTML page: the answer, next runs, checks, posterior",
+        "The page holds its figures, opens offline and prints. Without candidates it ranks a\n"
+        "small grid of settings at the largest scale of the table. A run table in place of LAW.nc\n"
+        "is fitted first.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
+    p.add_argument("--candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
+    p.add_argument("--pool", metavar="POOL.csv", help="runs that could be made next")
+    p.add_argument(
+        "--n-runs", type=_at_least(0), default=5, metavar="N",
+        help="runs to propose, 0 for none (default: 5)",
+    )  # fmt: skip
+    _add_kind(p, "mean")
+    _add_tie(p)
+    _add_search(p)
+    _add_result(p, output="report.html")
+
+    p = command(
+        "evaluate",
+        "test the law on runs that are held out of the fit",
+        "Refits without a part of the runs and compares what is predicted with what came out.\n"
+        "`hold-out-largest-n` and `hold-out-largest-d` ask what extrapolation is worth; fold by\n"
+        "fold inside every (size, tokens) block is the easiest. Each refit takes as long as a fit.",
+    )
+    p.add_argument("runs", metavar="RUNS.csv")
+    p.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="hold-out-largest-n",
+        help="what is held out (default: %(default)s)",
+    )
+    p.add_argument(
+        "--k", type=_at_least(2), default=5, metavar="N", help="folds of kfold-within-block"
+    )
+    p.add_argument(
+        "--baselines",
+        nargs="*",
+        metavar="NAME",
+        help="rivals (default: chinchilla, and gaussian-process where scikit-learn is installed; "
+        "none: --baselines with nothing)",
+    )
+    p.add_argument("--n-jobs", type=_at_least(1), default=1, metavar="N", help="processes")
+    p.add_argument(
+        "--folder", metavar="DIR", help="keep each refit there; a run broken off goes on from it"
+    )
+    p.add_argument("-o", "--output", metavar="FILE.csv", help="write all metrics by block")
+    _add_force(p)
+    _add_json(p)
+    _add_fit(p, draws=EVALUATION_DRAWS)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not 0 < value < np.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a positive number")
+    return value
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not 0.5 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a probability from 0.5 to below 1")
+    return value
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def _add_sampling(
+    p: argparse.ArgumentParser, *, seed: int | None = None, tune: int = TUNE, draws: int = DRAWS
+) -> None:
+    p.add_argument(
+        "--seed",
+        type=_at_least(0),
+        default=seed,
+        metavar="N",
+        help="same seed and tables, same numbers",
+    )
+    p.add_argument(
+        "--draws",
+        type=_at_least(100),
+        default=draws,
+        metavar="N",
+        help="posterior draws of each of the chains (default: %(default)s)",
+    )
+    p.add_argument(
+        "--tune",
+        type=_at_least(50),
+        default=tune,
+        metavar="N",
+        help="tuning steps before them (default: %(default)s)",
+    )
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
+    _add_sampling(p, draws=draws)
+    p.add_argument(
+        "--chains", type=_at_least(2), default=CHAINS, metavar="N", help="default: %(default)s"
+    )
+    _add_group(p)
+    p.add_argument(
+        "--no-transfer",
+        action="store_true",
+        help="do not let the law be wrong: faster, and too sure beyond the runs",
+    )
+    p.add_argument(
+        "--exponents", metavar="PRESET", help="candidate exponents; `paper` for those of the paper"
+    )
+
+
+def _add_question(p: argparse.ArgumentParser, *, kind: str) -> None:
+    p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
+    p.add_argument("candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
+    _add_kind(p, kind)
+    _add_result(p)
+
+
+def _add_search(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--no-search",
+        action="store_true",
+        help="do not look for a setting that is better than all candidates: faster",
+    )
+
+
+def _add_kind(p: argparse.ArgumentParser, kind: str) -> None:
+    p.add_argument(
+        "--kind",
+        choices=("new_run", "mean"),
+        default=kind,
+        help="one new run, seed noise included, or the expected loss over seeds "
+        "(default: %(default)s); intervals of a ranking are those of one new run in both",
+    )
+    p.add_argument(
+        "--prob",
+        type=_probability,
+        default=0.9,
+        metavar="P",
+        help="probability of the intervals and of a decided pair (default: 0.9)",
+    )
+
+
+def _add_result(p: argparse.ArgumentParser, *, output: str | None = None) -> None:
+    """Add the options of every command that asks a law; ``output``: name of a file it writes."""
+    if output is None:
+        p.add_argument("-o", "--output", metavar="FILE.csv", help="write the table to a file too")
+    else:
+        p.add_argument(
+            "-o", "--output", metavar="FILE", default=output,
+            help="file to write (default: %(default)s)",
+        )  # fmt: skip
+    p.add_argument(
+        "--allow-unconverged",
+        action="store_true",
+        help="show results of a posterior that did not converge, marked so",
+    )
+    _add_force(p)
+    _add_json(p)
+    _add_fit(p)
+
+
+def _add_tie(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--tie",
+        type=float,
+        metavar="NATS",
+        help="losses this close make no difference (default: the noise of a run)",
+    )
+
+
+def _add_figure(p: argparse.ArgumentParser, what: str, name: str) -> None:
+    p.add_argument(
+        "--figure",
+        metavar="FILE.png",
+        nargs="?",
+        const=name,
+        help=f"draw {what} (png, pdf or svg; default name {name})",
+    )
+
+
+def _add_group(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--group", help="use only the rows of this group (data, tokenizer, model)")
+
+
+def _add_json(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_force(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--force", action="store_true", help="replace output files that exist")

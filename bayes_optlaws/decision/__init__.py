@@ -1,0 +1,1 @@
+"""Decisions from a fitted law: rankings, plans of runs, suggestions."""

@@ -1,0 +1,545 @@
+"""Which extra small runs would help most to decide: the value of runs not yet made.
+
+The value of a run is what its outcome is expected to do for the choice among the candidates:
+lower its expected regret (a knowledge gradient), tell which candidate is best (mutual
+information), or shrink the variance of their differences.  Given hyper-parameters and exponents
+everything is Gaussian, so an outcome's effect is a rank-one update in closed form; over draws the
+posterior is a mixture, which the outcome re-weights.  Batches are greedy: each run is valued
+given those already chosen.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from bayes_optlaws.decision.design_joint import Joint
+from bayes_optlaws.decision.design_rules import RULES, order_by_rule
+from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
+from bayes_optlaws.decision.design_value import pair_gain
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.plots.plan import plot_plan
+from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
+from bayes_optlaws.text import html
+from bayes_optlaws.text.numbers import short
+from bayes_optlaws.text.progress import counter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+__all__ = ["COMPARISONS", "OBJECTIVES", "DesignPlan", "design"]
+
+OBJECTIVES = ("regret", "information", "variance")
+"""Objectives that are meant for use."""
+
+COMPARISONS = ("v-optimal", "d-optimal", *RULES)
+"""Rules to compare with: variances at the target, knowledge of the law, and blind ones."""
+
+UNITS = {
+    "regret": "nats of expected regret",
+    "information": "nats of information",
+    "variance": "nats^2 of contrast variance",
+    "v-optimal": "nats^2 of variance",
+    "d-optimal": "nats of information on the law",
+}
+
+POWERS = (1.0, 0.5)
+"""Greedy rules tried under a budget: value per cost, and per square root of cost."""
+
+SHORTLIST = 10_000
+"""Pool runs that are scored again after the first choice, those of highest first score."""
+
+TRACE, NOTHING = 1e-4, 1e-6
+"""A run worth no more than this share of perfect information helps not on its own; nor is there
+anything to learn where perfect information is worth less than this (nats)."""
+
+MOST_DRAWS, LEAST_DRAWS, ROWS_TIMES_DRAWS = 400, 128, 1.28e7
+"""Posterior draws in use, fewer for a large pool."""
+
+RISK_DRAWS = 200
+"""Posterior draws that a pool's probabilities of divergence are means over."""
+
+_NEEDED = (
+    "n_params", "tokens", "batch_tokens", "steps", "peak_lr", "warmup_steps", "schedule",
+    "min_lr", "decay_end_step", "plateau_lr", "cooldown_start_step",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DesignPlan:
+    """Runs to do next, in order; made by `design` or ``OptLaw.design``.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a run, in the order to do them, with the index and columns of the pool and:
+
+        ``cost``
+            Of the run, in the unit of ``cost_label``.
+        ``value``
+            What it adds, given the runs above it, in ``unit``.
+        ``value_per_cost``
+            Their ratio.
+        ``cumulative``, ``cumulative_cost``
+            Sums down to this row.
+        ``p_diverge``
+            Probability that the run diverges and then tells nothing about the loss.
+        ``settles``
+            In words, the pair of candidates whose order it does most for.
+    scores : Series
+        Value of each pool run on its own, by the pool's index (NaN for a blind rule).
+    costs : Series
+        Cost of each pool run.
+    objective : str
+    unit : str
+        Of the values.
+    perfect : float
+        Value of knowing all candidates exactly; no set of runs is worth more.
+    cost_label : str
+    budget : float or None
+    rule : str
+        How value and cost were traded.
+    candidates : DataFrame
+        The table that is to be decided.
+    """
+
+    table: pd.DataFrame
+    scores: pd.Series
+    costs: pd.Series
+    objective: str
+    unit: str
+    perfect: float
+    cost_label: str
+    budget: float | None
+    rule: str
+    candidates: pd.DataFrame = field(repr=False)
+
+    def answer(self) -> str:
+        """Return the plan in plain English."""
+        if not len(self.table):
+            return "No run is proposed: none fits the budget or helps."
+        total, cost = self.table["value"].sum(), self.table["cost"].sum()
+        n = len(self.table)
+        first = self.table.iloc[0]
+        if not total > 0 and self.perfect > 0:
+            return (
+                "No single run is expected to change the choice. "
+                f"The {n} proposed, for {html.significant(cost, 3)} {self.cost_label} in all, "
+                "lower the variance of the candidates' contrasts most for what they cost. "
+                f"First {self.table.index[0]}: {first['settles']}."
+            )
+        said = [
+            f"{n} run{'s' if n > 1 else ''} for {html.significant(cost, 3)} {self.cost_label} "
+            f"in all, worth {html.significant(total, 3)} {self.unit}"
+        ]
+        if np.isfinite(self.perfect) and self.perfect > 0:
+            said.append(
+                f", {html.percent(total / self.perfect)} of what perfect information is worth "
+                f"({html.significant(self.perfect, 3)})"
+            )
+        said.append(f". First {self.table.index[0]}: {first['settles']}.")
+        return "".join(said)
+
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Plot value against cost: every pool run, and the plan's in order.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw on; a new figure is made when absent.
+
+        Returns
+        -------
+        matplotlib Figure
+        """
+        return plot_plan(self, ax=ax)
+
+    def _title(self) -> str:
+        return (
+            f"Plan of {len(self.table)} of {len(self.scores):,} possible runs to decide among "
+            f"{len(self.candidates):,} candidates, by {self.objective}, {self.rule}"
+        )
+
+    def _shown(self) -> pd.DataFrame:
+        wanted = [
+            "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule",
+            "cost", "value", "value_per_cost", "cumulative", "settles",
+        ]  # fmt: skip
+        return self.table[wanted]
+
+    def __repr__(self) -> str:
+        """Return the answer and the table."""
+        answer = textwrap.fill(self.answer(), 100, break_on_hyphens=False)
+        shown = self._shown().drop(columns="settles")
+        body = shown.head(20).to_string(float_format=lambda v: f"{v:.3g}")
+        return f"{self._title()}\n{answer}\n\n{body}"
+
+    def _repr_html_(self) -> str:
+        shown = self._shown().drop(columns=["batch_tokens", "value_per_cost", "settles"])
+        reasons = [f"{run}: {words}." for run, words in self.table["settles"].items()]
+        formats = {c: short for c in ("n_params", "tokens")} | {"warmup_steps": "{:g}".format}
+        formats |= {c: html.significant for c in ("peak_lr", "cost", "value", "cumulative")}
+        return html.box(
+            html.heading(self._title()),
+            html.paragraphs([self.answer()]),
+            html.table(shown, formats=formats, max_rows=50),
+            html.paragraphs(reasons[1:50]),
+        )
+
+
+def design(
+    law: FittedLaw,
+    pool: pd.DataFrame,
+    *,
+    decide: pd.DataFrame,
+    n_runs: int | None = 5,
+    objective: str = "regret",
+    cost: str | Sequence[float] | None = "flops",
+    budget: float | None = None,
+    p_diverge: str | Sequence[float] | None = None,
+    max_draws: int | None = None,
+    random_seed: int = 0,
+    progressbar: bool = True,
+    allow_unconverged: bool = False,
+) -> DesignPlan:
+    """Choose the runs of ``pool`` that help most to choose among ``decide``.
+
+    Parameters
+    ----------
+    law : FittedLaw
+    pool : DataFrame
+        Runs that could be made, a candidate table (see `bayes_optlaws.pool`); a row is one run.
+    decide : DataFrame
+        Candidate table of the large runs among which the choice is.
+    n_runs : int, optional
+        Most runs to propose. None, with a budget: as many as it pays for.
+    objective : str
+        ``"regret"`` expected drop of the expected regret of the choice (nats); ``"information"``
+        mutual information of the outcome and which candidate is best (nats); ``"variance"``
+        drop of the sum over pairs of the variance of their difference (nats^2). To compare with:
+        ``"v-optimal"``, ``"d-optimal"``, ``"random"``, ``"cost-weighted random"``,
+        ``"cheapest"``, ``"space-filling"``; the blind ones show the regret value of their runs.
+    cost : str, array or None
+        ``"flops"`` is 6 N D; another string names a column of the pool; an array has one cost a
+        row; None counts every run as 1.
+    budget : float, optional
+        Most that all runs together may cost. Then two greedy plans are made, by value per cost
+        and per square root of cost, and the more valuable one is returned. Without a budget,
+        value per square root of cost decides (own choice: on a trial it beat value per cost).
+    p_diverge : str or array, optional
+        Probability that a pool run diverges, in [0, 1], one a row or the name of a column; by
+        default the column ``p_diverge`` of the pool where there is one, else what the law says,
+        0 where it does not model divergence. A diverged run says nothing about the loss, so the
+        value is multiplied by ``1 - p_diverge``.
+    max_draws : int, optional
+        Posterior draws in use; by default 400, and down to 128 for a large pool.
+    random_seed : int
+    progressbar : bool
+    allow_unconverged : bool
+        Plan from a posterior that did not pass the gate.
+
+    Returns
+    -------
+    DesignPlan
+
+    Raises
+    ------
+    ConvergenceError
+        If the posterior does not pass the gate.
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    Values are those of knowing the losses better, as if every candidate finished: what a run says
+    about divergence, its own or a candidate's, is not valued. So they are below the
+    ``expected_regret`` of a ranking, in which a divergence counts, and no plan can buy that part
+    off. Later runs of a plan are valued as if the earlier ones finish.
+
+    Losses of the candidates are linearised about their posterior means; the outcome of a pool
+    run is on the log scale with its own noise. For ``"regret"`` and ``"information"`` an outcome
+    updates each posterior draw in closed form and re-weights the draws; values of later runs are
+    means over 16 simulated outcomes of the earlier ones, whose weights are flattened when fewer
+    than 20 draws would count. For ``"variance"``, ``"v-optimal"`` and ``"d-optimal"`` the
+    posterior is one Gaussian with the total covariance, within draws and between them (best
+    linear updates; no simulation). After the first choice only the 10,000 runs of highest first
+    score are scored again.
+
+    Examples
+    --------
+    >>> plan = law.design(pool, decide=candidates, n_runs=3)  # doctest: +SKIP
+    >>> plan.table[["cost", "value", "settles"]]  # doctest: +SKIP
+    """
+    if objective not in OBJECTIVES + COMPARISONS:
+        raise ValueError(
+            f"objective is {objective!r}: it must be one of {', '.join(OBJECTIVES + COMPARISONS)}"
+        )
+    if budget is None and n_runs is None:
+        raise ValueError("n_runs is None and there is no budget: give one of them")
+    if n_runs is not None and not (isinstance(n_runs, int | np.integer) and n_runs >= 1):
+        raise ValueError(f"n_runs is {n_runs!r}: it must be an integer of at least 1, or None")
+    if budget is not None and not budget > 0:
+        raise ValueError(f"budget is {budget!r}: it must be positive")
+    law.require_converged(allow_unconverged)
+    candidates = decide
+    if len(candidates) < 2 and objective in OBJECTIVES:
+        raise ValueError(
+            f"decide has {len(candidates)} row: there is nothing to choose; give two or more"
+        )
+    costs, label = _costs(pool, cost)
+    keep = 1.0 - _probabilities(law, pool, p_diverge)
+    with threadpool_limits(1):
+        return _plan(
+            law, pool, candidates, costs, label, keep, n_runs=n_runs, objective=objective,
+            budget=budget, max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,
+        )  # fmt: skip
+
+
+def _plan(
+    law, pool, candidates, costs, label, keep, *, n_runs, objective, budget, max_draws,
+    random_seed, progressbar,
+) -> DesignPlan:  # fmt: skip
+    """Make the plan from checked inputs."""
+    scorer, rows, first, chosen, values, rule = choose(
+        law, pool, candidates, costs, keep, n_runs=n_runs, objective=objective, budget=budget,
+        max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,
+    )  # fmt: skip
+    table = pool.iloc[chosen].copy()
+    table["cost"] = costs[chosen]
+    table["value"] = values
+    table["value_per_cost"] = values / costs[chosen]
+    table["cumulative"] = np.cumsum(values)
+    table["cumulative_cost"] = np.cumsum(costs[chosen])
+    table["p_diverge"] = 1.0 - keep[chosen]
+    table["settles"] = _settles(scorer, rows, chosen, candidates.index)
+    return DesignPlan(
+        table=table,
+        scores=pd.Series(first, index=pool.index, name="value"),
+        costs=pd.Series(costs, index=pool.index, name="cost"),
+        objective=objective,
+        unit=UNITS.get(objective, UNITS["regret"]),
+        perfect=scorer.perfect,
+        cost_label=label,
+        budget=None if budget is None else float(budget),
+        rule=rule,
+        candidates=candidates,
+    )
+
+
+def choose(
+    law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
+    random_seed=0, progressbar=False, shortlist=SHORTLIST,
+) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
+
+    ``keep`` is the probability that each row does not diverge; the ``shortlist`` of highest
+    first worth is scored again after the first choice. Nothing is checked.
+    """
+    if max_draws is None:
+        max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
+    joint = Joint(law, law.draws.thin(max_draws))
+    slim = _slim(candidates)
+    scorer = _scorer(objective, joint, slim, random_seed)
+    rows = _slim(pool)
+    limit = len(pool) if n_runs is None else min(int(n_runs), len(pool))
+    search = _Search(
+        scorer, rows, costs, keep, limit, np.inf if budget is None else budget, shortlist
+    )
+
+    if objective in RULES:
+        first = np.full(len(pool), np.nan)
+        rng = np.random.default_rng(random_seed)
+        order = order_by_rule(objective, pool, costs, rng)
+        chosen, values = search.follow(order)
+        return scorer, rows, first, chosen, values, "a rule that does not look at the law"
+    with counter(len(pool), "scoring the pool", progressbar) as step:
+        first = scorer.score(rows, step) * keep
+    spare = None
+    if objective in ("regret", "information") and scorer.perfect > NOTHING:
+        spare = Pooled(joint, slim, random_seed)
+    plans = [
+        (*search.greedy(first, power, progressbar, spare), power)
+        for power in ((0.5,) if budget is None else POWERS)
+    ]
+    chosen, values, spared, power = max(plans, key=lambda p: p[1].sum())
+    rule = {1.0: "value per cost", 0.5: "value per square root of cost"}[power]
+    if spared:
+        rule += f" (the last {spared} by the variance of contrasts, as none helps on its own)"
+    return scorer, rows, first, chosen, values, rule
+
+
+class _Search:
+    """Greedy choice under a number of runs and a budget."""
+
+    def __init__(
+        self, scorer: Scorer, rows: pd.DataFrame, costs: np.ndarray, keep: np.ndarray,
+        limit: int, budget: float, shortlist: int,
+    ) -> None:  # fmt: skip
+        self.scorer, self.rows, self.costs, self.keep = scorer, rows, costs, keep
+        self.limit, self.budget, self.shortlist = limit, budget, shortlist
+
+    def greedy(
+        self, first: np.ndarray, power: float, progressbar: bool, spare: Scorer | None = None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Rows in the order chosen, what each added, and how many of them ``spare`` chose.
+
+        ``first`` are the values alone.  ``spare`` takes over when no single run is worth more
+        than a trace of perfect information: a run may be worth nothing alone and much together
+        with others, which a greedy choice does not see.
+        """
+        worth = first / self.costs**power
+        every = np.argsort(-worth, kind="stable")
+        least = 0.0 if spare is None else TRACE * self.scorer.perfect
+        scorer, value = self.scorer, first
+        open_ = every
+        left = self.budget
+        chosen: list[int] = []
+        values: list[float] = []
+        spared = 0
+        with counter(self.limit, f"choosing runs (cost^{power:g})", progressbar) as step:
+            while len(chosen) < self.limit:
+                open_ = open_[self.costs[open_] <= left * (1 + 1e-12)]
+                if chosen and scorer is self.scorer:
+                    open_ = open_[~np.isin(open_, chosen)][: self.shortlist]
+                if not open_.size:
+                    break
+                if chosen or scorer is spare:
+                    value = np.zeros(len(first))
+                    value[open_] = scorer.given(self.rows, chosen, open_) * self.keep[open_]
+                best = open_[np.argmax(value[open_] / self.costs[open_] ** power)]
+                if scorer is self.scorer and spare is not None and not value[best] > least:
+                    scorer, open_ = spare, np.setdiff1d(every, chosen)
+                    continue
+                if not value[best] > 0:
+                    break
+                values.append(float(value[best]) if scorer is self.scorer else 0.0)
+                spared += scorer is not self.scorer
+                chosen.append(int(best))
+                open_ = open_[open_ != best]
+                left -= self.costs[best]
+                step(1)
+        self.scorer.condition(self.rows.iloc[:0])
+        return np.array(chosen, dtype=int), np.array(values), spared
+
+    def follow(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take runs in a given order while they fit; value each given those before."""
+        left = self.budget
+        chosen: list[int] = []
+        for i in order:
+            if len(chosen) == self.limit:
+                break
+            if self.costs[i] <= left * (1 + 1e-12):
+                chosen.append(int(i))
+                left -= self.costs[i]
+        values = np.zeros(len(chosen))
+        for b, i in enumerate(chosen):
+            self.scorer.condition(self.rows.iloc[chosen[:b]])
+            values[b] = self.scorer.score(self.rows.iloc[[i]])[0] * self.keep[i]
+        self.scorer.condition(self.rows.iloc[:0])
+        return np.array(chosen, dtype=int), values
+
+
+def _scorer(objective: str, joint: Joint, candidates: pd.DataFrame, seed: int) -> Scorer:
+    if objective == "information":
+        return Information(joint, candidates, seed)
+    if objective in ("variance", "v-optimal", "d-optimal"):
+        return Pooled(joint, candidates, seed, objective=objective)
+    return Regret(joint, candidates, seed)
+
+
+def _slim(table: pd.DataFrame) -> pd.DataFrame:
+    """Only what the law looks at, so that tables of any origin can be put together."""
+    out = table[list(_NEEDED)].copy()
+    for column in INTEGRAL_COLUMNS:
+        out[column] = table[column].astype(float) if column in table else np.nan
+    return out
+
+
+def _costs(pool: pd.DataFrame, cost: str | Sequence[float] | None) -> tuple[np.ndarray, str]:
+    if cost is None:
+        return np.ones(len(pool)), "runs"
+    if isinstance(cost, str):
+        if cost == "flops":
+            return 6.0 * pool["n_params"].to_numpy(float) * pool["tokens"].to_numpy(float), "FLOP"
+        if cost not in pool.columns:
+            raise ValueError(
+                f"cost is {cost!r}: it must be 'flops', a column of the pool, an array or None"
+            )
+        values, label = pool[cost].to_numpy(float), cost
+    else:
+        values, label = np.asarray(cost, dtype=float), "units of cost"
+    if values.shape != (len(pool),):
+        raise ValueError(f"cost has shape {values.shape}: give one for each of {len(pool)} rows")
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        row = pool.index[np.flatnonzero(bad)[0]]
+        raise ValueError(
+            f"cost of row {row!r} is {values[bad][0]}: costs must be positive and finite; "
+            "correct it or leave the row out of the pool"
+        )
+    return values, label
+
+
+def _probabilities(
+    law: FittedLaw, pool: pd.DataFrame, p_diverge: str | Sequence[float] | None
+) -> np.ndarray:
+    if p_diverge is None:
+        if "p_diverge" not in pool.columns:
+            risk = law.risk(pool, law.draws.thin(RISK_DRAWS))
+            return np.zeros(len(pool)) if risk is None else risk.mean(axis=0)
+        p_diverge = "p_diverge"
+    if isinstance(p_diverge, str):
+        if p_diverge not in pool.columns:
+            raise ValueError(f"p_diverge is {p_diverge!r}: it must be a column of the pool")
+        p = pool[p_diverge].to_numpy(float)
+    else:
+        p = np.asarray(p_diverge, dtype=float)
+    if p.shape != (len(pool),):
+        raise ValueError(f"p_diverge has shape {p.shape}: give one for each of {len(pool)} rows")
+    bad = ~((p >= 0) & (p <= 1))
+    if bad.any():
+        row = pool.index[np.flatnonzero(bad)[0]]
+        raise ValueError(
+            f"p_diverge of row {row!r} is {p[bad][0]}: probabilities must lie in [0, 1]"
+        )
+    return p
+
+
+def _settles(scorer: Scorer, rows: pd.DataFrame, chosen: np.ndarray, labels: pd.Index) -> list[str]:
+    """Say for each run which pair of candidates it does most for."""
+    from scipy.stats import norm
+
+    mean = scorer.loss
+    gap = mean[None, :] - mean[:, None]
+    words = []
+    for b, i in enumerate(chosen):
+        scorer.condition(rows.iloc[chosen[:b]])
+        cov, explained = scorer.contrast_moments(rows.iloc[[i]])
+        total, part = (
+            np.maximum(np.diag(m)[:, None] + np.diag(m) - 2 * m, 0.0) for m in (cov, explained)
+        )
+        leader = int(np.argmin(mean))
+        gain = pair_gain(gap, np.sqrt(part))[leader]
+        gain[leader] = -1.0
+        rival = int(np.argmax(gain))
+        if len(mean) < 2:
+            words.append("it sharpens the only candidate")
+            continue
+        before = np.sqrt(total[leader, rival])
+        after = np.sqrt(max(total[leader, rival] - part[leader, rival], 0.0))
+        p = norm.cdf(gap[leader, rival] / before) if before > 0 else 1.0
+        words.append(
+            f"{labels[leader]} or {labels[rival]}: now {labels[leader]} is lower with "
+            f"{html.percent(p)}, by {html.significant(gap[leader, rival])} ± "
+            f"{html.significant(before)} nats; this run would leave ± {html.significant(after)}"
+        )
+    scorer.condition(rows.iloc[:0])
+    return words

@@ -1,0 +1,1 @@
+"""Posteriors: sampling, what is drawn from them, and the fitted law."""

@@ -1,0 +1,152 @@
+"""The hyper-parameters as one unconstrained vector: prior, evidence, mode, and curvature.
+
+The same density that `bayes_optlaws.inference.pymc_model` gives to PyMC (a test holds the two
+equal).
+It finds the mode, from which NUTS starts, and screens exponent combinations there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+
+from bayes_optlaws.kernels.hyper import log_density
+from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model.features import BLOCKS
+from bayes_optlaws.model.priors import Priors
+
+
+class HyperSpace:
+    """Unconstrained vector of hyper-parameters: logs of the positive ones, then slopes as is.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+
+    Attributes
+    ----------
+    names : list of str
+        One label for each entry, in the order of the PyMC model's free variables.
+    """
+
+    def __init__(self, data: ModelData, priors: Priors) -> None:
+        self.data, self.priors = data, priors
+        self._args = data.kernel_args(priors)
+        p = priors
+        parts: list[tuple[str, int, float, float, bool]] = [
+            ("noise_sd", 1, np.log(p.noise_sd.median), p.noise_sd.log_sd, True)
+        ]
+        if data.noise_names:
+            g = p.noise_growth
+            parts.append(("noise_growth", 1, np.log(g.median), g.log_sd, True))
+            parts.append(("noise_slope", len(data.noise_names), 0.0, p.noise_slope_sd, False))
+        positive = [("coefficient_sd", len(BLOCKS), p.coefficient_sd)]
+        if data.fields:
+            positive += [
+                ("scale_length", 1, p.scale_length),
+                ("cell_sd", 1, p.cell_sd),
+                ("level_sd", 1, p.level_sd),
+            ]
+            if len(data.fields) > 1:
+                positive.append(("slope_sd", len(data.fields) - 1, p.slope_sd))
+            if data.n_local:
+                positive.append(("local_sd", 1, p.local_sd))
+        parts += [(n, size, np.log(q.median), q.log_sd, True) for n, size, q in positive]
+        self.parts = parts
+        self.mean = np.concatenate([np.full(s, m) for _, s, m, _, _ in parts])
+        self.sd = np.concatenate([np.full(s, d) for _, s, _, d, _ in parts])
+        self.is_log = np.concatenate([np.full(s, flag) for _, s, _, _, flag in parts])
+        self.names = [n if s == 1 else f"{n}[{i}]" for n, s, *_ in parts for i in range(s)]
+
+        lengths = [x.size for x in self.kernel_inputs(self.split(self.mean))]
+        self._sizes = np.array(lengths, dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        """Number of dimensions."""
+        return self.mean.size
+
+    def split(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Constrained values by name; x of shape (..., size)."""
+        value = np.where(self.is_log, np.exp(x), x)
+        out, start = {}, 0
+        for name, size, *_ in self.parts:
+            out[name] = value[..., start : start + size]
+            start += size
+        return out
+
+    def kernel_inputs(self, values: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The six hyper-parameter arrays of the kernels; missing parts are empty."""
+        empty = np.zeros(np.shape(values["noise_sd"])[:-1] + (0,))
+        get = lambda k: values.get(k, empty)  # noqa: E731
+        noise = np.concatenate([get("noise_sd"), get("noise_growth")], axis=-1)
+        fields = np.concatenate([get("level_sd"), get("slope_sd")], axis=-1)
+        return (
+            noise,
+            get("noise_slope"),
+            get("coefficient_sd"),
+            np.concatenate([get("scale_length"), get("cell_sd")], axis=-1),
+            fields,
+            get("local_sd"),
+        )
+
+    def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log posterior density of the unconstrained vector, up to a constant, and gradient.
+
+        The Jacobian of the logs is included: with log-normal priors the unconstrained prior is
+        Gaussian.
+        """
+        layout = (self.mean, self.sd, self.is_log, self._sizes, self._args)
+        try:
+            return log_density(np.ascontiguousarray(x), *layout)
+        except np.linalg.LinAlgError:  # two inducing points so alike that rounding decides
+            return -np.inf, np.zeros_like(self.mean)
+
+    def mode(self, start: np.ndarray | None = None) -> np.ndarray:
+        """Posterior mode of the unconstrained vector."""
+        bound = list(zip(self.mean - 6 * self.sd, self.mean + 6 * self.sd, strict=True))
+
+        def negative(x):
+            value, gradient = self.log_density(x)
+            if not np.isfinite(value):
+                return 1e10, np.zeros_like(x)
+            return -value, -gradient
+
+        x0 = self.mean if start is None else start
+        result = minimize(
+            negative, x0, jac=True, method="L-BFGS-B", bounds=bound, options={"maxiter": 200}
+        )
+        return result.x
+
+    def axes(self, x: np.ndarray) -> np.ndarray:
+        """Directions in which a sampler moves better than along the entries, as columns.
+
+        Those of the Gaussian fitted at x; but for the noise, which is far from one, prior sds,
+        with the growing part held at the settings where the noise is largest when its slopes
+        change: there the runs fix it, at average settings not.
+        """
+        out = np.diag(self.sd)
+        if self.data.noise_names:
+            covariates, value = self.data.noise_covariates, self.split(x)
+            growth = value["noise_growth"] * np.exp(covariates @ value["noise_slope"])
+            first = self.names.index("noise_growth") + 1
+            slopes = np.arange(first, first + covariates.shape[1])
+            out[first - 1, slopes] = -covariates[np.argmax(growth)] * self.sd[slopes]
+        other = [i for i, name in enumerate(self.names) if not name.startswith("noise")]
+        rest = self.curvature_factor(x)[other]
+        out[np.ix_(other, other)] = np.linalg.cholesky(rest @ rest.T)
+        return out
+
+    def curvature_factor(self, x: np.ndarray) -> np.ndarray:
+        """Factor of the covariance of a Gaussian fitted at x, no wider than the prior."""
+        h = 1e-3
+        hessian = np.empty((x.size, x.size))
+        for i in range(x.size):
+            e = np.zeros(x.size)
+            e[i] = h
+            hessian[i] = (self.log_density(x - e)[1] - self.log_density(x + e)[1]) / (2 * h)
+        hessian = 0.5 * (hessian + hessian.T)
+        value, vector = np.linalg.eigh(hessian * np.outer(self.sd, self.sd))
+        scaled = vector / np.sqrt(np.maximum(value, 1.0))
+        return self.sd[:, None] * scaled

@@ -1,0 +1,422 @@
+"""FittedLaw: a posterior with what it was learned from, and what it predicts.
+
+Everything that answers questions takes a `FittedLaw`: rankings, designs, suggestions,
+leave-one-out, plots, reports, files.  It is frozen, so that an answer always belongs to the
+table and options that it names; a law that is fitted again gets a new one.
+
+Tables that come in here are validated: `bayes_optlaws.OptLaw` does that once, at its methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_optlaws.inference import caveats, datatree, stages
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.predictor import Draws, Predictor
+from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
+from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.model.risk import RiskBasis, risk_basis
+
+KINDS = ("new_run", "mean")
+"""What a prediction is of: the loss of one new run, or the expected loss over seeds."""
+
+RISK_DRAWS = 400
+"""Posterior draws whose width is compared with the prior's, where the risk is described."""
+
+MOST_LOG = 70.0
+"""Log losses above it count as it: so far from all runs no float holds the squares of losses."""
+
+CHUNK = 2000
+"""Candidates predicted at once; keeps memory bounded for long tables."""
+
+
+class HasFitted(Protocol):
+    """Anything with a fitted law in it, as `bayes_optlaws.OptLaw`."""
+
+    @property
+    def fitted(self) -> FittedLaw:
+        """The fitted law."""
+        ...
+
+
+def fitted_law(law: FittedLaw | HasFitted) -> FittedLaw:
+    """Return the fitted law of an `OptLaw`, or the fitted law that was given.
+
+    Raises
+    ------
+    RuntimeError
+        If the law was not fitted.
+    """
+    return law if isinstance(law, FittedLaw) else law.fitted
+
+
+def check_prob(prob: float) -> None:
+    """Raise ValueError unless ``prob`` lies strictly between 0 and 1."""
+    if not 0 < prob < 1:
+        raise ValueError(f"prob must lie strictly between 0 and 1, got {prob!r}")
+
+
+def check_kind(kind: str) -> None:
+    """Raise ValueError where ``kind`` is none of `KINDS`."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+
+
+@dataclass(frozen=True)
+class LossDraws:
+    """Joint draws of the loss of candidates.
+
+    Parameters
+    ----------
+    loss : array, shape (n_draws, n_candidates)
+        Given that the run does not diverge, nats a token.
+    risk : array of that shape, or None
+        Probability that it does; None where divergence is not modelled.
+    noise_sd : float
+        Median noise sd of log loss over draws and candidates.
+    """
+
+    loss: np.ndarray
+    risk: np.ndarray | None
+    noise_sd: float
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLaw:
+    """A law with its posterior.
+
+    Parameters
+    ----------
+    encoding : RunEncoding
+    priors : Priors
+    sample : Sample
+    random_seed : int
+    divergence_priors : DivergencePriors, optional
+        None where divergence is not modelled.
+    stage_runs : DataFrame, optional
+        Validated run table with later stages, see `bayes_optlaws.inference.stages`.
+    stage_prior : StagePrior
+    options : mapping
+        Of the law, as they were given; see `bayes_optlaws.OptLaw`.
+    """
+
+    encoding: RunEncoding
+    priors: Priors
+    sample: sampling.Sample
+    random_seed: int
+    divergence_priors: DivergencePriors | None = None
+    stage_runs: pd.DataFrame | None = None
+    stage_prior: stages.StagePrior = field(default_factory=stages.StagePrior)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Validated run table."""
+        return self.encoding.runs
+
+    @property
+    def draws(self) -> Draws:
+        """Posterior draws, chain by chain."""
+        return self.sample.draws
+
+    @property
+    def models_divergence(self) -> bool:
+        """Whether the probability of divergence is modelled."""
+        return self.divergence_priors is not None
+
+    @property
+    def divergence_note(self) -> str | None:
+        """What a reader of ``p_diverge`` must know, as when no run of the table diverged."""
+        return self.encoding.divergence.message if self.models_divergence else None
+
+    @cached_property
+    def posterior(self) -> xr.DataTree:
+        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
+
+        ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
+        (chain, draw, exponent_group) those of the drawn combination.
+        """
+        return datatree.to_tree(self.encoding, self.sample)
+
+    @cached_property
+    def diagnostics(self) -> dict[str, float]:
+        """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
+        sample = self.sample
+        if "energy" not in sample.sample_stats:  # no chains: importance sampling
+            return dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
+        posterior = self.posterior["posterior"]
+        names = [*sample.draws.hyper, "intercept", "coefficient"]
+        loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+        if sample.divergence_stats is None:
+            return loss
+        z = {"divergence_z": posterior["divergence_z"].to_numpy()}
+        other = sampling.diagnose(z, sample.divergence_stats)
+        worst = {"rhat": np.maximum, "divergent": np.add}
+        return {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in loss}
+
+    @property
+    def failures(self) -> list[str]:
+        """What of the convergence gate fails, in words; empty where it passes."""
+        return sampling.failures(self.diagnostics)
+
+    def require_converged(self, allow_unconverged: bool = False) -> bool:
+        """Whether the posterior passes the gate.
+
+        Raises
+        ------
+        ConvergenceError
+            If it does not, unless ``allow_unconverged``.
+        """
+        failed = self.failures
+        if failed and not allow_unconverged:
+            raise sampling.ConvergenceError(
+                "the posterior did not converge (" + "; ".join(failed) + "): no interval is given. "
+                "Fit again with more tune and draws, or pass allow_unconverged=True to see "
+                "results marked as unconverged"
+            )
+        return not failed
+
+    def notes(self, table: pd.DataFrame) -> tuple[str, ...]:
+        """What a reader of any answer on these candidates must know, one sentence each.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated candidate table.
+        """
+        failed = self.failures
+        out = [caveats.unconverged_note(failed)] if failed else []
+        out += caveats.setting_notes(self.encoding.finished, table)
+        risk = self.risk_basis(table, prior_share=False).note
+        return (*out, f"{risk[0].upper()}{risk[1:]}.") if risk else tuple(out)
+
+    def risk_basis(self, table: pd.DataFrame, *, prior_share: bool = True) -> RiskBasis:
+        """What the probabilities of divergence of these candidates rest on.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated candidate table.
+        prior_share : bool
+            Also compare the posterior's width with the prior's.
+        """
+        if self.divergence_priors is None:
+            return risk_basis(None)
+        return risk_basis(
+            self.encoding.divergence, table,
+            posterior=self.draws.thin(RISK_DRAWS).divergence if prior_share else None,
+            priors=self.divergence_priors,
+        )  # fmt: skip
+
+    def summary(self, prob: float = 0.9) -> pd.DataFrame:
+        """Posterior of coefficients, exponents and scales; see `OptLaw.summary`."""
+        check_prob(prob)
+        return datatree.summary(self.encoding, self.draws, self.posterior, prob)
+
+    def predictor(self, draws: Draws | None = None) -> Predictor:
+        """Joint predictive draws for any table, on the log-loss scale; from all draws by default.
+
+        Parameters
+        ----------
+        draws : Draws, optional
+        """
+        e = self.encoding
+        return Predictor(
+            e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
+            self.draws if draws is None else draws,
+        )  # fmt: skip
+
+    def risk(self, table: pd.DataFrame, draws: Draws | None = None) -> np.ndarray | None:
+        """Probability of divergence by draw, shape (n_draws, n); None where it is not modelled.
+
+        Parameters
+        ----------
+        table : DataFrame
+        draws : Draws, optional
+        """
+        if not self.models_divergence:
+            return None
+        draws = self.draws if draws is None else draws
+        inputs = self.encoding.divergence.scale.inputs(table)
+        return divergence_probability(draws.divergence, inputs)
+
+    def stage(
+        self,
+        table: pd.DataFrame,
+        history: stages.Table | None,
+        stage_runs: stages.Table | None = None,
+    ) -> stages.StageScores | None:
+        """What a later stage is scored with; None for runs from scratch.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Candidates.
+        history, stage_runs : DataFrame or path, optional
+            As in `predict_draws`.
+        """
+        if history is None:
+            if stage_runs is not None:
+                raise ValueError(
+                    "stage_runs is given without history: name the stages that the candidates "
+                    "continue, as in history=bayes_optlaws.inference.stages.history(runs, run_id)"
+                )
+            return None
+        reference = float(np.exp(np.log(self.encoding.finished["peak_lr"]).mean()))
+        runs = self.stage_runs if stage_runs is None else stage_runs
+        return stages.prepare(table, history, runs, reference_lr=reference, prior=self.stage_prior)
+
+    def draw_loss(
+        self,
+        table: pd.DataFrame,
+        kind: str,
+        rng: np.random.Generator,
+        *,
+        max_draws: int,
+        stage: stages.StageScores | None = None,
+    ) -> LossDraws:
+        """Joint draws of loss and risk of any candidates.
+
+        The risk of a later stage is that of the same run from scratch (own choice).
+
+        Parameters
+        ----------
+        table : DataFrame
+        kind : {"new_run", "mean"}
+        rng : numpy Generator
+        max_draws : int
+        stage : StageScores, optional
+        """
+        draws = self.draws.thin(max_draws)
+        predictor = self.predictor(draws)
+        if stage is not None:
+            log_loss, noise = stage.log_loss(predictor, kind, rng)
+        else:
+            log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
+            noise = float(np.median(noise_sd))
+            if kind == "new_run":
+                log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+        loss = np.exp(np.minimum(log_loss, MOST_LOG))
+        return LossDraws(loss, self.risk(table, draws), noise)
+
+    def predict_draws(
+        self,
+        table: pd.DataFrame,
+        kind: str = "new_run",
+        *,
+        finished: bool = False,
+        stage: stages.StageScores | None = None,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> xr.DataArray:
+        """Joint draws of the final loss of every candidate; see `OptLaw.predict_draws`.
+
+        Parameters
+        ----------
+        table : DataFrame
+        kind, finished, random_seed, max_draws, allow_unconverged
+            As there.
+        stage : StageScores, optional
+            Of a later stage, from `stage`.
+        """
+        check_kind(kind)
+        converged = self.require_converged(allow_unconverged)
+        rng = np.random.default_rng(random_seed)
+        drawn = self.draw_loss(table, kind, rng, max_draws=max_draws, stage=stage)
+        loss = drawn.loss
+        if drawn.risk is not None and not finished:
+            lost = rng.random(drawn.risk.shape) < drawn.risk
+            loss = np.where(lost, np.inf, loss)
+        return xr.DataArray(
+            loss,
+            dims=("sample", "candidate"),
+            coords={"candidate": table.index.to_numpy()},
+            name="final_loss",
+            attrs={
+                "kind": kind,
+                "units": "nats per token",
+                "converged": int(converged),
+                "level": "loss" if stage is None or stage.level_learned.all() else "score",
+                "noise_sd": drawn.noise_sd,
+            },
+        )
+
+    def predict(
+        self,
+        table: pd.DataFrame,
+        kind: str = "new_run",
+        prob: float = 0.9,
+        *,
+        stage: stages.StageScores | None = None,
+        random_seed: int = 0,
+        max_draws: int = 4000,
+        allow_unconverged: bool = False,
+    ) -> pd.DataFrame:
+        """Predict the final loss of every candidate; see `OptLaw.predict`.
+
+        Parameters
+        ----------
+        table : DataFrame
+        kind, prob, random_seed, max_draws, allow_unconverged
+            As there.
+        stage : StageScores, optional
+            Of a later stage, from `stage`.
+        """
+        check_prob(prob)
+        check_kind(kind)
+        converged = self.require_converged(allow_unconverged)
+        tail = (1 - prob) / 2
+        parts = []
+        size = CHUNK if stage is None else len(table)
+        for start in range(0, len(table), size):
+            part = table.iloc[start : start + size]
+            rng = np.random.default_rng(random_seed)
+            drawn = self.draw_loss(part, kind, rng, max_draws=max_draws, stage=stage)
+            parts.append(_columns(drawn, tail))
+        out = pd.concat(parts, ignore_index=True).set_axis(table.index, axis=0)
+        out["extrapolation"] = self.extrapolation(table)
+        if stage is not None:
+            out["level"] = np.where(stage.level_learned, "loss", "score")
+            out["score"] = out["loss_mean"]
+            losses = ["loss_mean", "loss_sd", "loss_lower", "loss_upper"]
+            out.loc[~stage.level_learned, losses] = np.nan
+        out.attrs["notes"] = list(self.notes(table))
+        if not converged:
+            out.attrs["unconverged"] = True
+        return out
+
+    def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
+        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
+        return self.encoding.discrepancy.distance(table) / np.log(10.0)
+
+
+def _columns(drawn: LossDraws, tail: float) -> pd.DataFrame:
+    """Loss and risk columns of a prediction, one row a candidate."""
+    loss, risk = drawn.loss, drawn.risk
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, sd = loss.mean(axis=0), loss.std(axis=0)
+    lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
+    columns = {
+        "loss_mean": mean,
+        # so far from all runs that a draw's square is beyond what floats hold
+        "loss_sd": np.nan_to_num(sd, nan=np.inf, posinf=np.inf),
+        "loss_lower": lower,
+        "loss_upper": upper,
+    }
+    if risk is None:
+        risk = np.full((1, loss.shape[1]), np.nan)
+    columns["p_diverge"] = risk.mean(axis=0)
+    columns["p_diverge_lower"], columns["p_diverge_upper"] = np.quantile(
+        risk, [tail, 1 - tail], axis=0
+    )
+    return pd.DataFrame(columns)

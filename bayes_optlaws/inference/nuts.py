@@ -1,0 +1,337 @@
+"""Sample the hyper-parameters with NUTS, and refuse what did not converge.
+
+Thousands of exponent combinations take part in every evaluation, but near the mode a few hundred
+carry most of the weight.  NUTS runs with those; exponents are then drawn from all combinations,
+and each hyper-parameter draw has the exact importance weight of what was left out, by which the
+draws are resampled.  If the weights are too uneven the model is sampled again with more
+combinations, in the end with all.  (The reports give the share that was sampled with and the
+shape of the weights' tail.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import nutpie
+import xarray as xr
+from arviz_stats.base import array_stats
+from nutpie.compiled_pyfunc import from_pyfunc
+from threadpoolctl import threadpool_limits
+
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.predictor import Draws, recover
+from bayes_optlaws.kernels.divergence import log_density as divergence_density
+from bayes_optlaws.kernels.hyper import hyper_inputs
+from bayes_optlaws.kernels.marginal import log_evidence_by_combination
+from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model.divergence import (
+    DivergenceData,
+    DivergencePriors,
+    parameters,
+    starting_point,
+)
+from bayes_optlaws.model.priors import Priors
+
+SCREEN_SIZES = (64, 128, 256, 512, 1024)
+"""Numbers of exponent combinations that sampling may be tried with before all of them."""
+
+SCREEN_DRAWS, SCREEN_SPREAD = 32, 1.5
+"""Screening looks at the mode and at this many points around it, this much over-dispersed."""
+
+EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
+"""Least effective share of draws after reweighting: foreseen at those points, and accepted."""
+
+TARGET_ACCEPT, SHORTER_STEPS = 0.9, 0.97
+"""Of the loss part; the second where the first had divergent transitions, as in narrow corners of
+the noise of small tables."""
+
+DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.99
+"""Least draws and tuning of the divergence part, and its target acceptance."""
+
+MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
+"""The gate: no interval leaves the package unless all of it holds."""
+
+
+class ConvergenceError(RuntimeError):
+    """The sampler's output does not pass the gate; the message says which part failed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Posterior draws with their provenance.
+
+    Parameters
+    ----------
+    draws : Draws
+        Flattened over chains, chain by chain.
+    chains : int
+    sample_stats : xarray.Dataset
+    kept : float
+        Exponent combinations that NUTS ran with, as a share of all.
+    pareto_k : float
+        Shape of the tail of the importance weights of the others; nan when there are none.
+    divergence_stats : xarray.Dataset, optional
+        Sampler statistics of the divergence part.
+    """
+
+    draws: Draws
+    chains: int
+    sample_stats: xr.Dataset
+    kept: float
+    pareto_k: float
+    divergence_stats: xr.Dataset | None = None
+
+
+def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
+    """Posterior weight of every exponent combination at one point, shape (n_combinations,)."""
+    data = space.data
+    inputs = [np.ascontiguousarray(v) for v in space.kernel_inputs(space.split(x))]
+    args = data.kernel_args(space.priors)
+    w, d, scale_factor, _ = hyper_inputs(*inputs, *args[:4])
+    by_k = log_evidence_by_combination(
+        w, d, scale_factor, inputs[4], inputs[5], *args[4:8], data.log_prior, *data.tree.args
+    )
+    weight = np.exp(by_k - by_k.max())
+    return weight / weight.sum()
+
+
+def screen(space: HyperSpace, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Weight of every combination at the mode and around it, shape (points, n_combinations)."""
+    factor = space.curvature_factor(mode)
+    points = [mode]
+    for _ in range(SCREEN_DRAWS):
+        x = mode + SCREEN_SPREAD * factor @ rng.standard_normal(mode.size)
+        points.append(np.clip(x, space.mean - 5 * space.sd, space.mean + 5 * space.sd))
+    return np.array([combination_weights(space, x) for x in points])
+
+
+def _sizes(weight: np.ndarray) -> list[int]:
+    """How many of the combinations, best first, to try: enough by what screening saw, then all.
+
+    ``weight`` (points, n_combinations) is in that order.  Draws with the first of them get
+    importance weights inverse to the share that these have.
+    """
+    total = weight.shape[1]
+    foreseen = []
+    for size in SCREEN_SIZES:
+        share = weight[:, :size].sum(axis=1)
+        if size < total and 1.0 / (share.mean() * (1.0 / share).mean()) >= EXPECTED_EFFICIENCY:
+            foreseen.append(size)
+    return [*foreseen, total]
+
+
+def _nuts(
+    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    axes: np.ndarray,
+    random_seed: int,
+    **options,
+) -> tuple[np.ndarray, xr.Dataset]:
+    """Draws of shape (chains, draws, size), and statistics, by NUTS along the columns of ``axes``.
+
+    The chains are the threads, so BLAS gets none of its own.
+    """
+
+    def along(z):
+        value, gradient = density(start + axes @ z)
+        return value, axes.T @ gradient
+
+    size = start.size
+    compiled = from_pyfunc(
+        size,
+        lambda: along,
+        lambda *_: lambda z: {"x": start + axes @ z},
+        [np.dtype(np.float64)],
+        [(size,)],
+        ["x"],
+        dims={"x": ("dimension",)},
+        coords={"dimension": np.arange(size)},
+    )
+    with threadpool_limits(1), warnings.catch_warnings():
+        # interrupted early, a trace has more chains than draws
+        warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
+        tree = nutpie.sample(
+            compiled, seed=random_seed, init_mean=np.zeros(size), save_warmup=False, **options
+        )
+    x = tree["posterior"]["x"].to_numpy()
+    if x.shape[:2] != (options["chains"], options["draws"]):
+        # nutpie answers Ctrl-C with the draws that it has
+        raise KeyboardInterrupt(f"sampling was interrupted after {x.shape[1]} draws")
+    return x, tree["sample_stats"].to_dataset()
+
+
+def _sample_hyper(
+    space: HyperSpace, start: np.ndarray, random_seed: int, **options
+) -> tuple[dict[str, np.ndarray], xr.Dataset]:
+    axes = space.axes(start)
+    for target_accept in (TARGET_ACCEPT, SHORTER_STEPS):
+        x, stats = _nuts(
+            space.log_density, start, axes, random_seed, target_accept=target_accept, **options
+        )
+        if not stats["diverging"].any():
+            break
+    return space.split(x.reshape(-1, space.size)), stats
+
+
+def sample(
+    data: ModelData,
+    priors: Priors,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    random_seed: int,
+    progressbar: bool,
+) -> Sample:
+    """Sample the model of ``data``; see the module's text for how exponents are screened.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+    draws, tune, chains : int
+        Of NUTS.
+    random_seed : int
+    progressbar : bool
+
+    Returns
+    -------
+    Sample
+    """
+    rng = np.random.default_rng(random_seed)
+    space = HyperSpace(data, priors)
+    mode = space.mode()
+    weight = screen(space, mode, rng)
+    order = np.argsort(-weight.mean(axis=0))
+    for size in _sizes(weight[:, order]):
+        active = np.zeros(order.size, dtype=bool)
+        active[order[:size]] = True
+        part = HyperSpace(data.restrict(active), priors)
+        hyper, stats = _sample_hyper(
+            part,
+            part.mode(mode),
+            random_seed,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            progress_bar=progressbar,
+        )
+        recovered, log_ratio = recover(space, hyper, active, rng)
+        ratio = np.exp(log_ratio - log_ratio.max())
+        efficiency = ratio.sum() ** 2 / (ratio**2).sum() / ratio.size
+        if efficiency >= MIN_EFFICIENCY:
+            break
+    pareto_k = np.nan
+    if np.ptp(log_ratio) > 1e-9:
+        pareto_k = float(array_stats.psislw(-log_ratio)[1])  # takes minus log weights
+        index = [
+            c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
+        ]
+        recovered = recovered.take(np.concatenate(index))
+    return Sample(recovered, chains, stats, active.mean(), pareto_k)
+
+
+def sample_divergence(
+    data: DivergenceData,
+    priors: DivergencePriors,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    random_seed: int,
+) -> tuple[dict[str, np.ndarray], xr.Dataset]:
+    """Sample the divergence part; given the runs it is independent of the loss part.
+
+    It is cheap and its draws are more correlated, so it is sampled longer and thinned.
+
+    Parameters
+    ----------
+    data : DivergenceData
+    priors : DivergencePriors
+    draws, tune, chains, random_seed
+        As in `sample`.
+
+    Returns
+    -------
+    values : dict of str to array, shape (chains * draws, ...)
+        ``divergence_z`` and the parameters that `divergence_probability` takes.
+    sample_stats : Dataset
+    """
+    rotation, start = starting_point(data, priors)
+    mean, sd = priors.moments(len(data.scale.names))
+    layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
+    longer = max(draws, DIVERGENCE_DRAWS)
+    z, stats = _nuts(
+        lambda z: divergence_density(z, *layout),
+        start,
+        np.eye(start.size),
+        random_seed,
+        draws=longer,
+        tune=max(tune, DIVERGENCE_TUNE),
+        chains=chains,
+        target_accept=DIVERGENCE_ACCEPT,
+        progress_bar=False,
+    )
+    z = z[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
+    values = {"divergence_z": z} | parameters(z, data, priors, rotation)
+    return values, stats
+
+
+def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices of a systematic resample, in order."""
+    position = (np.arange(weight.size) + rng.random()) / weight.size
+    index = np.searchsorted(np.cumsum(weight / weight.sum()), position)
+    return np.minimum(index, weight.size - 1)
+
+
+def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict[str, float]:
+    """Worst convergence figures over all scalar quantities.
+
+    Parameters
+    ----------
+    variables : dict of str to array, shape (chains, draws, ...)
+    sample_stats : Dataset
+        With ``diverging`` and ``energy``.
+
+    Returns
+    -------
+    dict
+        ``rhat``, ``ess_bulk``, ``ess_tail``, ``divergent``, ``bfmi``; nan where undefined.
+    """
+    rhat, bulk, tail = [], [], []
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a stuck chain: nan, which fails
+        for value in variables.values():
+            flat = value.reshape(*value.shape[:2], -1)
+            for j in range(flat.shape[2]):
+                x = flat[:, :, j]
+                rhat.append(float(array_stats.rhat(x)))
+                bulk.append(float(array_stats.ess(x, method="bulk")))
+                tail.append(float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))))
+    energy = sample_stats["energy"].to_numpy()
+    bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
+    return {
+        "rhat": float(np.max(rhat)),
+        "ess_bulk": float(np.min(bulk)),
+        "ess_tail": float(np.min(tail)),
+        "divergent": float(sample_stats["diverging"].sum()),
+        "bfmi": float(np.min(bfmi)),
+    }
+
+
+def failures(figures: dict[str, float]) -> list[str]:
+    """What of the gate fails, in words; a figure that is nan fails."""
+    out = []
+    if not figures["rhat"] <= MAX_RHAT:
+        out.append(f"R-hat {figures['rhat']:.3f} > {MAX_RHAT}")
+    for name in ("ess_bulk", "ess_tail"):
+        if not figures[name] >= MIN_ESS:
+            out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
+    if not figures["divergent"] == 0:
+        out.append(f"{figures['divergent']:.0f} divergent transitions")
+    if not figures["bfmi"] >= MIN_BFMI:
+        out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
+    return out

@@ -1,0 +1,328 @@
+"""Exact draws of exponents, coefficients and discrepancy given NUTS draws, and of new losses.
+
+NUTS samples the hyper-parameters only.  Given one draw of them the exponent combination is a
+categorical draw, the coefficients and the discrepancy a Gaussian one; `recover` makes one of
+each for every hyper-parameter draw, so the joint posterior is exact.  `Predictor` then carries
+joint draws to any table of candidates.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
+from bayes_optlaws.kernels.marginal import draw_coefficients
+from bayes_optlaws.model.discrepancy import Discrepancy
+from bayes_optlaws.model.features import FeatureSet, Standardizer
+from bayes_optlaws.model.noise import NoiseClasses
+from bayes_optlaws.model.priors import Priors
+
+MAX_SCALES = 64
+"""New scales drawn jointly at once; beyond, in blocks of this many."""
+
+MAX_POINTS = 1024
+"""Candidates whose own part of the local correction is drawn jointly, scale by scale."""
+
+
+@njit(cache=True, nogil=True)
+def _recover(
+    noise_sd,
+    noise_slope,
+    coefficient_sd,
+    scale_length,
+    field_sd,
+    local_sd,
+    column_block,
+    intercept_sd,
+    noise_covariates,
+    cells,
+    gram,
+    xy,
+    yy,
+    n,
+    log_prior,
+    common,
+    columns,
+    n_candidates,
+    n_columns,
+    screened,
+    uniform,
+    normal,
+):
+    draws = noise_sd.shape[0]
+    q = column_block.size
+    m = xy.shape[1] - q
+    combination = np.empty(draws, dtype=np.int64)
+    beta, u = np.empty((draws, q)), np.empty((draws, m))
+    log_ratio = np.empty(draws)
+    for s in range(draws):
+        w, d, scale_factor, _ = hyper_inputs(
+            noise_sd[s],
+            noise_slope[s],
+            coefficient_sd[s],
+            scale_length[s],
+            field_sd[s],
+            local_sd[s],
+            column_block,
+            intercept_sd,
+            noise_covariates,
+            cells,
+        )
+        combination[s], beta[s], u[s], log_ratio[s] = draw_coefficients(
+            w,
+            d,
+            scale_factor,
+            field_sd[s],
+            local_sd[s],
+            gram,
+            xy,
+            yy,
+            n,
+            log_prior,
+            common,
+            columns,
+            n_candidates,
+            n_columns,
+            screened,
+            uniform[s],
+            normal[s],
+        )
+    return combination, beta, u, log_ratio
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Joint posterior draws, one row each.
+
+    Parameters
+    ----------
+    hyper : dict of str to array, shape (n_draws, size)
+        Hyper-parameters.
+    combination : int array, shape (n_draws,)
+        Exponent combination.
+    beta : array, shape (n_draws, n_columns)
+        Coefficients of the standardised dictionary, zero outside the combination.
+    fields : array, shape (n_draws, n_fields, n_cells)
+        Discrepancy over scales at its inducing points.
+    local : array, shape (n_draws, n_local)
+        Coefficients of the local functions.
+    divergence : dict of str to array, shape (n_draws, ...)
+        Parameters of the divergence part; empty when it is not modelled.
+    """
+
+    hyper: dict[str, np.ndarray]
+    combination: np.ndarray
+    beta: np.ndarray
+    fields: np.ndarray
+    local: np.ndarray
+    divergence: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of draws."""
+        return self.combination.size
+
+    def thin(self, limit: int) -> Draws:
+        """At most ``limit`` draws, evenly spaced."""
+        if self.n <= limit:
+            return self
+        return self.take(np.linspace(0, self.n - 1, limit).round().astype(int))
+
+    def take(self, i: np.ndarray) -> Draws:
+        """Draws of the given indices."""
+        return Draws(
+            {k: v[i] for k, v in self.hyper.items()},
+            self.combination[i],
+            self.beta[i],
+            self.fields[i],
+            self.local[i],
+            {k: v[i] for k, v in self.divergence.items()},
+        )
+
+
+def recover(
+    space: HyperSpace,
+    hyper: dict[str, np.ndarray],
+    screened: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Draws, np.ndarray]:
+    """Draw exponents, coefficients and discrepancy for every hyper-parameter draw.
+
+    Parameters
+    ----------
+    space : HyperSpace
+        Of the full model (all combinations).
+    hyper : dict of str to array, shape (n_draws, size)
+        Hyper-parameter draws.
+    screened : bool array, shape (n_combinations,)
+        Combinations that the hyper-parameters were sampled with.
+    rng : numpy Generator
+
+    Returns
+    -------
+    draws : Draws
+    log_ratio : array, shape (n_draws,)
+        Log evidence with all combinations minus that with the screened ones: the importance
+        weight of the draw, zero where nothing was left out.
+    """
+    data = space.data
+    inputs = space.kernel_inputs(hyper)
+    n_draws = inputs[0].shape[0]
+    uniform = rng.random(n_draws)
+    normal = rng.standard_normal((n_draws, data.statistics.xy.shape[1]))
+    args = data.kernel_args(space.priors)
+    workers = max(1, min(os.cpu_count() or 1, 8, n_draws // 50))
+    parts = np.array_split(np.arange(n_draws), workers)
+
+    def work(i):
+        some = (np.ascontiguousarray(x[i]) for x in inputs)
+        return _recover(*some, *args, screened, uniform[i], np.ascontiguousarray(normal[i]))
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(work, parts))
+    combination, beta, u, log_ratio = (np.concatenate(x) for x in zip(*done, strict=True))
+    n_fields, n_cells = len(data.fields), len(data.cells) if data.fields else 0
+    fields = u[:, : n_fields * n_cells].reshape(n_draws, n_fields, n_cells)
+    draws = Draws(hyper, combination, beta, fields, u[:, n_fields * n_cells :])
+    return draws, log_ratio
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Joint predictive draws of log loss for any candidates.
+
+    Parameters
+    ----------
+    features, standardizer, discrepancy, noise
+        Learned from the training runs; ``discrepancy`` is used only when ``transfer``.
+    transfer : bool
+    centre : float
+        Mean log loss of the training runs.
+    priors : Priors
+    draws : Draws
+    """
+
+    features: FeatureSet
+    standardizer: Standardizer
+    discrepancy: Discrepancy
+    noise: NoiseClasses
+    transfer: bool
+    centre: float
+    priors: Priors
+    draws: Draws
+
+    def law(self, table: pd.DataFrame) -> np.ndarray:
+        """Log loss by the law alone, shape (n_draws, n)."""
+        x = self.standardizer(self.features.dictionary(table))
+        return self.centre + self.draws.beta @ x.T
+
+    def mean(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
+        out = self.law(table)
+        if not self.transfer:
+            return out
+        d = self.discrepancy
+        out += self._over_scales(table, rng)
+        if d.n_local:
+            out += self._local(table, rng)
+        unseen = d.unseen(table)
+        if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
+            effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
+            out += self.priors.unseen_sd * effect @ unseen.T
+        return out
+
+    def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
+        """Noise sd of log loss, shape (n_draws, n)."""
+        hyper = self.draws.hyper
+        floor = np.repeat(hyper["noise_sd"], len(table), axis=1)
+        if not self.noise.names:
+            return floor
+        covariates = self.noise.at(table, self.discrepancy)
+        growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ covariates.T)
+        return np.hypot(floor, growth)
+
+    def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Level and slopes at the candidates' scales, given those at the cells."""
+        d, draws = self.discrepancy, self.draws
+        s = d.standard_scales(table)
+        distinct, which = np.unique(np.round(s, 9), axis=0, return_inverse=True)
+        which = which.ravel()
+        sd = np.concatenate(
+            [draws.hyper["level_sd"], draws.hyper.get("slope_sd", np.zeros((draws.n, 0)))], axis=1
+        )
+        slopes = d.slopes(table)
+        out = np.zeros((draws.n, len(table)))
+        for block in _blocks(len(distinct), MAX_SCALES):
+            value = _conditional(
+                d.cells,
+                distinct[block],
+                draws.hyper["scale_length"],
+                draws.hyper["cell_sd"],
+                sd,
+                draws.fields,
+                rng,
+            )
+            mine = np.flatnonzero((which >= block.start) & (which < block.stop))
+            for part in np.array_split(mine, max(1, mine.size // 2000)):
+                at = value[:, :, which[part] - block.start]
+                out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
+        return out
+
+    def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Local correction: what the runs inform, plus what the local functions leave out."""
+        d, draws = self.discrepancy, self.draws
+        points = np.round(d.local_points(table), 9)
+        distinct, which = np.unique(points, axis=0, return_inverse=True)
+        which = which.ravel()
+        phi = d.local_functions(distinct)
+        out = (draws.local @ phi.T)[:, which]
+        for block in _blocks(len(distinct), MAX_POINTS):
+            factor = _psd_factor(
+                d.local_missed(distinct[block], phi[block], distinct[block], phi[block])
+            )
+            fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
+            mine = np.flatnonzero((which >= block.start) & (which < block.stop))
+            out[:, mine] += draws.hyper["local_sd"] * fresh[:, which[mine] - block.start]
+        return out
+
+
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _psd_factor(matrix: np.ndarray) -> np.ndarray:
+    value, vector = np.linalg.eigh(0.5 * (matrix + np.swapaxes(matrix, -1, -2)))
+    return vector * np.sqrt(np.maximum(value, 0.0))[..., None, :]
+
+
+def _conditional(known: np.ndarray, new: np.ndarray, length, nugget, sd, values, rng) -> np.ndarray:
+    """Draw squared-exponential Gaussian-process fields at new points given known values.
+
+    All fields share the correlation; ``length`` and ``nugget`` (n_draws, 1), ``sd`` (n_draws,
+    n_fields), ``values`` (n_draws, n_fields, n_known).  Returns (n_draws, n_fields, n_new).
+    """
+    n_draws, n_fields, _ = values.shape
+    out = np.empty((n_draws, n_fields, len(new)))
+    size = max(1, int(2e6 // (len(known) + len(new)) ** 2))
+    for start in range(0, n_draws, size):
+        i = slice(start, min(start + size, n_draws))
+        points = np.concatenate([known, new])
+        d2 = np.sum((points[:, None, :] - points[None, :, :]) ** 2, axis=-1)
+        corr = np.exp(-0.5 * d2 / length[i][:, :, None] ** 2)
+        corr += nugget[i][:, :, None] ** 2 * (d2 < 1e-12)  # a known scale keeps what is its own
+        m = len(known)
+        inner = corr[:, :m, :m] + JITTER * np.eye(m)
+        weight = np.linalg.solve(inner, corr[:, :m, m:])  # (draws, known, new)
+        rest = corr[:, m:, m:] - np.swapaxes(corr[:, :m, m:], 1, 2) @ weight
+        factor = _psd_factor(rest)
+        normal = rng.standard_normal((corr.shape[0], n_fields, len(new)))
+        fresh = np.einsum("sij,sfj->sfi", factor, normal) * sd[i][:, :, None]
+        out[i] = np.einsum("sfk,skn->sfn", values[i], weight) + fresh
+    return out

@@ -1,0 +1,163 @@
+r"""The PyMC model: hyper-parameters sampled by NUTS, everything else integrated out exactly.
+
+`build_model` is short on purpose: priors on a handful of positive scales, two kernels, and one
+`Evidence` term, the marginal likelihood of `bayes_optlaws.kernels.marginal`.  It is an ordinary
+`pymc.Model`: open it, draw it with ``pymc.model_to_graphviz``, sample it with anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import (
+    numba_njit,
+    register_funcify_default_op_cache_key,
+)
+
+from bayes_optlaws.kernels.hyper import (
+    N_HYPER,
+    call_kernel,
+    log_evidence_and_gradient,
+    register_symbol,
+)
+from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model.priors import LogNormal, Priors
+
+DATA_NAMES = (
+    "column_block",
+    "intercept_sd",
+    "noise_covariates",
+    "cells",
+    "gram",
+    "xy",
+    "yy",
+    "n_runs",
+    "log_prior",
+    "tree_common",
+    "tree_columns",
+    "tree_candidates",
+    "tree_widths",
+)
+"""Names of the data containers, in the order of the kernels' arguments."""
+
+
+class Evidence(Op):
+    """Log marginal likelihood as a PyTensor operation with an analytic gradient.
+
+    Inputs are those of `bayes_optlaws.kernels.hyper.log_evidence_and_gradient`; the first six, the
+    hyper-parameters, are differentiable.  The gradient comes out of the same evaluation.
+    """
+
+    __props__ = ()
+
+    def make_node(self, *inputs):
+        """Outputs: the log evidence and its gradient in each hyper-parameter."""
+        # PyMC stores integer data as int32; the kernel reads 64-bit memory
+        inputs = [pt.as_tensor_variable(x) for x in inputs]
+        inputs = [pt.cast(x, "float64" if x.dtype[:5] == "float" else "int64") for x in inputs]
+        return Apply(self, inputs, [pt.dscalar(), *(pt.dvector() for _ in range(N_HYPER))])
+
+    def perform(self, node, inputs, output_storage):
+        """Evaluate with the compiled kernel."""
+        result = log_evidence_and_gradient(*(np.ascontiguousarray(x) for x in inputs))
+        for storage, value in zip(output_storage, result, strict=True):
+            storage[0] = np.asarray(value)
+
+    def pullback(self, inputs, outputs, cotangents):
+        """Gradient of the first output, which is all that is ever differentiated."""
+        gradient = [cotangents[0] * g for g in outputs[1:]]
+        return [*gradient, *(disconnected_type() for _ in inputs[N_HYPER:])]
+
+    def connection_pattern(self, node):
+        """Only the first output depends, differentiably, on the hyper-parameters."""
+        return [
+            [i < N_HYPER and j == 0 for j in range(1 + N_HYPER)] for i in range(len(node.inputs))
+        ]
+
+
+@register_funcify_default_op_cache_key(Evidence)
+def _evidence_numba(op, node, **kwargs):
+    register_symbol()
+
+    @numba_njit
+    def evidence(
+        h0, h1, h2, h3, h4, h5, block, intercept, covariates, cells, gram, xy, yy, n, log_prior,
+        common, columns, n_candidates, n_columns,
+    ):  # fmt: skip
+        size = np.empty(14, dtype=np.int64)
+        size[0], size[1], size[2] = yy.size, xy.shape[1], block.size
+        size[3], size[4], size[5] = h1.size, h2.size, h3.size
+        size[6], size[7], size[8] = h4.size, h5.size, cells.shape[0]
+        size[9], size[10] = log_prior.size, common.size
+        size[11], size[12], size[13] = columns.shape
+        inputs = (
+            np.ascontiguousarray(h0), np.ascontiguousarray(h1), np.ascontiguousarray(h2),
+            np.ascontiguousarray(h3), np.ascontiguousarray(h4), np.ascontiguousarray(h5),
+            np.ascontiguousarray(intercept), np.ascontiguousarray(covariates),
+            np.ascontiguousarray(cells), np.ascontiguousarray(gram), np.ascontiguousarray(xy),
+            np.ascontiguousarray(yy), np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
+        )  # fmt: skip
+        # what the kernel raises cannot leave it: then the buffers say that nothing came back
+        out = (
+            np.full(1, np.nan), np.empty(h0.size), np.empty(h1.size), np.empty(h2.size),
+            np.empty(h3.size), np.empty(h4.size), np.empty(h5.size),
+        )  # fmt: skip
+        call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
+        return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6]
+
+    return evidence, 5
+
+
+def _positive(name: str, prior: LogNormal, dims: str | None = None):
+    return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
+
+
+def build_model(data: ModelData, priors: Priors) -> pm.Model:
+    """Assemble the model.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+
+    Returns
+    -------
+    pymc.Model
+        Free variables ``noise_sd``, ``noise_slope``, ``coefficient_sd`` and, with transfer,
+        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``.
+    """
+    transfer = len(data.fields) > 0
+    absent = pt.as_tensor(np.zeros(0))
+    with pm.Model(coords=data.coords) as model:
+        noise_sd = _positive("noise_sd", priors.noise_sd)[None]
+        slope = scale_length = field_sd = local_sd = absent
+        if data.noise_names:
+            growth = _positive("noise_growth", priors.noise_growth)
+            noise_sd = pt.concatenate([noise_sd, growth[None]])
+            slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
+        coefficient_sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        if transfer:
+            length = _positive("scale_length", priors.scale_length)
+            own = _positive("cell_sd", priors.cell_sd)
+            scale_length = pt.stack([length, own])
+            field_sd = _positive("level_sd", priors.level_sd)[None]
+            if len(data.fields) > 1:
+                slopes = _positive("slope_sd", priors.slope_sd, "slope")
+                field_sd = pt.concatenate([field_sd, slopes])
+            if data.n_local:
+                local_sd = _positive("local_sd", priors.local_sd)[None]
+        terms = Evidence()(
+            noise_sd,
+            slope,
+            coefficient_sd,
+            scale_length,
+            field_sd,
+            local_sd,
+            *(pm.Data(*pair) for pair in zip(DATA_NAMES, data.kernel_args(priors), strict=True)),
+        )
+        pm.Potential("evidence", terms[0])
+    return model

@@ -1,0 +1,277 @@
+r"""The model written out plainly, coefficients in the graph: to read, and to check against.
+
+`bayes_optlaws.inference.pymc_model` sums coefficients, discrepancy and exponents out.  Here the
+same model stands as one would first write it: `explicit_model` has every coefficient in the
+graph for one exponent combination, `naive_model` has them all and sums the exponents out by
+log-sum-exp.  `covariance` is the textbook n x n form of the marginal likelihood, `draw_prior` one
+draw of everything.  No compiled kernel of the likelihood takes part, so each is an independent
+check of them; all are slow, and fit for small problems only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.predictor import Draws
+from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model.discrepancy import squared_exponential
+from bayes_optlaws.model.priors import LogNormal, Priors
+
+JITTER = 1e-6
+"""Relative variance that the model adds to the correlations over inducing points."""
+
+RESOLUTION = 1e-6
+"""Least noise sd, in quadrature."""
+
+
+def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
+    """Noise sd of every class given hyper-parameters, shape (..., n_classes).
+
+    Parameters
+    ----------
+    data : ModelData
+    hyper : dict of str to array, shape (..., size)
+        As from `HyperSpace.split`.
+    """
+    floor = np.repeat(hyper["noise_sd"], len(data.noise_covariates), axis=-1)
+    if not data.noise_names:
+        return np.hypot(floor, RESOLUTION)
+    growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ data.noise_covariates.T)
+    return np.sqrt(floor**2 + growth**2 + RESOLUTION**2)
+
+
+def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]) -> np.ndarray:
+    """Prior sd of every dictionary coefficient given hyper-parameters, shape (n_columns,)."""
+    block = data.column_block
+    return np.where(block < 0, priors.intercept_sd, hyper["coefficient_sd"][block])
+
+
+def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
+    """Prior covariance of the discrepancy coefficients: field by field, then the local ones.
+
+    Returns
+    -------
+    array, shape (m, m)
+        m = n_fields * n_cells + n_local; empty without transfer.
+    """
+    if not data.fields:
+        return np.zeros((0, 0))
+    amplitude = np.concatenate([hyper["level_sd"], hyper.get("slope_sd", np.zeros(0))])
+    own = JITTER + hyper["cell_sd"][0] ** 2
+    over_cells = squared_exponential(data.cells, data.cells, hyper["scale_length"][0])
+    over_cells = over_cells + own * np.eye(len(data.cells))
+    blocks = [a**2 * over_cells for a in amplitude]
+    if data.n_local:
+        blocks.append(hyper["local_sd"][0] ** 2 * np.eye(data.n_local))
+    size = [len(b) for b in blocks]
+    out = np.zeros((sum(size), sum(size)))
+    start = 0
+    for block in blocks:
+        out[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    return out
+
+
+def covariance(
+    data: ModelData,
+    priors: Priors,
+    hyper: dict[str, np.ndarray],
+    combination: int,
+    rows: np.ndarray,
+    noise_class: np.ndarray,
+) -> np.ndarray:
+    """Covariance of the responses given hyper-parameters and one exponent combination.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+    hyper : dict of str to array
+        One draw, as from `HyperSpace.split`.
+    combination : int
+    rows : array, shape (n, p)
+        Columns of the runs: dictionary, then discrepancy.
+    noise_class : int array, shape (n,)
+
+    Returns
+    -------
+    array, shape (n, n)
+        The responses are jointly normal with mean zero and this covariance.
+    """
+    q = data.column_block.size
+    selected = data.tree.selected(combination)
+    x = rows[:, selected] * coefficient_sd(data, priors, hyper)[selected]
+    z = rows[:, q:]
+    noise = noise_sd(data, hyper)[noise_class]
+    return x @ x.T + z @ discrepancy_covariance(data, hyper) @ z.T + np.diag(noise**2)
+
+
+def draw_prior(data: ModelData, priors: Priors, rng: np.random.Generator) -> Draws:
+    """One draw of everything from the prior.
+
+    Parameters
+    ----------
+    data : ModelData
+        The statistics take no part.
+    priors : Priors
+    rng : numpy Generator
+
+    Returns
+    -------
+    Draws
+        Of one row.
+    """
+    space = HyperSpace(data, priors)
+    hyper = space.split(space.mean + space.sd * rng.standard_normal(space.size))
+    k = int(rng.integers(data.tree.n_combinations))
+    selected = data.tree.selected(k)
+    beta = np.zeros(data.column_block.size)
+    beta[selected] = coefficient_sd(data, priors, hyper)[selected] * rng.standard_normal(
+        selected.size
+    )
+    cov = discrepancy_covariance(data, hyper)
+    u = np.linalg.cholesky(cov) @ rng.standard_normal(len(cov)) if len(cov) else np.zeros(0)
+    split = len(data.fields) * len(data.cells)
+    return Draws(
+        {name: value[None] for name, value in hyper.items()},
+        np.array([k]),
+        beta[None],
+        u[:split].reshape(1, len(data.fields), len(data.cells) if data.fields else 0),
+        u[None, split:],
+    )
+
+
+def _positive(name: str, prior: LogNormal, dims: str | None = None):
+    return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
+
+
+def _noise(data: ModelData, priors: Priors):
+    """Noise variance of every class, with its priors."""
+    floor = _positive("noise_sd", priors.noise_sd)
+    variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
+    if data.noise_names:
+        growth = _positive("noise_growth", priors.noise_growth)
+        slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
+        variance += growth**2 * pt.exp(2.0 * pt.dot(data.noise_covariates, slope))
+    return variance
+
+
+def _discrepancy(data: ModelData, priors: Priors):
+    """Discrepancy coefficients, each process as a factor times independent normals."""
+    length = _positive("scale_length", priors.scale_length)
+    own = _positive("cell_sd", priors.cell_sd)
+    amplitude = [_positive("level_sd", priors.level_sd)]
+    if len(data.fields) > 1:
+        slopes = _positive("slope_sd", priors.slope_sd, "slope")
+        amplitude += [slopes[i] for i in range(len(data.fields) - 1)]
+    n = len(data.cells)
+    d2 = np.sum((data.cells[:, None] - data.cells[None]) ** 2, axis=-1)
+    factor = pt.linalg.cholesky(pt.exp(-0.5 * d2 / length**2) + (JITTER + own**2) * np.eye(n))
+    normal = pm.Normal("field_normal", shape=(len(data.fields), n))
+    parts = [a * pt.dot(factor, normal[i]) for i, a in enumerate(amplitude)]
+    if data.n_local:
+        sd = _positive("local_sd", priors.local_sd)
+        parts.append(sd * pm.Normal("local_normal", shape=data.n_local))
+    return pt.concatenate(parts)
+
+
+def _gaussian(data: ModelData, variance, theta, index: np.ndarray):
+    """Log likelihood of the runs given all coefficients, from their Gram matrices."""
+    s = data.statistics
+    total = 0.0
+    for c in range(len(s.n)):
+        gram, xy = s.gram[c][np.ix_(index, index)], s.xy[c][index]
+        square = s.yy[c] - 2.0 * pt.dot(xy, theta) + pt.dot(theta, pt.dot(gram, theta))
+        total += -0.5 * square / variance[c] - 0.5 * s.n[c] * pt.log(2.0 * np.pi * variance[c])
+    return total
+
+
+def explicit_model(data: ModelData, priors: Priors, combination: int) -> pm.Model:
+    """Write the model with every coefficient in the graph, for one exponent combination.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+    combination : int
+        Exponent combination.
+
+    Returns
+    -------
+    pymc.Model
+        Free variables as in `pymc_model.build_model`, and ``beta`` (the combination's
+        columns, in the order of `Tree.selected`); the discrepancy is ``discrepancy``, made of
+        ``field_normal`` and ``local_normal``.
+    """
+    selected = data.tree.selected(combination)
+    block = data.column_block[selected]
+    q = data.column_block.size
+    with pm.Model(coords=data.coords) as model:
+        variance = _noise(data, priors)
+        sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        each = pt.concatenate([[priors.intercept_sd], sd])[block + 1]
+        theta = pm.Normal("beta", 0.0, each, shape=selected.size)
+        index = selected
+        if data.fields:
+            u = pm.Deterministic("discrepancy", _discrepancy(data, priors))
+            theta = pt.concatenate([theta, u])
+            index = np.concatenate([selected, np.arange(q, data.statistics.xy.shape[1])])
+        pm.Potential("likelihood", _gaussian(data, variance, theta, index))
+    return model
+
+
+def naive_model(
+    data: ModelData, priors: Priors, *, rows: np.ndarray | None = None, y: np.ndarray | None = None
+) -> pm.Model:
+    """Write the law with its coefficients in the graph and exponents summed out by log-sum-exp.
+
+    One coefficient a feature, shared by all exponent combinations: what one would first write,
+    and what NUTS does slowly at, since the coefficients are correlated and every evaluation visits
+    every combination.
+
+    Parameters
+    ----------
+    data : ModelData
+        Without transfer.
+    priors : Priors
+    rows, y : arrays, shapes (n, n_columns) and (n,), optional
+        Columns and responses of the runs.  With them the likelihood is summed run by run, as it
+        would first be written; without them it comes from the Gram matrices in ``data``, which
+        is the same at a fraction of the cost.  For noise of one class.
+
+    Raises
+    ------
+    ValueError
+        If ``data`` has a discrepancy, combinations whose columns are not of the same blocks, or,
+        with ``rows``, noise of several classes.
+    """
+    if data.fields:
+        raise ValueError("naive_model is the law alone: build the data with transfer=False")
+    tree, s = data.tree, data.statistics
+    selected = np.array([tree.selected(k) for k in range(tree.n_combinations)])
+    block = data.column_block[selected]
+    if np.any(block != block[0]):
+        raise ValueError("the columns of all exponent combinations must be of the same blocks")
+    if rows is not None and len(s.n) > 1:
+        raise ValueError(f"run by run the noise must be of one class, and it has {len(s.n)}")
+    with pm.Model(coords=data.coords) as model:
+        variance = _noise(data, priors)
+        sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        each = pt.concatenate([[priors.intercept_sd], sd])[block[0] + 1]
+        beta = pm.Normal("beta", 0.0, each, shape=selected.shape[1])
+        total = pt.as_tensor(data.log_prior)
+        if rows is not None:
+            residual = y[:, None] - pt.dot(rows[:, selected], beta)
+            total += pm.logp(pm.Normal.dist(0.0, pt.sqrt(variance[0])), residual).sum(axis=0)
+        else:
+            for c in range(len(s.n)):
+                gram = s.gram[c][selected[:, :, None], selected[:, None, :]]
+                square = s.yy[c] - 2.0 * pt.dot(s.xy[c][selected], beta)
+                square += pt.dot(pt.dot(gram, beta), beta)
+                total += -0.5 * square / variance[c]
+                total += -0.5 * s.n[c] * pt.log(2.0 * np.pi * variance[c])
+        pm.Potential("likelihood", pt.logsumexp(total))
+    return model

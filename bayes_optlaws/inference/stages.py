@@ -1,0 +1,255 @@
+"""Later training stages: continual training and fine-tuning, ranked after what came before.
+
+A law fitted to runs from scratch scores the schedules of a later stage (paper, Sections 5.3 and
+5.4): the convergence integral adds up over the stages, escape terms are those of the current stage
+over the square of its peak LR, and the coefficients stay as they are. Scores rank the candidates of
+one stage; their level is that of no loss, because other data have other losses.
+
+A change of stage may also change how much a schedule matters. `StageScores` therefore adds a
+deviation of each candidate with its own sd, which runs of later stages teach (`StagePrior`, own
+choice), and conditions the scores on those runs. The law itself is never fitted to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.inference.stage_posterior import (
+    Scales,
+    StageData,
+    StagePrior,
+    condition,
+    learn_scales,
+)
+from bayes_optlaws.model.features import Earlier
+from bayes_optlaws.runs.columns import tidy_columns
+from bayes_optlaws.runs.files import load
+from bayes_optlaws.runs.stages import (
+    chain,
+    earlier_of_candidates,
+    earlier_of_runs,
+    read_stages,
+    set_keys,
+    setting_keys,
+)
+
+__all__ = ["StagePrior", "StageScores", "Table", "history", "prepare", "read_stages", "split"]
+
+type Table = str | PathLike | pd.DataFrame
+"""A run table, or the path of one."""
+
+
+def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:
+    """Return the stages that end with a run: what candidates that continue it have behind them.
+
+    Parameters
+    ----------
+    runs : path or DataFrame
+        Run table with ``stage`` and ``parent``, see `read_stages`.
+    run_id : str
+        The run whose final weights are the start.
+
+    Returns
+    -------
+    DataFrame
+        One row a stage, the first from scratch: the ``history`` of `OptLaw.rank`.
+
+    Raises
+    ------
+    KeyError
+        When the run is not in the table.
+
+    Examples
+    --------
+    >>> import bayes_optlaws as bo
+    >>> runs = bo.datasets.load("pocket-stages")
+    >>> history(runs, "strong_d64_4000-005")[["run_id", "stage"]]
+                         run_id  stage
+    0    families_d64_12000-003      1
+    108     strong_d64_4000-005      2
+    """
+    return chain(read_stages(runs), run_id)
+
+
+def split(
+    source: str | PathLike | pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the runs from scratch, and the whole table where it holds later stages, else None."""
+    runs = tidy_columns(load(source))
+    if "stage" not in runs.columns or not (pd.to_numeric(runs["stage"], errors="coerce") > 1).any():
+        return runs, None
+    table = read_stages(runs)
+    return runs[(table["stage"] == 1).to_numpy()], table
+
+
+@dataclass(frozen=True)
+class StageScores:
+    """Candidates of a later stage, what they continue, and what was measured beside them.
+
+    Made by `prepare`.
+
+    Attributes
+    ----------
+    candidates : DataFrame
+        Validated candidates.
+    earlier : Earlier
+        Of the measured configurations, then the candidates.
+    measured : DataFrame
+        One row a measured configuration of a later stage; empty where there is none.
+    data : StageData or None
+        Their losses.
+    set_of, same : int array, shape (n_candidates,)
+        Set and configuration of ``data`` that each candidate belongs to, -1 for none.
+    keys : list of tuple
+        What each candidate's set shares: group, model size, tokens, earlier stages.
+    prior : StagePrior
+    """
+
+    candidates: pd.DataFrame
+    earlier: Earlier
+    measured: pd.DataFrame
+    data: StageData | None
+    set_of: np.ndarray
+    same: np.ndarray
+    keys: list[tuple]
+    prior: StagePrior = field(default_factory=StagePrior)
+
+    @property
+    def level_learned(self) -> np.ndarray:
+        """Whether runs of a candidate's own set were measured, shape (n_candidates,)."""
+        return self.set_of >= 0
+
+    def check_comparable(self) -> None:
+        """Raise ValueError where candidates have no level in common and none that is known."""
+        if self.level_learned.all():
+            return
+        keys = list(dict.fromkeys(self.keys))
+        if len(keys) > 1:
+            names = ("group", "n_params", "tokens", "number of earlier stages")
+            at = next(i for i in range(4) if keys[0][i] != keys[1][i])
+            raise ValueError(
+                f"candidates of one ranking must share group, model size, tokens and number of "
+                f"earlier stages unless runs of each set were measured: {names[at]} is "
+                f"{keys[0][at]} and {keys[1][at]}; rank them apart, or give such runs as stage_runs"
+            )
+
+    def scores(self, predictor: Predictor, rng: np.random.Generator) -> np.ndarray:
+        """Joint draws of the law's log score, measured configurations first."""
+        table = pd.concat([self.measured, self.candidates], ignore_index=True)
+        plain = predictor.features.dictionary(table)
+        aware = predictor.features.dictionary(table, self.earlier)
+        change = predictor.standardizer(aware) - predictor.standardizer(plain)
+        return predictor.mean(table, rng) + predictor.draws.beta @ change.T
+
+    def scales(self, scores: np.ndarray) -> Scales:
+        """Posterior of the deviation and noise sds, given joint draws of the scores."""
+        m = len(self.measured)
+        old = scores[:, :m]
+        cov = np.atleast_2d(np.cov(old.T)) if m else np.zeros((0, 0))
+        return learn_scales(old.mean(axis=0), cov, self.data, self.prior)
+
+    def log_loss(
+        self, predictor: Predictor, kind: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, float]:
+        """Joint draws of the candidates' log loss (or log score), and the median noise sd.
+
+        Parameters
+        ----------
+        predictor : Predictor
+        kind : {"new_run", "mean"}
+        rng : numpy Generator
+
+        Returns
+        -------
+        log_loss : array, shape (n_draws, n_candidates)
+        noise_sd : float
+            Of log loss over seeds.
+        """
+        scores = self.scores(predictor, rng)
+        scales = self.scales(scores)
+        out, noise = condition(
+            scores, self.data, self.set_of, self.same, scales, self.prior.level_sd, rng
+        )
+        if kind == "new_run":
+            out += noise[:, None] * rng.standard_normal(out.shape)
+        return out, float(np.median(noise))
+
+
+def prepare(
+    candidates: pd.DataFrame,
+    history: str | PathLike | pd.DataFrame,
+    stage_runs: str | PathLike | pd.DataFrame | None = None,
+    *,
+    reference_lr: float,
+    prior: StagePrior | None = None,
+) -> StageScores:
+    """Check everything a later stage is scored with, before any computation.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        Validated candidates of the stage to come.
+    history : path or DataFrame
+        Earlier stages: one row a stage for all candidates, or rows with a column ``candidate``.
+    stage_runs : path or DataFrame, optional
+        Run table with ``stage`` and ``parent`` whose later stages were measured.
+    reference_lr : float
+        Peak LR that normalised escape terms are put at.
+    prior : StagePrior, optional
+
+    Returns
+    -------
+    StageScores
+
+    Notes
+    -----
+    A set is what shares ``group`` (the data), model size, tokens and number of earlier stages: its
+    runs have a level in common. Diverged runs teach nothing here.
+    """
+    before = earlier_of_candidates(candidates, history)
+    measured, data, past, sets, settings = candidates.iloc[:0], None, np.zeros((3, 0)), {}, {}
+    if stage_runs is not None:
+        table = read_stages(stage_runs)
+        past = earlier_of_runs(table)
+        later = ((table["stage"] > 1) & ~table["diverged"]).to_numpy()
+        if later.any():
+            measured, data, past, sets, settings = _configurations(table[later], past[:, later])
+    keys = set_keys(candidates, before[2])
+    full = [(s, *c) for s, c in zip(keys, setting_keys(candidates, before), strict=True)]
+    both = np.hstack([past[:, : len(measured)], before])
+    return StageScores(
+        candidates,
+        Earlier(both[0], both[1], reference_lr),
+        measured,
+        data,
+        np.array([sets.get(k, -1) for k in keys]),
+        np.array([settings.get(k, -1) for k in full]),
+        keys,
+        StagePrior() if prior is None else prior,
+    )
+
+
+def _configurations(
+    runs: pd.DataFrame, past: np.ndarray
+) -> tuple[pd.DataFrame, StageData, np.ndarray, dict, dict]:
+    """Replicates merged: first rows, losses, what came before, sets and settings by key."""
+    keys = set_keys(runs, past[2])
+    full = [(s, *c) for s, c in zip(keys, setting_keys(runs, past), strict=True)]
+    sets, settings = ({k: i for i, k in enumerate(dict.fromkeys(x))} for x in (keys, full))
+    which = np.array([settings[k] for k in full])
+    log_loss = np.log(runs["final_loss"].to_numpy(float))
+    count = np.bincount(which)
+    mean = np.bincount(which, log_loss) / count
+    first = np.unique(which, return_index=True)[1]
+    data = StageData(
+        mean,
+        count.astype(float),
+        float(np.sum((log_loss - mean[which]) ** 2)),
+        np.array([sets[keys[i]] for i in first]),
+    )
+    return runs.iloc[first], data, past[:, first], sets, settings

@@ -1,0 +1,1 @@
+"""Numeric cores over plain arrays; most are compiled by numba."""

@@ -1,0 +1,359 @@
+"""Gaussian evidence of every exponent combination, by one walk over a tree of eliminations.
+
+For combination k the coefficients have posterior precision ``A_k = P_kk + diag(d_k)`` and
+
+    log p_k = -1/2 log|A_k| + 1/2 b_k' A_k^-1 b_k + 1/2 sum log d_k,
+
+where ``P`` and ``b`` are the data's precision and its product with the response, over all
+dictionary columns.  Combinations share columns: those of the common part are in all of them,
+those of the first exponent group in all with the same first exponent, and so on.  Eliminating
+the columns of one level leaves a Schur complement on the columns of later levels, which every
+combination below that node shares; so a walk in lexicographic order eliminates each prefix once,
+and the last level costs one column a combination.
+
+The derivative of the log evidence in ``P`` is minus half the posterior second moment of the
+coefficients, in ``b`` their mean.  The reverse of the same walk accumulates both, weighted over
+combinations, and passes by subtrees of negligible weight.  A combination of prior probability
+zero is passed by in both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+NEGLIGIBLE = 1e-10
+"""Subtrees below this posterior weight are left out of moments (never out of the evidence)."""
+
+
+@njit(cache=True, error_model="numpy")
+def _invert(M, b, d, o, c, L, inv, mu):
+    """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
+    if c == 1:
+        s = max(M[o, o] + d[o], d[o])
+        inv[0, 0] = 1.0 / s
+        mu[0] = b[o] / s
+        return 0.5 * (np.log(d[o] / s) + b[o] * mu[0])
+    value = 0.0
+    for i in range(c):
+        for j in range(i + 1):
+            s = M[o + j, o + i]
+            if i == j:
+                s += d[o + i]
+            for t in range(j):
+                s -= L[i, t] * L[j, t]
+            if i == j:
+                # rounding can take the pivot below what the prior alone guarantees
+                s = max(s, d[o + i])
+                L[i, i] = np.sqrt(s)
+                value += 0.5 * np.log(d[o + i] / s)
+            else:
+                L[i, j] = s / L[j, j]
+    for i in range(c):  # inv holds L^-1 for a moment
+        inv[i, i] = 1.0 / L[i, i]
+        for j in range(i):
+            s = 0.0
+            for t in range(j, i):
+                s -= L[i, t] * inv[t, j]
+            inv[i, j] = s / L[i, i]
+    for i in range(c):
+        z = 0.0
+        for j in range(i + 1):
+            z += inv[i, j] * b[o + j]
+        mu[i] = z
+        value += 0.5 * z * z
+    for i in range(c):
+        s = 0.0
+        for t in range(i, c):
+            s += inv[t, i] * mu[t]
+        mu[i] = s
+    for i in range(c):
+        for j in range(i + 1):
+            s = 0.0
+            for t in range(i, c):
+                s += inv[t, i] * inv[t, j]
+            L[i, j] = s
+    for i in range(c):
+        for j in range(i + 1):
+            inv[i, j] = L[i, j]
+            inv[j, i] = L[i, j]
+    return value
+
+
+@njit(cache=True, error_model="numpy")
+def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
+    """Eliminate the c columns at ``o`` from (M, b); return their term of the log evidence.
+
+    Writes inv = A11^-1, W = A11^-1 A12, mu = A11^-1 b1 and what is left on the m columns at
+    ``r``.  Positions are local to M, of which only the upper triangle is read or written; d is
+    the prior precision of the local columns.  The inner loops run along rows: they vectorise.
+    """
+    value = _invert(M, b, d, o, c, L, inv, mu)
+    if m == 0:
+        return value
+    for i in range(c):
+        for j in range(m):
+            W[i, j] = inv[i, 0] * M[o, r + j]
+        for t in range(1, c):
+            f = inv[i, t]
+            for j in range(m):
+                W[i, j] += f * M[o + t, r + j]
+    for j in range(m):
+        b_next[j] = b[r + j]
+    for t in range(c):
+        f = mu[t]
+        for j in range(m):
+            b_next[j] -= f * M[o + t, r + j]
+    for i in range(m):
+        f = M[o, r + i]
+        for j in range(i, m):
+            M_next[i, j] = M[r + i, r + j] - f * W[0, j]
+        for t in range(1, c):
+            f = M[o + t, r + i]
+            for j in range(i, m):
+                M_next[i, j] -= f * W[t, j]
+    return value
+
+
+@njit(cache=True, error_model="numpy")
+def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, Wb, WM):
+    """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left.
+
+    ``Wb`` and ``WM`` are room to work in.
+    """
+    for i in range(c):
+        s = 0.0
+        for j in range(m):
+            WM[i, j] = 0.0
+        for j in range(m):
+            f = W[i, j]
+            s += f * b_bar_next[j]
+            for t in range(m):
+                WM[i, t] += f * M_bar_next[j, t]
+        Wb[i] = s
+    for i in range(c):
+        b_bar[o + i] += weight * mu[i] - Wb[i]
+        for j in range(c):
+            s = -0.5 * weight * (inv[i, j] + mu[i] * mu[j])
+            s += 0.5 * (mu[i] * Wb[j] + Wb[i] * mu[j])
+            for t in range(m):
+                s += WM[i, t] * W[j, t]
+            M_bar[o + i, o + j] += s
+        for j in range(m):
+            s = -WM[i, j] - 0.5 * mu[i] * b_bar_next[j]
+            M_bar[o + i, r + j] += s
+            M_bar[r + j, o + i] += s
+    for i in range(m):
+        b_bar[r + i] += b_bar_next[i]
+        for j in range(m):
+            M_bar[r + i, r + j] += M_bar_next[i, j]
+
+
+@njit(cache=True, error_model="numpy")
+def _layout(common, columns, n_candidates, n_columns):
+    """Order of the columns (common, then level by level) and where each level starts."""
+    levels = n_candidates.size
+    start = np.zeros(levels + 2, dtype=np.int64)
+    start[1] = common.size
+    for g in range(levels):
+        start[g + 2] = start[g + 1] + n_candidates[g] * n_columns[g]
+    order = np.zeros(start[-1], dtype=np.int64)
+    order[: common.size] = common
+    for g in range(levels):
+        i = start[g + 1]
+        for c in range(n_candidates[g]):
+            for j in range(n_columns[g]):
+                order[i] = columns[g, c, j]
+                i += 1
+    return order, start
+
+
+@njit(cache=True, error_model="numpy")
+def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weight, reverse):
+    """Forward walk (log evidence by combination) or reverse walk (moments).
+
+    With ``reverse`` the combinations are weighted by exp(log_weight) and the adjoints of the
+    reordered P and b are returned, with the weight that fell on each column.
+    """
+    levels = n_candidates.size
+    order, start = _layout(common, columns, n_candidates, n_columns)
+    q = order.size
+    widest = common.size
+    for g in range(levels):
+        widest = max(widest, n_columns[g])
+    total = 1
+    for g in range(levels):
+        total *= n_candidates[g]
+    stride = np.ones(levels + 1, dtype=np.int64)
+    for g in range(levels - 1, -1, -1):
+        stride[g] = stride[g + 1] * n_candidates[g]
+
+    # level 0 eliminates the common columns, level g + 1 those of one candidate of group g
+    M = np.zeros((levels + 2, q, q))
+    v = np.zeros((levels + 2, q))
+    inv = np.zeros((levels + 1, widest, widest))
+    W = np.zeros((levels + 1, widest, q))
+    mu = np.zeros((levels + 1, widest))
+    value = np.zeros(levels + 2)
+    room, Wb, WM = np.zeros((widest, widest)), np.zeros(widest), np.zeros((widest, q))
+    own = np.zeros(levels + 1, dtype=np.int64)  # where its columns start, then where the rest
+    rest = np.zeros(levels + 1, dtype=np.int64)
+    prior = np.zeros((levels + 1, q))
+    size = np.zeros(levels + 1, dtype=np.int64)
+    n_rest = np.zeros(levels + 1, dtype=np.int64)
+    M_bar = np.zeros((levels + 2, q, q)) if reverse else np.zeros((1, 1, 1))
+    b_bar = np.zeros((levels + 2, q)) if reverse else np.zeros((1, 1))
+    weight = np.zeros(levels + 2)
+    fallen = np.zeros(q)
+    for i in range(q):
+        v[0, i] = b[order[i]]
+        for j in range(q):
+            M[0, i, j] = P[order[i], order[j]]
+    for lev in range(levels + 1):
+        size[lev] = common.size if lev == 0 else n_columns[lev - 1]
+        n_rest[lev] = q - start[lev + 1]
+        rest[lev] = start[lev + 1] - start[lev]
+        for j in range(q - start[lev]):
+            prior[lev, j] = d[order[start[lev] + j]]
+
+    out = np.full(total, -np.inf)
+    cumulative = np.zeros(total + 1)  # of the weight, or of the combinations that count at all
+    least = NEGLIGIBLE if reverse else 0.5
+    for k in range(total):
+        step = 1.0
+        if reverse:
+            step = np.exp(log_weight[k])
+        elif log_prior[k] == -np.inf:
+            step = 0.0
+        cumulative[k + 1] = cumulative[k] + step
+    digit = np.zeros(levels + 1, dtype=np.int64)
+    first = 0
+    k = 0
+    while k < total:
+        lev = first
+        skipped = False
+        while lev <= levels:
+            if cumulative[k + stride[lev]] - cumulative[k] < least:
+                skipped = True
+                break
+            own[lev] = digit[lev] * size[lev]
+            value[lev + 1] = value[lev] + _eliminate(
+                M[lev], v[lev], prior[lev], own[lev], size[lev], rest[lev], n_rest[lev],
+                room, inv[lev], W[lev], mu[lev], M[lev + 1], v[lev + 1],
+            )  # fmt: skip
+            if reverse:
+                weight[lev + 1] = 0.0
+                m = n_rest[lev]
+                M_bar[lev + 1, :m, :m] = 0.0
+                b_bar[lev + 1, :m] = 0.0
+            lev += 1
+        if skipped:
+            k += stride[lev]
+        else:
+            out[k] = value[levels + 1] + log_prior[k]
+            lev = levels
+            if reverse:
+                weight[levels + 1] = cumulative[k + 1] - cumulative[k]
+            k += 1
+        while lev >= 0:
+            if reverse and not skipped:
+                w = weight[lev + 1]
+                _fold(
+                    own[lev], size[lev], rest[lev], n_rest[lev], inv[lev], W[lev], mu[lev], w,
+                    M_bar[lev + 1], b_bar[lev + 1], M_bar[lev], b_bar[lev], Wb, WM,
+                )  # fmt: skip
+                weight[lev] += w
+                for j in range(size[lev]):
+                    fallen[start[lev] + own[lev] + j] += w
+            skipped = False
+            if lev == 0:
+                break
+            digit[lev] += 1
+            if digit[lev] < n_candidates[lev - 1]:
+                break
+            digit[lev] = 0
+            lev -= 1
+        first = lev
+    mean = np.zeros(q)
+    second = np.zeros((q, q)) if reverse else np.zeros((1, 1))
+    inclusion = np.zeros(q)
+    if reverse:
+        for i in range(q):
+            mean[order[i]] = b_bar[0, i]
+            inclusion[order[i]] = fallen[i]
+            for j in range(q):
+                second[order[i], order[j]] = -2.0 * M_bar[0, i, j]
+    return out, mean, second, inclusion
+
+
+@njit(cache=True, error_model="numpy")
+def log_evidence(P, b, d, common, columns, n_candidates, n_columns, log_prior):
+    """Log evidence of every combination, shape (n_combinations,).
+
+    Parameters
+    ----------
+    P, b : arrays, shapes (q, q) and (q,)
+        Data precision of the dictionary columns and its product with the response.
+    d : array, shape (q,)
+        Prior precision.
+    common, columns, n_candidates, n_columns : int arrays
+        Combinations as choices of columns, see `bayes_optlaws.kernels.marginal.Tree`.
+    log_prior : array, shape (n_combinations,)
+    """
+    return _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_prior, False)[0]
+
+
+@njit(cache=True, error_model="numpy")
+def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
+    """First and second posterior moments of the coefficients, averaged over combinations.
+
+    Returns ``(mean, second, inclusion)`` of shapes (q,), (q, q), (q,): E[beta] and E[beta beta']
+    with the coefficient of a column that is not in the combination equal to zero, and the
+    posterior probability that a column is in.
+    """
+    result = _walk(P, b, d, common, columns, n_candidates, n_columns, log_weight, log_weight, True)
+    return result[1], result[2], result[3]
+
+
+@njit(cache=True, error_model="numpy")
+def draw(P, b, d, selected, normal):
+    """One draw of the coefficients of the ``selected`` columns: mean + L^-T normal, shape (q,)."""
+    m = selected.size
+    A = np.empty((m, m))
+    r = np.empty(m)
+    for i in range(m):
+        r[i] = b[selected[i]]
+        for j in range(m):
+            A[i, j] = P[selected[i], selected[j]]
+        A[i, i] += d[selected[i]]
+    L = np.linalg.cholesky(A)
+    for i in range(m):
+        for j in range(i):
+            r[i] -= L[i, j] * r[j]
+        r[i] /= L[i, i]
+    out = np.zeros(b.size)
+    for i in range(m - 1, -1, -1):
+        s = r[i] + normal[i]
+        for j in range(i + 1, m):
+            s -= L[j, i] * r[j]
+        r[i] = s / L[i, i]
+        out[selected[i]] = r[i]
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def selected_columns(k, common, columns, n_candidates, n_columns):
+    """Columns of combination k, in the order common, group 0, group 1, ..."""
+    out = np.empty(common.size + n_columns.sum(), dtype=np.int64)
+    out[: common.size] = common
+    i = common.size
+    stride = 1
+    for g in range(n_candidates.size):
+        stride *= n_candidates[g]
+    for g in range(n_candidates.size):
+        stride //= n_candidates[g]
+        c = (k // stride) % n_candidates[g]
+        for j in range(n_columns[g]):
+            out[i] = columns[g, c, j]
+            i += 1
+    return out

@@ -1,0 +1,1 @@
+"""The statistical model: features, priors, discrepancy, noise, divergence, and a table encoded."""

@@ -1,0 +1,116 @@
+"""What the density of the loss part needs of a run table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bayes_optlaws.kernels.marginal import SufficientStatistics, Tree
+from bayes_optlaws.model.features import BLOCKS
+from bayes_optlaws.model.priors import Priors
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """What the model needs of a run table: statistics, layout, coordinates.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+    tree : Tree
+    column_block : int array, shape (n_columns,)
+        Prior block of each dictionary column, -1 for the intercept.
+    noise_covariates : array, shape (n_classes, n_covariates)
+        Mean settings of each noise class; ``noise_names`` labels them.
+    cells : array, shape (n_cells, 2)
+        Inducing points of the discrepancy over scales (empty without transfer).
+    fields, noise_names : tuple of str
+        Labels.
+    n_local : int
+        Functions of the local correction.
+    active : bool array, shape (n_combinations,), optional
+        Combinations that count; all by default.
+    """
+
+    statistics: SufficientStatistics
+    tree: Tree
+    column_block: np.ndarray
+    noise_covariates: np.ndarray
+    noise_names: tuple[str, ...]
+    cells: np.ndarray
+    fields: tuple[str, ...]
+    n_local: int
+    active: np.ndarray | None = None
+
+    @property
+    def log_prior(self) -> np.ndarray:
+        """Log prior probability of each exponent combination: uniform over the active ones."""
+        k = self.tree.n_combinations
+        out = np.full(k, -np.log(k))
+        if self.active is not None:
+            out[~self.active] = -np.inf
+        return out
+
+    @property
+    def coords(self) -> dict[str, list[str]]:
+        """Labels of the vector-valued hyper-parameters."""
+        coords = {"block": list(BLOCKS)}
+        if self.noise_names:
+            coords["noise_covariate"] = list(self.noise_names)
+        if len(self.fields) > 1:
+            coords["slope"] = list(self.fields[1:])
+        return coords
+
+    def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
+        """Everything that the kernels take after the hyper-parameters."""
+        return (
+            self.column_block,
+            np.array([priors.intercept_sd]),
+            self.noise_covariates,
+            self.cells,
+            *self.statistics.args,
+            self.log_prior,
+            *self.tree.args,
+        )
+
+    def restrict(self, active: np.ndarray) -> ModelData:
+        """The model with only some exponent combinations, and only the columns they need.
+
+        Parameters
+        ----------
+        active : bool array, shape (n_combinations,)
+        """
+        t = self.tree
+        box = active.reshape(tuple(t.n_candidates))
+        keep = []
+        for g in range(box.ndim):
+            keep.append(np.flatnonzero(box.any(axis=tuple(i for i in range(box.ndim) if i != g))))
+        columns = np.zeros(
+            (len(keep), max(len(k) for k in keep), t.columns.shape[2]), dtype=np.int64
+        )
+        used = [t.common]
+        for g, k in enumerate(keep):
+            columns[g, : len(k)] = t.columns[g, k]
+            used.append(t.columns[g, k, : t.n_columns[g]].ravel())
+        kept = np.concatenate(used)
+        position = np.zeros(self.column_block.size, dtype=np.int64)
+        position[kept] = np.arange(kept.size)
+        tree = Tree(
+            position[t.common], position[columns], np.array([len(k) for k in keep]), t.n_columns
+        )
+        s = self.statistics
+        index = np.concatenate([kept, np.arange(self.column_block.size, s.xy.shape[1])])
+        statistics = SufficientStatistics(
+            np.ascontiguousarray(s.gram[:, index[:, None], index]),
+            np.ascontiguousarray(s.xy[:, index]),
+            s.yy,
+            s.n,
+        )
+        return replace(
+            self,
+            statistics=statistics,
+            tree=tree,
+            column_block=self.column_block[kept],
+            active=box[np.ix_(*keep)].ravel(),
+        )

@@ -1,0 +1,1 @@
+"""One page that answers, checks and shows what was learned."""

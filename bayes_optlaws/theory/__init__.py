@@ -1,0 +1,1 @@
+"""Theory beside the law: SDE bounds, limits, closed-form scaling rules."""

@@ -1,0 +1,355 @@
+"""Replay: how much compute each way of choosing runs needs, on tables whose runs are all made.
+
+The cell of the largest model is the target: which of its runs ends lowest is to be decided. All
+other convergent runs are the pool. A replay starts from the five cheapest runs, spends a share of
+the pool's total FLOPs by one objective, refitting between batches, and then ranks the target's
+runs; their measured losses are the truth.
+
+Run it with ``python -m studies.replay --table pocket``: each (objective, budget,
+repeat) writes one file, what is there already is not done again.  The refits take their draws by
+importance sampling (`bayes_optlaws.inference.importance`), seconds instead of the minute that
+NUTS takes; ``--posterior nuts`` does without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from joblib import Parallel, delayed
+
+from bayes_optlaws import datasets
+from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
+from bayes_optlaws.decision.design_rules import RULES, order_by_rule
+from bayes_optlaws.evaluation import metrics
+from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.importance import laplace_sample
+from bayes_optlaws.law import OptLaw
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.runs.readers import read_candidates, read_runs
+from studies.replay_plot import plot_replay
+
+START = 5
+"""Runs that are there at the start, the cheapest."""
+
+STAGES, BATCH = 5, 30
+"""Refits while a budget is spent, and most runs between two of them."""
+
+SHORTLIST = 150
+"""Pool runs scored again after the first choice, those of highest first worth."""
+
+TABLES = ("steplaw", "pocket")
+
+POSTERIORS = ("laplace", "nuts")
+
+RANDOM = ("random", "cost-weighted random", "space-filling")
+"""Rules with chance in them; of the others only the posterior draws differ by repeat."""
+
+MEASURES = (
+    "regret", "r2", "log_score", "coverage", "spent", "n_runs", "ess", "pareto_k", "seconds",
+)  # fmt: skip
+
+
+def problem(name: str, folder: str | Path | None = None) -> tuple[pd.DataFrame, np.ndarray]:
+    """Convergent runs of a table and which of them are the target.
+
+    Parameters
+    ----------
+    name : {"pocket", "steplaw"}
+        Target: the block of the largest model, of the most tokens where it has several.
+    folder : path, optional
+        Of the public tables; by default ``$BAYES_OPTLAWS_DATA``.
+
+    Returns
+    -------
+    runs : DataFrame
+    target : bool array, shape (n,)
+
+    Examples
+    --------
+    >>> runs, target = problem("pocket")
+    >>> runs.loc[target, "block"].unique().tolist(), int(target.sum())
+    (['d96_2400'], 28)
+    """
+    runs = read_runs(datasets.load(name, folder=folder))
+    runs = runs[~runs["diverged"]].reset_index(drop=True)
+    tokens = "tokens_nominal" if "tokens_nominal" in runs else "tokens"
+    last = runs.sort_values(["n_params", tokens]).iloc[-1]
+    return runs, (runs["block"] == last["block"]).to_numpy()
+
+
+def flops(runs: pd.DataFrame) -> np.ndarray:
+    """Training cost 6 N D of each row."""
+    return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
+
+
+def quick_fit(
+    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
+    tune: int = 300,
+) -> FittedLaw:  # fmt: skip
+    """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Validated run table.
+    draws : int
+        In all (importance sampling) or of each of the four chains.
+    random_seed : int
+    posterior : {"laplace", "nuts"}
+    tune : int
+        Of NUTS.
+
+    Returns
+    -------
+    FittedLaw
+        By importance sampling it has no chains, so its diagnostics are nan and its intervals are
+        given only with ``allow_unconverged=True``.
+    """
+    law = OptLaw(divergence=False)
+    if posterior == "nuts":
+        law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
+        return law.fitted
+    encoding, priors = law.encode(runs), Priors()
+    found = laplace_sample(
+        HyperSpace(encoding.data, priors), draws=draws, rng=np.random.default_rng(random_seed)
+    )
+    # without chains the gate cannot be passed, only waived
+    sample = sampling.Sample(
+        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
+        pareto_k=found.pareto_k,
+    )  # fmt: skip
+    return FittedLaw(encoding, priors, sample, random_seed, options=law.get_params())
+
+
+def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
+    """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
+    rng = np.random.default_rng(random_seed)
+    mean = law.predictor().mean(table, rng)
+    return np.exp(mean + law.predictor().noise_sd(table) * rng.standard_normal(mean.shape))
+
+
+def replay(
+    runs: pd.DataFrame,
+    target: np.ndarray,
+    *,
+    objective: str,
+    share: float,
+    repeat: int = 0,
+    draws: int = 300,
+    tune: int = 300,
+    stages: int = STAGES,
+    batch: int = BATCH,
+    posterior: str = "laplace",
+) -> dict[str, float]:
+    """Spend a share of the pool's FLOPs by one objective, then decide.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Convergent runs with their losses.
+    target : bool array, shape (n,)
+    objective : str
+        Of `bayes_optlaws.decision.design`.
+    share : float
+        Budget as a share of the FLOPs of all pool runs.
+    repeat : int
+        Seed.
+    draws, tune, posterior
+        Of each fit, as for `quick_fit`.
+    stages, batch : int
+        Refits while the budget is spent, each spending an equal part of what is left, and most
+        runs between two of them. Rules that do not look at the law spend it all at once.
+
+    Returns
+    -------
+    dict
+        ``regret`` nats of the pick over the best target run; ``r2`` of log loss, ``log_score``,
+        ``coverage`` (95 %) of the target's runs; ``spent`` share of the pool's FLOPs;
+        ``n_runs`` chosen; ``ess`` and ``pareto_k`` of the last fit (nan after NUTS);
+        ``seconds``.
+    """
+    begin = time.monotonic()
+    pool, goal = runs[~target].reset_index(drop=True), runs[target].reset_index(drop=True)
+    cost = flops(pool)
+    plan = read_candidates(pool.drop(columns=["final_loss", "diverged"]))
+    candidates = read_candidates(goal.drop(columns=["final_loss", "diverged"]))
+    known = list(np.argsort(cost, kind="stable")[:START])
+    start = len(known)
+    left = share * cost.sum()
+
+    def fit(k: int) -> FittedLaw:
+        return quick_fit(
+            pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
+            posterior=posterior,
+        )  # fmt: skip
+
+    if objective in RULES:
+        rng = np.random.default_rng(repeat)
+        for i in order_by_rule(objective, plan, cost, rng):
+            if i not in known and cost[i] <= left:
+                known.append(int(i))
+                left -= cost[i]
+    else:
+        for k in range(stages):
+            open_ = np.setdiff1d(np.arange(len(pool)), known)
+            part = left / (stages - k)
+            if not np.any(cost[open_] <= part):
+                continue
+            found = choose(
+                fit(k), plan.iloc[open_], candidates, cost[open_], np.ones(open_.size),
+                n_runs=batch, objective=objective, budget=part, max_draws=100, random_seed=repeat,
+                shortlist=SHORTLIST,
+            )[3]  # fmt: skip
+            known += [int(i) for i in open_[found]]
+            left -= cost[open_[found]].sum()
+    law = fit(stages)
+    loss = predicted(law, candidates)
+    observed = goal["final_loss"].to_numpy(float)
+    pick = int(np.argmin(loss.mean(axis=0)))
+    sample = law.sample
+    return {
+        "regret": float(observed[pick] - observed.min()),
+        "r2": float(metrics.r2(np.log(observed), np.log(loss).mean(axis=0))),
+        "log_score": float(np.mean(metrics.log_score(observed, loss))),
+        "coverage": float(metrics.coverage(observed, loss, prob=0.95)),
+        "spent": float(cost[known[start:]].sum() / cost.sum()),
+        "n_runs": len(known) - start,
+        "ess": float(sample.sample_stats.attrs.get("ess", np.nan)),
+        "pareto_k": float(sample.pareto_k),
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _path(folder: Path, table: str, objective: str, share: float, repeat: int) -> Path:
+    return folder / table / f"{objective.replace(' ', '-')}_{100 * share:g}_{repeat}.json"
+
+
+def study(
+    table: str,
+    folder: str | Path,
+    *,
+    objectives: Sequence[str] = OBJECTIVES + COMPARISONS,
+    shares: Sequence[float] = (0.01, 0.05, 0.10),
+    repeats: int = 10,
+    law_repeats: int = 3,
+    n_jobs: int = 1,
+    data: str | Path | None = None,
+    **options,
+) -> pd.DataFrame:
+    """Replay every objective and budget, one result file each; done ones are read.
+
+    Parameters
+    ----------
+    table : str
+        As for `problem`.
+    folder : path
+        Where results are kept.
+    objectives, shares : sequences
+    repeats : int
+        Of rules that are random.
+    law_repeats : int
+        Of the others.
+    n_jobs : int
+        Processes, as in joblib.
+    data : path, optional
+        Folder of the public tables.
+    **options
+        Passed on to `replay`.
+
+    Returns
+    -------
+    DataFrame
+        `summary` of the folder.
+    """
+    runs, target = problem(table, data)
+    folder = Path(folder)
+    todo = [
+        (objective, share, repeat)
+        for repeat in range(max(repeats, law_repeats))
+        for share in shares
+        for objective in objectives
+        if repeat < (repeats if objective in RANDOM else law_repeats)
+        and not _path(folder, table, objective, share, repeat).exists()
+    ]
+
+    def work(objective: str, share: float, repeat: int) -> None:
+        result = replay(runs, target, objective=objective, share=share, repeat=repeat, **options)
+        result |= {"objective": objective, "share": share, "repeat": repeat}
+        path = _path(folder, table, objective, share, repeat)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        waiting = path.with_suffix(f".{os.getpid()}.part")
+        waiting.write_text(json.dumps(result))
+        waiting.replace(path)
+        print(json.dumps(result), flush=True)
+
+    Parallel(n_jobs=n_jobs)(delayed(work)(*task) for task in todo)
+    return summary(folder, table)
+
+
+def summary(folder: str | Path, table: str) -> pd.DataFrame:
+    """Means and standard errors over repeats of all results in a folder.
+
+    Returns
+    -------
+    DataFrame
+        Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat);
+        ``repeats``.
+    """
+    files = sorted((Path(folder) / table).glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
+    results = pd.DataFrame([json.loads(f.read_text()) for f in files])
+    groups = results.groupby(["share", "objective"])[list(MEASURES)]
+    return groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a study from the command line."""
+    parser = argparse.ArgumentParser(description="Replay ways of choosing runs on a finished table")
+    parser.add_argument("--table", choices=TABLES, default="pocket")
+    parser.add_argument("--out", default="out/replay")
+    parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
+    parser.add_argument("--csv", help="write the summary here, too")
+    parser.add_argument("--figure", help="draw all tables that have results there")
+    parser.add_argument("--only-summary", action="store_true", help="replay nothing more")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES + COMPARISONS))
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.05, 0.10])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--law-repeats", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--tune", type=int, default=300)
+    parser.add_argument("--stages", type=int, default=STAGES)
+    parser.add_argument("--jobs", type=int, default=1)
+    a = parser.parse_args(argv)
+    unknown = set(a.objectives) - set(OBJECTIVES + COMPARISONS)
+    if unknown:
+        parser.error(f"unknown objectives {sorted(unknown)}")
+    if not a.only_summary:
+        study(
+            a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
+            law_repeats=a.law_repeats, n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
+            batch=a.batch, posterior=a.posterior, data=a.folder,
+        )  # fmt: skip
+    table = summary(a.out, a.table)
+    if a.csv:
+        table.round(6).to_csv(a.csv)
+    if a.figure:
+        done = [name for name in TABLES if (Path(a.out) / name).is_dir()]
+        plot_replay({name: summary(a.out, name) for name in done}).savefig(a.figure, dpi=120)
+    print(table.to_string())
+
+
+if __name__ == "__main__":
+    main()

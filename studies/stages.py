@@ -1,0 +1,209 @@
+"""How well later stages are ranked: every measured set, by the law and by its rivals.
+
+A *set* is one block of a table of later stages: schedules that continue one run on the same data
+for the same number of tokens, each with several seeds. The truth is the mean over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from bayes_optlaws.baselines.generalized import GeneralizedOptLaw
+from bayes_optlaws.inference.stages import history, read_stages
+from bayes_optlaws.model.features import Earlier
+from bayes_optlaws.runs.stages import earlier_of_runs
+
+if TYPE_CHECKING:
+    from bayes_optlaws.law import OptLaw
+
+__all__ = ["METHODS", "compare_sets", "pair_calibration", "summarize_sets"]
+
+METHODS = {
+    "law": "history-aware, no run of a later stage known",
+    "law, other sets known": "history-aware, all other sets given as stage_runs",
+    "law, other sizes known": "history-aware, the sets of other model sizes given as stage_runs",
+    "law without history": "as if trained from scratch",
+    "least squares": "point ranking by the history-aware score",
+    "least squares without history": "point ranking as if trained from scratch",
+}
+"""What `compare_sets` compares; the last two give no probability, so they count as sure."""
+
+
+def compare_sets(
+    law: OptLaw,
+    stage_runs: pd.DataFrame,
+    *,
+    label: str = "name",
+    random_seed: int = 0,
+    max_draws: int = 4000,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rank every measured set of later stages by every method.
+
+    Parameters
+    ----------
+    law : OptLaw
+        Fitted to runs from scratch alone.
+    stage_runs : DataFrame
+        Table of stages, see `bayes_optlaws.stages.read_stages`, with the columns ``block``, one
+        value a set, and ``label``.
+    label : str
+        Column that, with the peak LR, names a schedule.
+    random_seed, max_draws : int
+
+    Returns
+    -------
+    sets : DataFrame
+        One row a set and method: ``n`` candidates, ``spearman``, ``top1``, ``p_best`` of the truly
+        best, ``regret`` (nats).
+    pairs : DataFrame
+        One row a pair and method: ``p`` that the first ends lower, as measured over its seeds,
+        ``lower`` whether it did, ``gap`` in nats, ``same_lr`` whether the peak LRs are equal.
+    """
+    table = read_stages(stage_runs)
+    squares = GeneralizedOptLaw().fit(law.runs)
+    sets, pairs = [], []
+    for block, runs in table[table["stage"] > 1].groupby("block", sort=False):
+        by = runs.groupby([label, "peak_lr"], sort=False)["final_loss"]
+        truth, seeds = by.mean().to_numpy(), by.size().to_numpy()
+        first = runs.groupby([label, "peak_lr"], sort=False).head(1)
+        candidates = first.drop(columns=["final_loss", "diverged"]).reset_index(drop=True)
+        past = history(table, first["parent"].iloc[0])
+        others = table[(table["block"] != block) | (table["stage"] == 1)]
+        known = {
+            "law": None,
+            "law, other sets known": _with_parents(table, others),
+            "law, other sizes known": _with_parents(
+                table, others[others["n_params"] != first["n_params"].iloc[0]]
+            ),
+        }
+        options: dict[str, Any] = {
+            "kind": "mean",
+            "random_seed": random_seed,
+            "max_draws": max_draws,
+        }
+        draws = {
+            name: law.predict_draws(
+                candidates,
+                history=past,
+                stage_runs=_none(table) if runs is None else runs,
+                **options,
+            )
+            for name, runs in known.items()
+        }
+        draws["law without history"] = law.predict_draws(candidates, **options)
+        before = earlier_of_runs(table)[:2, table.index.get_indexer(first.index)]
+        points = {
+            "least squares": squares.score(first, Earlier(*before)),
+            "least squares without history": squares.predict(first),
+        }
+        rng = np.random.default_rng(random_seed)
+        for name in METHODS:
+            if name in draws:
+                loss = draws[name].to_numpy()
+                noise = draws[name].attrs["noise_sd"] * np.median(loss, axis=0) / np.sqrt(seeds)
+                loss = loss + noise * rng.standard_normal(loss.shape)
+            else:
+                loss = points[name][None]
+            sets.append({"set": block, "method": name, **_set_figures(loss, truth)})
+            pairs.append(_pairs(loss, truth, first["peak_lr"].to_numpy(), block, name))
+    return pd.DataFrame(sets), pd.concat(pairs, ignore_index=True)
+
+
+def _none(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs from scratch alone: nothing of a later stage is known."""
+    return table[table["stage"] == 1]
+
+
+def _with_parents(table: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``kept`` and, as they must be in the table, one run for each parent.
+
+    A parent that belongs to the set left out stays only for what it leaves to later stages: its
+    loss is not used where it is marked as diverged.
+    """
+    have = set(kept["run_id"])
+    needed, missing = kept, []
+    while True:
+        wanted = set(needed["parent"].dropna()) - have
+        if not wanted:
+            break
+        needed = table[table["run_id"].isin(wanted)]
+        have |= wanted
+        missing.append(needed.assign(diverged=True))
+    return pd.concat([kept, *missing]) if missing else kept
+
+
+def _set_figures(loss: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    finite = np.where(np.isfinite(loss), loss, 1e9)
+    centre = np.median(finite, axis=0)
+    best, chosen = truth.argmin(), centre.argmin()
+    return {
+        "n": truth.size,
+        "spearman": float(spearmanr(centre, truth).statistic),
+        "top1": bool(best == chosen),
+        "p_best": float(np.mean(finite.argmin(axis=1) == best)),
+        "regret": float(truth[chosen] - truth[best]),
+    }
+
+
+def _pairs(
+    loss: np.ndarray, truth: np.ndarray, lr: np.ndarray, block: str, method: str
+) -> pd.DataFrame:
+    i, j = np.triu_indices(truth.size, k=1)
+    p = np.mean((loss[:, i] < loss[:, j]) + 0.5 * (loss[:, i] == loss[:, j]), axis=0)
+    return pd.DataFrame(
+        {
+            "set": block,
+            "method": method,
+            "p": p,
+            "lower": truth[i] < truth[j],
+            "gap": np.abs(truth[i] - truth[j]),
+            "same_lr": lr[i] == lr[j],
+        }
+    )
+
+
+def summarize_sets(sets: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a method: means over sets, and calibration over all pairs.
+
+    Returns
+    -------
+    DataFrame
+        ``spearman``, ``top1``, ``p_best``, ``regret``: means over sets. ``said``: mean probability
+        given to the order called; ``right``: share of pairs called right; ``brier``: mean squared
+        error of the probability of a pair (0.25 for a coin).
+    """
+    rows = sets.groupby("method", sort=False)[["spearman", "top1", "p_best", "regret"]].mean()
+    for name, p in pairs.groupby("method", sort=False):
+        sure = np.maximum(p["p"], 1 - p["p"])
+        right = np.where(p["p"] == 0.5, 0.5, (p["p"] > 0.5) == p["lower"])
+        rows.loc[name, ["said", "right", "brier"]] = [
+            sure.mean(),
+            right.mean(),
+            np.mean((p["p"] - p["lower"]) ** 2),
+        ]
+    return rows
+
+
+def pair_calibration(
+    pairs: pd.DataFrame, edges: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+) -> pd.DataFrame:
+    """Return, by method and bin of the probability said, how many pairs came out right.
+
+    Returns
+    -------
+    DataFrame
+        Index method and bin; ``pairs``, ``said`` (mean), ``right`` (share).
+    """
+    sure = np.maximum(pairs["p"], 1 - pairs["p"])
+    right = np.where(pairs["p"] == 0.5, 0.5, (pairs["p"] > 0.5) == pairs["lower"])
+    bins = pd.cut(sure, edges, include_lowest=True)
+    table = pd.DataFrame({"method": pairs["method"], "bin": bins, "said": sure, "right": right})
+    by = table.groupby(["method", "bin"], sort=False, observed=True)
+    return by.agg(
+        pairs=("said", "size"), said=("said", "mean"), right=("right", "mean")
+    ).sort_index()

@@ -1,0 +1,61 @@
+"""Leave-one-out densities equal refits without the run."""
+
+import warnings
+
+import numpy as np
+import pytest
+from laws import encoded, with_draws
+from scipy.stats import norm
+
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit
+from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.reference import covariance
+
+FEW = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
+
+
+@pytest.mark.parametrize("transfer", [False, True], ids=["law alone", "transfer"])
+def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
+    rng = np.random.default_rng(6)
+    law = encoded(pocket, transfer=transfer, exponents=FEW)
+    data = law.encoding.data
+    space = HyperSpace(data, law.priors)
+    x = space.mode() + 0.2 * space.sd * rng.standard_normal((4, space.size))
+    every = np.ones(data.tree.n_combinations, dtype=bool)
+    draws, _ = recover(space, space.split(x), every, rng)
+    found = loo_density(with_draws(law, draws))
+    rows, y, label = law.encoding.rows(), law.encoding.response, law.encoding.noise.label
+    for s in range(4):
+        cov = covariance(
+            data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, label
+        )
+        for i in rng.choice(y.size, 6, replace=False):
+            others = np.delete(np.arange(y.size), i)
+            gain = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
+            sd = np.sqrt(cov[i, i] - cov[i, others] @ gain)
+            expected = norm(gain @ y[others], sd).logpdf(y[i])
+            np.testing.assert_allclose(found[s, i], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_loo_of_a_fit_is_reliable_and_below_the_fit_to_the_own_runs(small_law):
+    with warnings.catch_warnings():  # ArviZ warns at the first run whose k is above the limit
+        warnings.filterwarnings("ignore", message="Estimated shape parameter")
+        result = small_law.loo()
+    assert result.n_data_points == len(small_law.fitted.encoding.finished)
+    assert np.isfinite(result.elpd)
+    assert np.mean(np.asarray(result.pareto_k) < 0.7) > 0.95
+    assert 0 < result.p < 60  # effective number of parameters
+
+
+def test_pit_is_the_weighted_mean_of_what_each_draw_says(small_law):
+    values = loo_pit(small_law.fitted)
+    error, sd = loo_moments(small_law.fitted)
+    density = norm.pdf(error / sd) / sd
+    # plain importance weights without the smoothing of their tail: the harmonic-mean identity
+    weight = 1.0 / density
+    plain = np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
+    assert ((values > 0) & (values < 1)).all()
+    assert np.quantile(np.abs(values - plain), 0.95) < 0.02
+    # a calibrated law is uniform; this one is somewhat wide, so only gross faults are excluded
+    assert 0.35 < np.mean(np.abs(values - 0.5) < 0.25) < 0.85

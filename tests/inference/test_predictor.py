@@ -1,0 +1,229 @@
+"""Exact draws against quadrature and against the textbook Gaussian-process formulas."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from laws import encoded, with_draws
+from scipy.special import logsumexp
+
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.nuts import sample
+from bayes_optlaws.inference.predictor import Draws, recover
+from bayes_optlaws.inference.reference import coefficient_sd, covariance, discrepancy_covariance
+from bayes_optlaws.model.discrepancy import matern52, scales, squared_exponential
+from bayes_optlaws.model.priors import LogNormal, Priors
+from bayes_optlaws.runs.readers import read_candidates
+
+ONE = {"scale": (0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
+FOUR = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
+
+
+def repeated(law, n, rng):
+    """Draws of everything but the hyper-parameters, which stand at one point near the mode."""
+    space = HyperSpace(law.encoding.data, law.priors)
+    x = space.mode()
+    x = np.clip(x, space.mean - 1.5 * space.sd, space.mean + 1.5 * space.sd)
+    hyper = space.split(x)
+    every = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
+    draws, ratio = recover(space, space.split(np.tile(x, (n, 1))), every, rng)
+    np.testing.assert_allclose(ratio, 0.0, atol=1e-9)
+    return hyper, draws
+
+
+def check_moments(found, mean, cov):
+    """Mean and covariance of draws within Monte-Carlo error."""
+    n, sd = len(found), np.sqrt(np.diag(cov))
+    z = (found.mean(axis=0) - mean) / (sd / np.sqrt(n))
+    assert np.abs(z).max() < 4.8
+    centred = (found - mean) / sd
+    error = centred.T @ centred / n - cov / np.outer(sd, sd)
+    assert np.abs(error).max() < 5 * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("transfer", [False, True], ids=["law alone", "transfer"])
+def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transfer):
+    law = encoded(pocket, transfer=transfer, exponents=ONE)
+    data = law.encoding.data
+    hyper, draws = repeated(law, 8000, rng)
+    rows, y = law.encoding.rows(), law.encoding.response
+    selected = data.tree.selected(0)
+    q = data.column_block.size
+    prior = np.zeros((selected.size + rows.shape[1] - q,) * 2)
+    s = selected.size
+    prior[:s, :s] = np.diag(coefficient_sd(data, law.priors, hyper)[selected] ** 2)
+    prior[s:, s:] = discrepancy_covariance(data, hyper)
+    x = np.hstack([rows[:, selected], rows[:, q:]])
+    gain = np.linalg.solve(
+        covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label), x @ prior
+    )
+    mean, cov = gain.T @ y, prior - prior @ x.T @ gain
+    found = np.hstack([draws.beta[:, selected], draws.fields.reshape(draws.n, -1), draws.local])
+    # where the runs decide almost everything, what is left of the prior is rounding
+    seen = np.diag(cov) > 1e-7 * np.diag(prior)
+    assert seen[:s].all()
+    check_moments(found[:, seen], mean[seen], cov[np.ix_(seen, seen)])
+
+
+def new_candidates(pocket):
+    """Two schedules in a cell that was seen and three at a larger scale, one LR unseen."""
+    big = pocket.loc[pocket["n_params"].idxmax()]
+    same = {"batch_tokens": big["batch_tokens"], "schedule": "linear", "min_lr": 0.0}
+    seen = {"n_params": big["n_params"], "tokens": big["tokens"]}
+    rows = [
+        {**seen, "peak_lr": 0.008, "warmup_steps": 256},
+        {**seen, "peak_lr": 0.03, "warmup_steps": 300},
+        {"n_params": 5e5, "tokens": 6e6, "peak_lr": 0.008, "warmup_steps": 256},
+        {"n_params": 5e5, "tokens": 6e6, "peak_lr": 0.03, "warmup_steps": 300},
+        {"n_params": 9e5, "tokens": 6e6, "peak_lr": 0.02, "warmup_steps": 512},
+    ]  # fmt: skip
+    return read_candidates(
+        pd.DataFrame([{**same, **row, "run_id": f"c{i}"} for i, row in enumerate(rows)])
+    )
+
+
+def many_candidates(pocket):
+    """A hundred schedules at one larger scale: what they share must not be drawn apart."""
+    big = pocket.loc[pocket["n_params"].idxmax()]
+    row = {"n_params": 5e5, "tokens": 6e6, "batch_tokens": big["batch_tokens"], "min_lr": 0.0}
+    table = pd.DataFrame([{**row, "schedule": "linear", "warmup_steps": 256}] * 100)
+    return read_candidates(table.assign(peak_lr=np.geomspace(0.004, 0.04, 100)))
+
+
+@pytest.mark.parametrize("new_candidates", [new_candidates, many_candidates])
+def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candidates):
+    """At a seen cell and at new scales, from the n x n covariance of the runs."""
+    law = encoded(pocket, exponents=ONE)
+    data, d = law.encoding.data, law.encoding.discrepancy
+    hyper, draws = repeated(law, 8000, rng)
+    table = new_candidates(pocket)
+    found = with_draws(law, draws).predictor().mean(table, rng) - law.encoding.centre
+
+    rows, y = law.encoding.rows(), law.encoding.response
+    selected, q = data.tree.selected(0), data.column_block.size
+    n_fields, n_cells = len(d.fields), len(d.cells)
+    x = law.encoding.standardizer(law.encoding.features.dictionary(table))[:, selected]
+    sd = coefficient_sd(data, law.priors, hyper)[selected]
+    to_runs = (x * sd**2) @ rows[:, selected].T
+    among = (x * sd**2) @ x.T
+    # fields: candidates share a cell's own part only with that very cell
+    s = scales(table) - d.centre
+    own = hyper["cell_sd"][0] ** 2
+    gap = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=2) < 1e-6  # noqa: E731
+    length = hyper["scale_length"][0]
+    over = squared_exponential(s, d.cells, length) + own * gap(s, d.cells)
+    inside = squared_exponential(s, s, length) + own * gap(s, s)
+    amplitude = np.concatenate([hyper["level_sd"], hyper["slope_sd"]])
+    slope = d.slopes(table)
+    for f in range(n_fields):
+        block = rows[:, q + f * n_cells : q + (f + 1) * n_cells]
+        to_runs += amplitude[f] ** 2 * slope[:, [f]] * (over @ block.T)
+        among += amplitude[f] ** 2 * np.outer(slope[:, f], slope[:, f]) * inside
+    # local correction: what the runs inform, and the rest of its kernel, independent of them
+    points, scale = d.local_points(table), [1.25, 3.0]
+    to_runs += hyper["local_sd"][0] ** 2 * d.local_functions(points) @ rows[:, -d.n_local :].T
+    growth = np.exp(points[:, 2 + d.varying.index("lr")])
+    kernel = squared_exponential(points[:, :2] / scale, points[:, :2] / scale, 1.0)
+    kernel *= matern52(points[:, 2:], points[:, 2:], 2.0)
+    among += hyper["local_sd"][0] ** 2 * np.outer(growth, growth) * kernel
+    cov = covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label)
+    gain = np.linalg.solve(cov, to_runs.T)
+    check_moments(found, gain.T @ y, among - to_runs @ gain)
+
+
+def test_predictive_noise_adds_the_noise_of_the_settings(pocket, rng):
+    law = encoded(pocket, exponents=ONE)
+    hyper, draws = repeated(law, 10, rng)
+    table = new_candidates(pocket)
+    covariates = law.encoding.noise.at(table, law.encoding.discrepancy)
+    growth = hyper["noise_growth"][0] * np.exp(covariates @ hyper["noise_slope"])
+    expected = np.sqrt(hyper["noise_sd"][0] ** 2 + growth**2)
+    np.testing.assert_allclose(
+        with_draws(law, draws).predictor().noise_sd(table), np.tile(expected, (10, 1)), rtol=1e-12
+    )
+
+
+def test_a_setting_that_never_varied_adds_its_own_uncertainty(pocket, rng):
+    law = encoded(pocket, exponents=ONE)
+    _, draws = repeated(law, 4000, rng)
+    linear = new_candidates(pocket).iloc[[0]]
+    doubled = linear.assign(batch_tokens=2048.0, steps=linear["steps"] / 2)
+    predictor = with_draws(law, draws).predictor()
+    effect = law.encoding.discrepancy.unseen(doubled)[0]
+    assert np.abs(effect).max() > 0.1
+    sd = [predictor.mean(t, np.random.default_rng(1)).std() for t in (linear, doubled)]
+    assert sd[1] > 0.9 * law.priors.unseen_sd * np.linalg.norm(effect) > 0
+    assert sd[1] > sd[0]
+
+
+def test_posterior_equals_quadrature_over_the_hyper_parameters(pocket):
+    """Exponent weights, coefficients and noise of the whole sampler, four combinations."""
+    priors = Priors(coefficient_sd=LogNormal(0.05, 0.1))
+    law = encoded(pocket.iloc[::3].reset_index(drop=True), transfer=False, exponents=FOUR,
+                   priors=priors)  # fmt: skip
+    data = law.encoding.data
+    chains, n = 4, 2000
+    found = sample(
+        data, priors, draws=n, tune=300, chains=chains, random_seed=3, progressbar=False
+    ).draws
+    # Gauss-Hermite in the four tight log sds, a fine grid in the log noise sd
+    node, weight = np.polynomial.hermite_e.hermegauss(3)
+    nodes = np.array(list(product(node, repeat=4)))
+    log_node = np.log(np.array(list(product(weight, repeat=4)))).sum(axis=1)
+    sds = priors.coefficient_sd.median * np.exp(priors.coefficient_sd.log_sd * nodes)
+    centre = np.log(found.hyper["noise_sd"]).mean()
+    grid = centre + np.linspace(-0.6, 0.6, 31)
+    p = priors.noise_sd
+    log_noise = -0.5 * ((grid - np.log(p.median)) / p.log_sd) ** 2
+    gram, xy = data.statistics.gram[0], data.statistics.xy[0]
+    yy, runs = data.statistics.yy[0], data.statistics.n[0]
+    log_p = np.empty((4, len(grid), len(nodes)))
+    mean = np.zeros((4, len(grid), len(nodes), 16))
+    for k in range(4):
+        selected = data.tree.selected(k)
+        block = data.column_block[selected]
+        prior_sd = np.where(block < 0, priors.intercept_sd, sds[:, block])
+        for g, log_sd in enumerate(grid):
+            w = np.exp(-2 * log_sd)
+            a = w * gram[np.ix_(selected, selected)] + np.einsum(
+                "ni,ij->nij", prior_sd**-2.0, np.eye(16)
+            )
+            b = w * xy[selected]
+            m = np.linalg.solve(a, np.broadcast_to(b[:, None], (len(nodes), 16, 1)))[..., 0]
+            log_p[k, g] = (
+                0.5 * runs * np.log(w) - 0.5 * w * yy + 0.5 * m @ b
+                - 0.5 * np.linalg.slogdet(a)[1] - np.log(prior_sd).sum(axis=1)
+                + log_node + log_noise[g]
+            )  # fmt: skip
+            mean[k, g] = m
+    share = np.exp(log_p - logsumexp(log_p))
+    by_k = share.sum(axis=(1, 2))
+    assert 0.01 < np.sort(by_k)[-2]  # more than one combination matters
+    # exponents are drawn afresh for each draw: the ESS is near the number of draws
+    frequency = np.bincount(found.combination, minlength=4) / found.n
+    assert np.all(np.abs(frequency - by_k) < 4.5 * np.sqrt(by_k * (1 - by_k) / found.n) + 2e-3)
+    expected = np.zeros(data.column_block.size)
+    for k in range(4):
+        expected[data.tree.selected(k)] += np.einsum("gn,gni->i", share[k], mean[k])
+    used = found.beta.std(axis=0) > 0
+    error = found.beta[:, used].std(axis=0) / np.sqrt(found.n / 2)
+    z = (found.beta.mean(axis=0) - expected)[used] / error
+    np.testing.assert_allclose(expected[~used], 0.0, atol=1e-4)
+    assert np.abs(z).max() < 4.5
+    log_sd = np.log(found.hyper["noise_sd"][:, 0])
+    quadrature = share.sum(axis=(0, 2)) @ grid
+    assert abs(log_sd.mean() - quadrature) < 4.5 * log_sd.std() / np.sqrt(found.n / 4)
+
+
+def test_draws_are_taken_and_thinned_row_by_row(rng):
+    n = 10
+    draws = Draws(
+        {"noise_sd": np.arange(n)[:, None]}, np.arange(n), np.arange(n)[:, None],
+        np.arange(n)[:, None, None], np.zeros((n, 0)),
+    )  # fmt: skip
+    few = draws.thin(4)
+    assert few.n == 4 and few.combination[0] == 0 and few.combination[-1] == n - 1
+    for value in (few.hyper["noise_sd"][:, 0], few.beta[:, 0], few.fields[:, 0, 0]):
+        np.testing.assert_array_equal(value, few.combination)
+    assert draws.thin(10) is draws

@@ -1,0 +1,58 @@
+"""Replay of ways to choose runs on the pocket grid."""
+
+import json
+
+import numpy as np
+import pytest
+
+from studies import replay
+from studies.replay_plot import plot_replay
+
+
+def test_problem_has_the_largest_block_as_target(pocket):
+    runs, target = replay.problem("pocket")
+    assert len(runs) == (~pocket["diverged"]).sum()
+    assert set(runs.loc[target, "n_params"]) == {runs["n_params"].max()}
+    assert runs.loc[~target, "n_params"].max() < runs["n_params"].max()
+
+
+@pytest.mark.parametrize("objective", ["variance", "random"])
+def test_replay_spends_its_budget_and_no_more(objective):
+    runs, target = replay.problem("pocket")
+    found = replay.replay(
+        runs, target, objective=objective, share=0.01, draws=64, stages=2, repeat=1
+    )
+    assert 0.005 < found["spent"] <= 0.01
+    loss = runs.loc[target, "final_loss"]
+    assert 0 <= found["regret"] <= loss.max() - loss.min()
+    assert found["r2"] <= 1 and 0 <= found["coverage"] <= 1
+    assert found["n_runs"] >= 2 and found["ess"] >= 1
+
+
+def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    asked = []
+
+    def fake(runs, target, *, objective, share, repeat, **options):
+        asked.append((objective, share, repeat))
+        return dict.fromkeys(replay.MEASURES, share * (1 + repeat))
+
+    monkeypatch.setattr(replay, "replay", fake)
+    options = {"objectives": ["regret", "random"], "shares": (0.01, 0.05)}
+    table = replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
+    assert len(asked) == 2 * (3 + 1)
+    assert table.loc[(0.01, "random"), "r2"] == pytest.approx(0.02)
+    assert table.loc[(0.01, "random"), "r2_se"] == pytest.approx(0.01 / np.sqrt(3))
+    assert np.isnan(table.loc[(0.05, "regret"), "r2_se"])
+    assert table.loc[(0.05, "random"), "repeats"] == 3
+    replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
+    assert len(asked) == 8, "what is done was done again"
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    for path in (tmp_path / "pocket").iterdir():
+        assert json.loads(path.read_text())["share"] in (0.01, 0.05)
+    figure = plot_replay({"pocket": table})
+    assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["regret", "random"]
+    mpl.pyplot.close(figure)

@@ -1,0 +1,84 @@
+"""The comparison of methods on measured later stages."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_optlaws import datasets
+from studies.stages import (
+    METHODS,
+    compare_sets,
+    pair_calibration,
+    summarize_sets,
+)
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    """Seven sets of d64 and d32."""
+    table = datasets.load("pocket-stages")
+    kept = ["weak_d64_4000", "strong_d64_4000", "weak_d32_4000", "strong_d32_4000"]
+    kept += ["tuned_d64_120", "tuned_d64_1200", "tuned_d32_120"]
+    return table[table["block"].isin(kept) | (table["stage"] == 1)]
+
+
+@pytest.fixture(scope="module")
+def compared(small_law, runs):
+    return compare_sets(small_law, runs, max_draws=600)
+
+
+def test_every_set_and_pair_by_every_method(compared):
+    sets, pairs = compared
+    assert sets.groupby("method").size().eq(7).all() and set(sets["method"]) == set(METHODS)
+    n = {"weak_d64_4000": 10, "strong_d64_4000": 6, "tuned_d64_120": 3}
+    for name, count in n.items():
+        assert (sets.loc[sets["set"] == name, "n"] == count).all()
+    expected = sum(k * (k - 1) // 2 for k in (10, 10, 6, 6, 3, 3, 3))
+    assert pairs.groupby("method").size().eq(expected).all()
+    assert pairs["p"].between(0, 1).all()
+
+
+def test_truth_is_the_mean_over_seeds(compared, runs):
+    sets, pairs = compared
+    loss = runs[runs["block"] == "tuned_d64_1200"].groupby("name", sort=False)["final_loss"].mean()
+    some = pairs[(pairs["set"] == "tuned_d64_1200") & (pairs["method"] == "law")]
+    gaps = [loss.iloc[0] - loss.iloc[1], loss.iloc[0] - loss.iloc[2], loss.iloc[1] - loss.iloc[2]]
+    np.testing.assert_allclose(some["gap"], np.abs(gaps))
+    assert some["lower"].tolist() == [g < 0 for g in gaps]
+
+
+def test_losses_of_a_set_do_not_leak_into_its_own_prediction(small_law, runs, compared):
+    """Other losses of the set left out, also of runs that others continue: nothing changes."""
+    changed = runs.copy()
+    mine = changed["block"] == "strong_d64_4000"
+    rng = np.random.default_rng(5)
+    changed.loc[mine, "final_loss"] *= np.exp(0.3 * rng.standard_normal(mine.sum()))
+    _, pairs = compare_sets(small_law, changed, max_draws=600)
+    for method in ("law", "law, other sets known", "law, other sizes known"):
+        before, after = (
+            p[(p["set"] == "strong_d64_4000") & (p["method"] == method)]["p"].to_numpy()
+            for p in (compared[1], pairs)
+        )
+        np.testing.assert_allclose(before, after, atol=0.02)  # noise of the sets' seeds differs
+
+
+def test_summary_and_calibration_count_pairs(compared):
+    sets, pairs = compared
+    rows = summarize_sets(sets, pairs)
+    assert list(rows.index) == list(METHODS)
+    assert (rows.loc[["least squares", "least squares without history"], "said"] == 1).all()
+    one = pairs[pairs["method"] == "law"]
+    called = np.where(one["p"] == 0.5, 0.5, (one["p"] > 0.5) == one["lower"])
+    assert rows.loc["law", "right"] == pytest.approx(called.mean())
+    bins = pair_calibration(pairs)
+    assert bins["pairs"].groupby(level=0).sum().eq(len(one)).all()
+    weighted = (bins["said"] * bins["pairs"]).groupby(level=0).sum() / len(one)
+    np.testing.assert_allclose(weighted[rows.index], rows["said"])
+
+
+def test_a_point_ranking_counts_as_sure(compared):
+    """Its Brier score is the share of pairs that it has wrong."""
+    rows = summarize_sets(*compared)
+    for method in ("least squares", "least squares without history"):
+        assert rows.loc[method, "brier"] == pytest.approx(1 - rows.loc[method, "right"])
+        assert rows.loc[method, "p_best"] == rows.loc[method, "top1"]
