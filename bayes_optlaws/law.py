@@ -1,15 +1,9 @@
 """OptLaw: the whole of the package in one object.
 
-A table of finished runs goes through the same steps each time:
-
-1. `runs.read_runs` checks it, every fault in one report;
-2. `encoding.RunEncoding` turns it into arrays: the Opt-Law features at every candidate exponent,
-   the columns of the model discrepancy, classes of like noise, and of all these the Gram matrices;
-3. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
-   a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy
-   exactly (`posterior.recover`);
-4. the result is a frozen `fitted.FittedLaw`, which predictions, rankings, designs, reports and
-   files take.
+A table of finished runs is checked (`runs.read_runs`), turned into arrays (`encoding.RunEncoding`)
+and sampled: NUTS over the few hyper-parameters, then exact draws of exponents, coefficients and
+discrepancy.  The result is a frozen `FittedLaw`, which predictions, rankings, designs, reports and
+files take.
 
 Divergent runs take no part in the loss (their loss says nothing about the law); they are what
 `divergence` learns from.
@@ -37,6 +31,7 @@ from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.describe import law_html, law_text
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.inference.loo import loo
+from bayes_optlaws.inference.odd_runs import odd_runs, warn_of_fit
 from bayes_optlaws.inference.options import WithOptions
 from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
@@ -176,7 +171,12 @@ class OptLaw(WithOptions):
             encoding, priors, sample, random_seed, divergence_priors, stage_runs,
             self.stage_prior or stages.StagePrior(), self.get_params(),
         )  # fmt: skip
+        warn_of_fit(self._fitted_law)
         return self
+
+    def odd_runs(self) -> pd.DataFrame:
+        """Fitted runs whose loss the others contradict; see `bayes_optlaws.inference.odd_runs`."""
+        return odd_runs(self.fitted)
 
     def _divergence_priors(self) -> DivergencePriors | None:
         if isinstance(self.divergence, DivergencePriors):
@@ -374,12 +374,7 @@ class OptLaw(WithOptions):
         )  # fmt: skip
 
     def extrapolation(self, candidates: Table) -> np.ndarray:
-        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,).
-
-        Parameters
-        ----------
-        candidates : DataFrame or path
-        """
+        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
         return self.fitted.extrapolation(read_candidates(candidates))
 
     def rank(
@@ -574,8 +569,11 @@ class OptLaw(WithOptions):
             the hyper-parameters; columns mean, sd, lower, upper, ess_bulk, rhat, block, and
             ``paper_units`` (posterior mean of the coefficient of the raw feature, in the
             paper's units: billions of parameters and tokens, LR over 1.5e-2).
+            ``attrs["odd_runs"]``: the rows of `odd_runs`.
         """
-        return self.fitted.summary(prob)
+        out = self.fitted.summary(prob)
+        out.attrs["odd_runs"] = self.odd_runs().reset_index().to_dict("records")
+        return out
 
     def save(self, path: str | Path) -> Path:
         """Write the law, its runs and its posterior to one NetCDF file.

@@ -45,6 +45,7 @@ from bayes_optlaws.cli.output import (
 )
 from bayes_optlaws.cli.parser import DEMO_CHAINS, parser
 from bayes_optlaws.cli.plan import design, evaluate, print_plan, report
+from bayes_optlaws.inference.odd_runs import odd_sentence
 from bayes_optlaws.runs.readers import RunTableError, RunTableWarning, read_candidates, read_runs
 from bayes_optlaws.text.html import percent
 
@@ -117,6 +118,11 @@ def _check(arguments: argparse.Namespace) -> int:
         for column in ("n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule")
         if finished[column].nunique() > 1
     ]
+    odd = None
+    if arguments.fit:
+        with warnings.catch_warnings():  # said below
+            warnings.simplefilter("ignore", UserWarning)
+            odd = fit_law(arguments, Path(arguments.runs)).odd_runs()
     if arguments.json:
         print_json(
             {
@@ -126,6 +132,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 "cells": len(cells),
                 "varies": varies,
             }
+            | ({} if odd is None else {"odd_runs": odd.reset_index().to_dict("records")})
         )
         return DONE
     print(f"{len(runs)} runs, {int(runs['diverged'].sum())} diverged: the table is valid.")
@@ -136,6 +143,8 @@ def _check(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("peak_lr", "warmup_steps") if name not in varies]
     if missing:
         print(f"Nothing can be learned about {' and '.join(missing)}: every run has the same.")
+    if odd is not None:
+        print_wrapped(odd_sentence(odd) if len(odd) else "No run is contradicted by the others.")
     return DONE
 
 

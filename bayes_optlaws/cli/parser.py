@@ -90,7 +90,12 @@ def parser() -> argparse.ArgumentParser:
         f"Lists every fault of every row, with rule and remedy.\n\n{_COLUMNS}",
     )
     p.add_argument("runs", metavar="RUNS.csv")
-    _add_group(p)
+    p.add_argument(
+        "--fit",
+        action="store_true",
+        help="also fit a law, and name the runs that the others contradict",
+    )
+    _add_fit(p)
     _add_json(p)
 
     p = command("fit", "fit a law to a run table and save it", _COLUMNS)
@@ -168,6 +173,11 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         choices=OBJECTIVES,
         default=OBJECTIVES[0],
         help="what a run is worth (default: regret)",
+    )
+    p.add_argument(
+        "--fill",
+        action="store_true",
+        help="also propose runs that add next to nothing, up to --n-runs",
     )
     _add_figure(p, "worth against cost", "plan.png")
     _add_result(p)

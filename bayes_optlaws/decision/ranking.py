@@ -463,7 +463,9 @@ class Ranking:
         first 10 candidates of the table, each s over the draws in which both runs finish. NaN
         when no pair has two such draws, as with one candidate.
         """
-        return rank_counts.resolution(self._ordered[:, :LEADERS], self.prob)
+        o = self.outcomes
+        draws = o.finished if self.kind == "mean" else o.one_run
+        return rank_counts.resolution(draws[:, self._places[:LEADERS]], self.prob)
 
     def rank_probability(self, *, top: int = 10) -> pd.DataFrame:
         """Return P(rank = 1), ..., P(rank = top) of each candidate, in the order of the table.

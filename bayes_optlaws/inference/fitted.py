@@ -149,19 +149,39 @@ class FittedLaw:
 
     @cached_property
     def diagnostics(self) -> dict[str, float]:
-        """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
+        """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients.
+
+        ``pareto_k`` is that of the weights by which screened exponent combinations are made good;
+        0 where there are none.
+        """
         sample = self.sample
         if "energy" not in sample.sample_stats:  # no chains: importance sampling
             return dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
-        posterior = self.posterior["posterior"]
-        names = [*sample.draws.hyper, "intercept", "coefficient"]
-        loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
+        loss = sampling.diagnose(self._quantities(), sample.sample_stats)
+        # nan: the screened combinations have all the weight, nothing was re-weighted
+        k = {"pareto_k": 0.0 if np.isnan(sample.pareto_k) else float(sample.pareto_k)}
         if sample.divergence_stats is None:
-            return loss
-        z = {"divergence_z": posterior["divergence_z"].to_numpy()}
+            return loss | k
+        z = {"divergence_z": self.posterior["posterior"]["divergence_z"].to_numpy()}
         other = sampling.diagnose(z, sample.divergence_stats)
         worst = {"rhat": np.maximum, "divergent": np.add}
-        return {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in loss}
+        return {n: float(worst.get(n, np.minimum)(loss[n], other[n])) for n in loss} | k
+
+    def _quantities(self) -> dict[str, np.ndarray]:
+        posterior = self.posterior["posterior"]
+        names = [*self.sample.draws.hyper, "intercept", "coefficient"]
+        return {n: posterior[n].to_numpy() for n in names}
+
+    @property
+    def failing_quantities(self) -> list[str]:
+        """Names of the quantities whose R-hat or effective sample size fails."""
+        if "energy" not in self.sample.sample_stats:
+            return []
+        quantities = self._quantities()
+        posterior = self.posterior["posterior"]
+        if "divergence_z" in posterior:
+            quantities["divergence_z"] = posterior["divergence_z"].to_numpy()
+        return sampling.failing(quantities)
 
     @property
     def failures(self) -> list[str]:

@@ -51,8 +51,12 @@ the noise of small tables."""
 DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.99
 """Least draws and tuning of the divergence part, and its target acceptance."""
 
-MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
+MAX_RHAT, MIN_ESS, MIN_BFMI, MAX_PARETO_K = 1.01, 400.0, 0.3, 0.7
 """The gate: no interval leaves the package unless all of it holds."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit whose output does not pass the gate; the message says which part and quantities."""
 
 
 class ConvergenceError(RuntimeError):
@@ -322,6 +326,29 @@ def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict
     }
 
 
+def failing(variables: dict[str, np.ndarray]) -> list[str]:
+    """Names of the scalar quantities whose R-hat or effective sample size fails.
+
+    Parameters
+    ----------
+    variables : dict of str to array, shape (chains, draws, ...)
+    """
+    out = []
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for name, value in variables.items():
+            flat = value.reshape(*value.shape[:2], -1)
+            for j in range(flat.shape[2]):
+                x = flat[:, :, j]
+                ess = min(
+                    float(array_stats.ess(x, method="bulk")),
+                    float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))),
+                )
+                if not (float(array_stats.rhat(x)) <= MAX_RHAT and ess >= MIN_ESS):
+                    out.append(name if flat.shape[2] == 1 else f"{name}[{j}]")
+    return out
+
+
 def failures(figures: dict[str, float]) -> list[str]:
     """What of the gate fails, in words; a figure that is nan fails."""
     out = []
@@ -332,6 +359,8 @@ def failures(figures: dict[str, float]) -> list[str]:
             out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
     if not figures["divergent"] == 0:
         out.append(f"{figures['divergent']:.0f} divergent transitions")
+    if not figures.get("pareto_k", 0.0) <= MAX_PARETO_K:
+        out.append(f"Pareto k of the screening weights {figures['pareto_k']:.2f} > {MAX_PARETO_K}")
     if not figures["bfmi"] >= MIN_BFMI:
         out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
     return out

@@ -13,6 +13,7 @@ from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.caveats import FAR
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.loo import loo, loo_pit
+from bayes_optlaws.inference.odd_runs import odd_runs, odd_sentence
 from bayes_optlaws.report import parts as parts
 from bayes_optlaws.text import html
 
@@ -43,6 +44,10 @@ def trust(law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_s
         ),
         parts.wide(html.table(checks, index=False)),
     ]
+    if len(law.encoding.finished) <= MOST_LEFT_OUT:
+        odd = odd_runs(law)
+        said = odd_sentence(odd) if len(odd) else "No run is contradicted by the others."
+        out.append(html.paragraphs([said]))
     drawn = []
     if pit is not None:
         drawn.append(

@@ -53,11 +53,12 @@ _PLAN = {
     "warmup_steps": "warm-up",
     "schedule": "schedule",
     "cost": "cost",
+    "cost_share": "of one to decide",
     "value": "worth",
     "p_diverge": "P(diverges)",
     "settles": "what it does most for",
 }
-_OUTCOME = ("cost", "value", "p_diverge", "settles")
+_OUTCOME = ("cost", "cost_share", "value", "p_diverge", "settles")
 
 
 def report(
@@ -292,13 +293,16 @@ def _next_runs(plan: DesignPlan | None, default: bool) -> str:
         if default
         else "Chosen from the pool that was given."
     )
-    said = html.paragraphs([plan.answer(), f"{len(plan.scores):,} possible runs. {which}"])
+    said = html.paragraphs(
+        [*plan.sentences(notes=False), f"{len(plan.scores):,} possible runs. {which}"]
+    )
     if not len(plan.table):
         return said
     settings = () if default else ("n_params", "tokens", "peak_lr", "warmup_steps", "schedule")
     names = {column: _PLAN[column] for column in (*settings, *_OUTCOME)}
     shown = plan.table[list(names)].rename(columns=names)
     formats = {"parameters": short, "tokens": short, "P(diverges)": percent}
+    formats["of one to decide"] = percent
     formats |= {c: significant for c in ("peak LR", "cost", "worth")}
     formats |= {"warm-up": lambda value: f"{value:g}"}
     return (
