@@ -1,15 +1,9 @@
 """OptLaw: the whole of the package in one object.
 
-A table of finished runs goes through the same steps each time:
-
-1. `runs.read_runs` checks it, every fault in one report;
-2. `encoding.RunEncoding` turns it into arrays: the Opt-Law features at every candidate exponent,
-   the columns of the model discrepancy, classes of like noise, and of all these the Gram matrices;
-3. `sampling.sample` runs NUTS over the few hyper-parameters (the density of `model.build_model`,
-   a PyMC model, without compiling one), then draws exponents, coefficients and discrepancy
-   exactly (`posterior.recover`);
-4. the result is a frozen `fitted.FittedLaw`, which predictions, rankings, designs, reports and
-   files take.
+A table of finished runs is checked (`runs.read_runs`), turned into arrays (`encoding.RunEncoding`)
+and sampled: NUTS over the few hyper-parameters, then exact draws of exponents, coefficients and
+discrepancy.  The result is a frozen `FittedLaw`, which predictions, rankings, designs, reports and
+files take.
 
 Divergent runs take no part in the loss (their loss says nothing about the law); they are what
 `divergence` learns from.
@@ -37,6 +31,7 @@ from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.describe import law_html, law_text
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.inference.loo import loo
+from bayes_optlaws.inference.odd_runs import odd_runs, warn_of_fit
 from bayes_optlaws.inference.options import WithOptions
 from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
@@ -176,7 +171,12 @@ class OptLaw(WithOptions):
             encoding, priors, sample, random_seed, divergence_priors, stage_runs,
             self.stage_prior or stages.StagePrior(), self.get_params(),
         )  # fmt: skip
+        warn_of_fit(self._fitted_law)
         return self
+
+    def odd_runs(self) -> pd.DataFrame:
+        """Fitted runs whose loss the others contradict; see `bayes_optlaws.inference.odd_runs`."""
+        return odd_runs(self.fitted)
 
     def _divergence_priors(self) -> DivergencePriors | None:
         if isinstance(self.divergence, DivergencePriors):
@@ -363,24 +363,20 @@ class OptLaw(WithOptions):
         )  # fmt: skip
 
     def extrapolation(self, candidates: Table) -> np.ndarray:
-        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,).
-
-        Parameters
-        ----------
-        candidates : DataFrame or path
-        """
+        """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
         return self.fitted.extrapolation(read_candidates(candidates))
 
     def rank(
         self,
         candidates: Table,
-        kind: str = "new_run",
+        kind: str = "mean",
         prob: float = 0.9,
         tie: float | None = None,
         *,
         history: Table | None = None,
         stage_runs: Table | None = None,
-        divergence_loss: float = np.inf,
+        divergence_loss: float | None = None,
+        search: bool = True,
         random_seed: int = 0,
         max_draws: int = 4000,
         allow_unconverged: bool = False,
@@ -389,16 +385,21 @@ class OptLaw(WithOptions):
 
         Parameters
         ----------
-        candidates, kind, history, stage_runs, random_seed, max_draws, allow_unconverged
+        candidates, history, stage_runs, random_seed, max_draws, allow_unconverged
             As in `predict_draws`.
+        kind : {"mean", "new_run"}
+            What order, P(best) and regret are those of: the expected loss over seeds, a diverged
+            run at its price, or one run of each candidate. Ties are judged on the expected loss
+            in both, and ``loss_lower``, ``loss_upper`` are those of a single run.
         prob : float
             Confidence at which a pair counts as separated.
         tie : float, optional
-            Practical-equivalence zone in nats; by default the noise sd of a run among the
-            candidates.
-        divergence_loss : float
-            Loss that a divergent run counts as in expected regret (the paper uses 7); by
-            default one nat above the highest loss drawn.
+            Practical-equivalence zone in nats; by default the noise sd of a run.
+        divergence_loss : float, optional
+            Loss that a diverged run counts as, nats; by default a property of the run table,
+            `bayes_optlaws.model.risk.divergence_price` (the paper uses 7).
+        search : bool
+            Also search for a setting that is expected to be better than every candidate.
 
         Returns
         -------
@@ -408,8 +409,7 @@ class OptLaw(WithOptions):
         Raises
         ------
         ValueError
-            With ``history``, when candidates of unknown level differ in model size, tokens or
-            number of earlier stages: their scores are not comparable.
+            With ``history``, when the scores of the candidates are not comparable.
         """
         check_prob(prob)
         check_kind(kind)
@@ -419,6 +419,7 @@ class OptLaw(WithOptions):
         return rank(
             law, table, kind=kind, prob=prob, tie=tie,
             stage=law.stage(table, history, stage_runs), divergence_loss=divergence_loss,
+            search=search,
             random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
         )  # fmt: skip
 
@@ -473,13 +474,7 @@ class OptLaw(WithOptions):
             Model size and budget of the run to plan; "1.5B" is read, too.
         batch_tokens : float or sequence
             Tokens a step; of several, the best is chosen too.
-        families : str or sequence, optional
-            Schedule families; by default those of the fitted runs.
-        bounds : mapping, optional
-            Of ``peak_lr``, ``warmup_steps``, ``cooldown``, ``decay``, ``plateau``; by default the
-            ranges of the fitted runs that finished.
-        max_p_diverge : float
-        **options
+        families, bounds, max_p_diverge, **options
             As in `bayes_optlaws.decision.suggest.suggest`.
 
         Returns
@@ -563,8 +558,11 @@ class OptLaw(WithOptions):
             the hyper-parameters; columns mean, sd, lower, upper, ess_bulk, rhat, block, and
             ``paper_units`` (posterior mean of the coefficient of the raw feature, in the
             paper's units: billions of parameters and tokens, LR over 1.5e-2).
+            ``attrs["odd_runs"]``: the rows of `odd_runs`.
         """
-        return self.fitted.summary(prob)
+        out = self.fitted.summary(prob)
+        out.attrs["odd_runs"] = self.odd_runs().reset_index().to_dict("records")
+        return out
 
     def save(self, path: str | Path) -> Path:
         """Write the law, its runs and its posterior to one NetCDF file."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.cli.law import BAD_INPUT, DONE, quoted
+from bayes_optlaws.cli.law import BAD_INPUT, DONE, fit_law, quoted
 from bayes_optlaws.cli.output import (
     UsageError,
     free,
@@ -60,6 +61,11 @@ def check(arguments: argparse.Namespace) -> int:
     finished = runs[~runs["diverged"]]
     cells = finished.groupby(["n_params", "tokens"]).size()
     varies = varying(runs)
+    odd = None
+    if arguments.fit:
+        with warnings.catch_warnings():  # said below
+            warnings.simplefilter("ignore", UserWarning)
+            odd = fit_law(arguments, Path(arguments.runs)).odd_runs()
     if arguments.json:
         print_json(
             {
@@ -72,6 +78,7 @@ def check(arguments: argparse.Namespace) -> int:
                 "columns": records(mapping.table, index=False),
                 "unused": mapping.unused["column"].tolist(),
             }
+            | ({} if odd is None else {"odd_runs": records(odd.reset_index(), index=False)})
         )
         return DONE
     print(f"{len(runs)} runs, {int(runs['diverged'].sum())} diverged: the table is valid.\n")
@@ -88,6 +95,8 @@ def check(arguments: argparse.Namespace) -> int:
     if unused:
         shown = ", ".join(unused[:12]) + (f" and {len(unused) - 12} more" * (len(unused) > 12))
         print_wrapped(f"Columns that play no part: {shown}.")
+    if odd is not None:
+        print_wrapped(odd_sentence(odd) if len(odd) else "No run is contradicted by the others.")
     if target is not None:
         print(f"next: bayes-optlaws rank {quoted(target)} candidates.csv")
     return DONE

@@ -61,11 +61,6 @@ def failures_of(law: OptLaw) -> list[str]:
     return law.fitted.failures
 
 
-def divergence_known(law: OptLaw) -> bool:
-    """Whether the law says how likely a run diverges; else infinite draws are just absent."""
-    return law.fitted.models_divergence
-
-
 def warn_unconverged(law: OptLaw) -> None:
     """Say on standard error that the numbers are not to be used, where that is so."""
     failed = failures_of(law)

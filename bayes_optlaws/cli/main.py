@@ -15,15 +15,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
     DONE,
     NOT_CONVERGED,
     candidates_of,
-    divergence_known,
     failures_of,
     fit_law,
     law_of,
@@ -37,12 +34,12 @@ from bayes_optlaws.cli.output import (
     free,
     note,
     print_json,
+    print_notes,
     print_ranking,
     print_table,
     print_wrapped,
     records,
     save_figure,
-    say_unknown_divergence,
     use_file_backend,
     with_folder,
     write_csv,
@@ -152,7 +149,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     )
     write_csv(table, target)
     if arguments.json:
-        print_json({"kind": arguments.kind, "prob": arguments.prob, "table": records(table)})
+        print_json(
+            {
+                "kind": arguments.kind,
+                "prob": arguments.prob,
+                "divergence_modelled": law.fitted.models_divergence,
+                "converged": not failures_of(law),
+                "notes": table.attrs["notes"],
+                "table": records(table),
+            }
+        )
         return DONE
     warn_unconverged(law)
     interval = f"{100 * arguments.prob:g} % interval"
@@ -167,8 +173,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         for label, row in zip(table.index, table.itertuples(), strict=True)
     ]
     print_table(["candidate", "loss", interval, "diverges", "decades beyond the fit"], rows)
-    if table["p_diverge"].isna().all():
-        say_unknown_divergence()
+    print_notes(table.attrs["notes"])
     return DONE
 
 
@@ -185,11 +190,11 @@ def _rank(arguments: argparse.Namespace) -> int:
         kind=arguments.kind,
         prob=arguments.prob,
         tie=arguments.tie,
+        search=not arguments.no_search,
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
-    known = divergence_known(law)
-    table = ranking.table if known else ranking.table.assign(p_diverge=np.nan)
+    table = ranking.table
     write_csv(table, target)
     if figure is not None:
         save_figure(ranking, figure)
@@ -197,7 +202,13 @@ def _rank(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "answer": ranking.answer(),
-                "divergence_modelled": known,
+                "headline": ranking.headline,
+                "notes": list(ranking.notes),
+                "converged": not failures_of(law),
+                "divergence_modelled": ranking.divergence_modelled,
+                "divergence_cost": ranking.divergence_cost,
+                "n_effective": ranking.n_effective,
+                "better_setting": None if ranking.better is None else ranking.better.to_dict(),
                 "kind": ranking.kind,
                 "prob": ranking.prob,
                 "tie": ranking.tie,
@@ -208,7 +219,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         )
         return DONE
     warn_unconverged(law)
-    print_ranking(ranking, divergence=known)
+    print_ranking(ranking)
     return DONE
 
 
@@ -295,7 +306,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     fitted = time.perf_counter() - began
     ranking = law.rank(plan, random_seed=arguments.seed)
     print()
-    print_ranking(ranking, divergence=divergence_known(law))
+    print_ranking(ranking)
     print("\nWhich small runs would help most to decide?\n")
     pool = default_pool(law.runs, read_candidates(plan))
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)

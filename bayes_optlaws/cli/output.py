@@ -111,42 +111,48 @@ def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
     note(f"written to {target}")
 
 
-def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
-    """Print the answer and the table; ``divergence`` says whether its probability is known."""
-    print_wrapped(ranking.answer())
+def print_ranking(ranking: Ranking) -> None:
+    """Print the answer, the table and what to know before acting."""
+    print_wrapped(" ".join(ranking.sentences(notes=False)))
+    print_notes(ranking.notes)
     print()
-    rows = [
-        (
-            str(label),
-            f"{row.loss_mean:.4f}",
-            f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
-            percent(row.p_best),
-            percent(row.p_best_or_tied),
-            f"{row.expected_rank:.1f}",
-            f"{row.expected_regret:.4f}",
-            percent(row.p_diverge if divergence else np.nan),
-            str(row.tie_group),
-        )
-        for label, row in zip(ranking.table.index, ranking.table.itertuples(), strict=True)
-    ]
-    interval = f"{100 * ranking.prob:g} % interval"
-    heads = ["candidate", "loss", interval, "P(best)", "or tied", "rank", "regret", "diverges",
-             "tie group"]  # fmt: skip
-    print_table(heads, rows)
-    print(
-        "loss and regret in nats per token; or tied: within "
-        f"{ranking.tie:.2g} nats of the best; tie group 1 is not shown to be worse than the first."
+    loss, regret = ranking.decimals["loss"], ranking.decimals["regret"]
+    scores = ranking.level == "score"
+    centre, lower, upper = (
+        ("score", "gap_lower", "gap_upper") if scores
+        else ("loss_mean", "loss_lower", "loss_upper")
+    )  # fmt: skip
+    risk = ranking.risk_matters
+    rows = []
+    for label, row in ranking.table.iterrows():
+        cells = [
+            str(label), f"{row[centre]:.{loss}f}",
+            f"{row[lower]:.{loss}f} to {row[upper]:.{loss}f}",
+            percent(row["p_best"], row["p_best_se"]),
+            percent(row["p_best_or_tied"], row["p_best_se"]), f"{row['expected_rank']:.1f}",
+            f"{row['expected_regret']:.{regret}f}", percent(row["p_diverge"]),
+            f"{row['tie_group']:.0f}",
+        ]  # fmt: skip
+        rows.append([*cells, f"{row['rank_without_risk']:.0f}"] if risk else cells)
+    heads = ["candidate", "score" if scores else "loss", f"{100 * ranking.prob:g} % interval",
+             "P(best)", "or tied", "rank", "regret", "diverges", "tie group"]  # fmt: skip
+    print_table([*heads, "without risk"] if risk else heads, rows)
+    counted = "expected loss over seeds" if ranking.kind == "mean" else "loss of one run"
+    print_wrapped(
+        "Nats per token. loss: of one run that finishes; P(best), rank and regret: by "
+        f"{counted}, a diverged run counting as {ranking.divergence_cost:.3g}; or tied: expected "
+        f"loss within {ranking.tie:.2g} of the lowest; tie group 1: none is shown to be worse than "
+        "another by more than that"
+        + ("; without risk: the place if no run diverged." * risk or ".")
     )
-    if not divergence:
-        say_unknown_divergence()
 
 
-def say_unknown_divergence() -> None:
-    """Say that the losses leave divergence out."""
-    print(
-        "This law does not model divergence: its losses and probabilities are those of runs that "
-        "finish, whatever is said of divergence above."
-    )
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what to know before acting."""
+    if notes:
+        print("Before you act:")
+        for text in notes:
+            print_wrapped(f"- {text}", indent="  ")
 
 
 def print_table(

@@ -131,10 +131,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("runs", metavar="RUNS.csv")
     p.add_argument("-o", "--output", metavar="CLEAN.csv", help="write the table as it is read")
-    _add_group(p)
+    p.add_argument(
+        "--fit",
+        action="store_true",
+        help="also fit a law, and name the runs that the others contradict",
+    )
     _add_force(p)
+    _add_fit(p)
     _add_json(p)
-    add_reading(p)
 
     p = command("fit", "fit a law to a run table and save it", _COLUMNS)
     p.add_argument("runs", metavar="RUNS.csv")
@@ -148,15 +152,16 @@ def parser() -> argparse.ArgumentParser:
         "predict the final loss of every candidate",
         "A run table in place of LAW.nc is fitted first.",
     )
-    _add_question(p)
+    _add_question(p, kind="new_run")
 
     p = command(
         "rank",
         "rank candidates: which is best, how sure, which are a tie",
         "A run table in place of LAW.nc is fitted first.",
     )
-    _add_question(p)
+    _add_question(p, kind="mean")
     _add_tie(p)
+    _add_search(p)
     _add_figure(p, "the ranks and losses", "ranking.png")
 
     _add_plan_commands(command)
@@ -175,8 +180,9 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "design",
         "propose the small runs that would help most to choose among candidates",
         "The worth of a run is what its outcome is expected to take off the regret of the choice.\n"
-        "Cheap runs at small scale often help as much as dear ones: the order of candidates is\n"
-        "what has to be learned, not their losses. A run table in place of LAW.nc is fitted first.",
+        "Cheap runs at small scale often help as much as expensive ones: the order of\n"
+        "candidates is what has to be learned, not their losses. A run table in place of LAW.nc\n"
+        "is fitted first.",
     )
     p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
     p.add_argument(
@@ -210,6 +216,11 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         default=OBJECTIVES[0],
         help="what a run is worth (default: regret)",
     )
+    p.add_argument(
+        "--fill",
+        action="store_true",
+        help="also propose runs that add next to nothing, up to --n-runs",
+    )
     _add_figure(p, "worth against cost", "plan.png")
     _add_result(p)
 
@@ -227,8 +238,9 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--n-runs", type=_at_least(0), default=5, metavar="N",
         help="runs to propose, 0 for none (default: 5)",
     )  # fmt: skip
-    _add_kind(p)
+    _add_kind(p, "mean")
     _add_tie(p)
+    _add_search(p)
     _add_result(p, output="report.html")
 
     p = command(
@@ -342,19 +354,28 @@ def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
     add_reading(p)
 
 
-def _add_question(p: argparse.ArgumentParser) -> None:
+def _add_question(p: argparse.ArgumentParser, *, kind: str) -> None:
     p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
     p.add_argument("candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
-    _add_kind(p)
+    _add_kind(p, kind)
     _add_result(p)
 
 
-def _add_kind(p: argparse.ArgumentParser) -> None:
+def _add_search(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--no-search",
+        action="store_true",
+        help="do not look for a setting that is better than all candidates: faster",
+    )
+
+
+def _add_kind(p: argparse.ArgumentParser, kind: str) -> None:
     p.add_argument(
         "--kind",
         choices=("new_run", "mean"),
-        default="new_run",
-        help="one new run, seed noise included, or the average over seeds",
+        default=kind,
+        help="one new run, seed noise included, or the expected loss over seeds "
+        "(default: %(default)s); intervals of a ranking are those of one new run in both",
     )
     p.add_argument(
         "--prob",

@@ -25,6 +25,7 @@ from bayes_optlaws.cli.output import (
     free,
     note,
     print_json,
+    print_notes,
     print_table,
     print_wrapped,
     records,
@@ -34,7 +35,7 @@ from bayes_optlaws.cli.output import (
 )
 from bayes_optlaws.cli.reading import reading
 from bayes_optlaws.runs.readers import read_runs
-from bayes_optlaws.text.html import percent, significant
+from bayes_optlaws.text.html import known, percent, significant
 
 if TYPE_CHECKING:
     from bayes_optlaws.decision.design import DesignPlan
@@ -72,6 +73,7 @@ def design(arguments: argparse.Namespace) -> int:
         objective=arguments.objective,
         cost=None if arguments.cost == "none" else arguments.cost,
         budget=arguments.budget,
+        fill=arguments.fill,
         random_seed=arguments.seed or 0,
         progressbar=show_progress(arguments),
         allow_unconverged=arguments.allow_unconverged,
@@ -83,6 +85,10 @@ def design(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "answer": plan.answer(),
+                "notes": list(plan.notes),
+                "probability_right_now": plan.benefit and plan.benefit.before,
+                "probability_right_after": plan.benefit and plan.benefit.after,
+                "decide_cost": plan.decide_cost,
                 "objective": plan.objective,
                 "unit": plan.unit,
                 "perfect": plan.perfect,
@@ -101,7 +107,8 @@ def design(arguments: argparse.Namespace) -> int:
 
 def print_plan(plan: DesignPlan, *, default: bool) -> None:
     """Print what a plan says; the names of runs of the ``default`` pool tell their settings."""
-    print_wrapped(plan.answer())
+    print_wrapped(" ".join(plan.sentences(notes=False)))
+    print_notes(plan.notes)
     if not len(plan.table):
         return
     print()
@@ -112,8 +119,14 @@ def print_plan(plan: DesignPlan, *, default: bool) -> None:
             cells += [f"{row.n_params:,.0f}", f"{row.tokens:,.0f}", f"{row.peak_lr:.3g}",
                       f"{row.warmup_steps:g}", row.schedule]  # fmt: skip
     for cells, row in zip(rows, plan.table.itertuples(), strict=True):
-        cells += [significant(row.cost), significant(row.value), percent(row.p_diverge)]
-    print_table([*heads, "cost", "worth", "diverges"], rows, left=(0, 5) if not default else (0,))
+        share = percent(row.cost_share)
+        cells += [significant(row.cost), share, known(row.value, row.value_se),
+                  percent(row.p_diverge)]  # fmt: skip
+    print_table(
+        [*heads, "cost", "of one to decide", "worth", "diverges"],
+        rows,
+        left=(0, 5) if not default else (0,),
+    )
     print(f"cost in {plan.cost_label}; worth in {plan.unit}, each given those above it.")
     for label, words in zip(plan.table.index, plan.table["settles"], strict=True):
         print_wrapped(f"{label}: {words}.", indent="  ")
@@ -141,6 +154,7 @@ def report(arguments: argparse.Namespace) -> int:
         kind=arguments.kind,
         prob=arguments.prob,
         tie=arguments.tie,
+        search=not arguments.no_search,
         n_runs=arguments.n_runs,
         random_seed=arguments.seed or 0,
         progressbar=show_progress(arguments),

@@ -10,31 +10,23 @@ given those already chosen.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from bayes_optlaws.decision.design_benefit import Benefit, benefit
 from bayes_optlaws.decision.design_joint import Joint
+from bayes_optlaws.decision.design_plan import DesignPlan
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
 from bayes_optlaws.decision.design_value import pair_gain
 from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.plots.plan import plot_plan
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.text import html
-from bayes_optlaws.text.numbers import short
 from bayes_optlaws.text.progress import counter
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 __all__ = ["COMPARISONS", "OBJECTIVES", "DesignPlan", "design"]
 
@@ -51,6 +43,13 @@ UNITS = {
     "v-optimal": "nats^2 of variance",
     "d-optimal": "nats of information on the law",
 }
+
+LEAST_SHARE = 0.02
+"""A plan ends before a run worth less than this share of the first (own choice)."""
+
+PARTS, LEAST_PART = 4, 32
+"""Parts of the posterior draws from which the Monte-Carlo error of a value is taken, and the
+fewest draws in one."""
 
 POWERS = (1.0, 0.5)
 """Greedy rules tried under a budget: value per cost, and per square root of cost."""
@@ -74,128 +73,6 @@ _NEEDED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DesignPlan:
-    """Runs to do next, in order; made by `design` or ``OptLaw.design``.
-
-    Attributes
-    ----------
-    table : DataFrame
-        One row a run, in the order to do them, with the index and columns of the pool and:
-
-        ``cost``
-            Of the run, in the unit of ``cost_label``.
-        ``value``
-            What it adds, given the runs above it, in ``unit``.
-        ``value_per_cost``
-            Their ratio.
-        ``cumulative``, ``cumulative_cost``
-            Sums down to this row.
-        ``p_diverge``
-            Probability that the run diverges and then tells nothing about the loss.
-        ``settles``
-            In words, the pair of candidates whose order it does most for.
-    scores : Series
-        Value of each pool run on its own, by the pool's index (NaN for a blind rule).
-    costs : Series
-        Cost of each pool run.
-    objective : str
-    unit : str
-        Of the values.
-    perfect : float
-        Value of knowing all candidates exactly; no set of runs is worth more.
-    cost_label : str
-    budget : float or None
-    rule : str
-        How value and cost were traded.
-    candidates : DataFrame
-        The table that is to be decided.
-    """
-
-    table: pd.DataFrame
-    scores: pd.Series
-    costs: pd.Series
-    objective: str
-    unit: str
-    perfect: float
-    cost_label: str
-    budget: float | None
-    rule: str
-    candidates: pd.DataFrame = field(repr=False)
-
-    def answer(self) -> str:
-        """Return the plan in plain English."""
-        if not len(self.table):
-            return "No run is proposed: none fits the budget or helps."
-        total, cost = self.table["value"].sum(), self.table["cost"].sum()
-        n = len(self.table)
-        first = self.table.iloc[0]
-        if not total > 0 and self.perfect > 0:
-            return (
-                "No single run is expected to change the choice. "
-                f"The {n} proposed, for {html.significant(cost, 3)} {self.cost_label} in all, "
-                "lower the variance of the candidates' contrasts most for what they cost. "
-                f"First {self.table.index[0]}: {first['settles']}."
-            )
-        said = [
-            f"{n} run{'s' if n > 1 else ''} for {html.significant(cost, 3)} {self.cost_label} "
-            f"in all, worth {html.significant(total, 3)} {self.unit}"
-        ]
-        if np.isfinite(self.perfect) and self.perfect > 0:
-            said.append(
-                f", {html.percent(total / self.perfect)} of what perfect information is worth "
-                f"({html.significant(self.perfect, 3)})"
-            )
-        said.append(f". First {self.table.index[0]}: {first['settles']}.")
-        return "".join(said)
-
-    def plot(self, *, ax: Axes | None = None) -> Figure:
-        """Plot value against cost: every pool run, and the plan's in order.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Axes to draw on; a new figure is made when absent.
-
-        Returns
-        -------
-        matplotlib Figure
-        """
-        return plot_plan(self, ax=ax)
-
-    def _title(self) -> str:
-        return (
-            f"Plan of {len(self.table)} of {len(self.scores):,} possible runs to decide among "
-            f"{len(self.candidates):,} candidates, by {self.objective}, {self.rule}"
-        )
-
-    def _shown(self) -> pd.DataFrame:
-        wanted = [
-            "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule",
-            "cost", "value", "value_per_cost", "cumulative", "settles",
-        ]  # fmt: skip
-        return self.table[wanted]
-
-    def __repr__(self) -> str:
-        """Return the answer and the table."""
-        answer = textwrap.fill(self.answer(), 100, break_on_hyphens=False)
-        shown = self._shown().drop(columns="settles")
-        body = shown.head(20).to_string(float_format=lambda v: f"{v:.3g}")
-        return f"{self._title()}\n{answer}\n\n{body}"
-
-    def _repr_html_(self) -> str:
-        shown = self._shown().drop(columns=["batch_tokens", "value_per_cost", "settles"])
-        reasons = [f"{run}: {words}." for run, words in self.table["settles"].items()]
-        formats = {c: short for c in ("n_params", "tokens")} | {"warmup_steps": "{:g}".format}
-        formats |= {c: html.significant for c in ("peak_lr", "cost", "value", "cumulative")}
-        return html.box(
-            html.heading(self._title()),
-            html.paragraphs([self.answer()]),
-            html.table(shown, formats=formats, max_rows=50),
-            html.paragraphs(reasons[1:50]),
-        )
-
-
 def design(
     law: FittedLaw,
     pool: pd.DataFrame | None,
@@ -205,6 +82,8 @@ def design(
     objective: str = "regret",
     cost: str | Sequence[float] | None = "flops",
     budget: float | None = None,
+    fill: bool = False,
+    tie: float | None = None,
     p_diverge: str | Sequence[float] | None = None,
     max_draws: int | None = None,
     random_seed: int = 0,
@@ -223,6 +102,11 @@ def design(
         Candidate table of the large runs among which the choice is.
     n_runs : int, optional
         Most runs to propose. None, with a budget: as many as it pays for.
+    fill : bool
+        Also propose runs that are worth next to nothing. By default a plan stops before a run
+        whose value is below its Monte-Carlo error or below 2 % of the first one's.
+    tie : float, optional
+        A choice this close to the best is right, nats. Default: the noise sd of one run.
     objective : str
         ``"regret"`` expected drop of the expected regret of the choice (nats); ``"information"``
         mutual information of the outcome and which candidate is best (nats); ``"variance"``
@@ -304,21 +188,35 @@ def design(
         return _plan(
             law, pool, candidates, costs, label, keep, n_runs=n_runs, objective=objective,
             budget=budget, max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,
+            fill=fill, tie=tie,
         )  # fmt: skip
 
 
 def _plan(
     law, pool, candidates, costs, label, keep, *, n_runs, objective, budget, max_draws,
-    random_seed, progressbar,
+    random_seed, progressbar, fill, tie,
 ) -> DesignPlan:  # fmt: skip
     """Make the plan from checked inputs."""
     scorer, rows, first, chosen, values, rule = choose(
         law, pool, candidates, costs, keep, n_runs=n_runs, objective=objective, budget=budget,
         max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,
+        least_share=0.0 if fill else LEAST_SHARE,
     )  # fmt: skip
+    wanted = len(pool) if n_runs is None else min(int(n_runs), len(pool))
+    error = _value_errors(scorer, rows, chosen, values, keep, objective, random_seed)
+    if not fill and (values > 0).any():
+        worth = np.flatnonzero(~(values > error))
+        last = int(worth[0]) if worth.size else len(values)
+        chosen, values, error = chosen[:last], values[:last], error[:last]
     table = pool.iloc[chosen].copy()
     table["cost"] = costs[chosen]
+    decide_cost = None
+    if label == "FLOP":
+        flops = 6.0 * candidates["n_params"] * candidates["tokens"]
+        decide_cost = float(flops.median())
+    table["cost_share"] = costs[chosen] / (decide_cost or np.nan)
     table["value"] = values
+    table["value_se"] = error
     table["value_per_cost"] = values / costs[chosen]
     table["cumulative"] = np.cumsum(values)
     table["cumulative_cost"] = np.cumsum(costs[chosen])
@@ -335,17 +233,65 @@ def _plan(
         budget=None if budget is None else float(budget),
         rule=rule,
         candidates=candidates,
+        decide_cost=decide_cost,
+        benefit=_benefit(law, scorer, rows.iloc[chosen], candidates, tie, random_seed),
+        stopped=_why_stopped(scorer, values, wanted, fill, objective),
+        notes=law.notes(candidates),
     )
+
+
+def _value_errors(
+    scorer: Scorer, rows: pd.DataFrame, chosen: np.ndarray, values: np.ndarray, keep: np.ndarray,
+    objective: str, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """Monte-Carlo standard error of each value, from parts of the posterior draws."""
+    joint = scorer.joint
+    if objective not in ("regret", "information") or not (values > 0).any():
+        return np.zeros(len(values))
+    if joint.n < PARTS * LEAST_PART:
+        return np.full(len(values), np.nan)
+    found = []
+    for k in range(PARTS):
+        part = Joint(joint.law, joint.draws.take(np.arange(k, joint.n, PARTS)))
+        own = _scorer(objective, part, scorer.candidates, seed + k)
+        search = _Search(own, rows, np.ones(len(rows)), keep, len(chosen), np.inf, SHORTLIST)
+        found.append(search.follow(chosen)[1])
+    return np.where(values > 0, np.std(found, axis=0, ddof=1) / np.sqrt(PARTS), 0.0)
+
+
+def _benefit(
+    law: FittedLaw, scorer: Scorer, chosen: pd.DataFrame, candidates: pd.DataFrame,
+    tie: float | None, seed: int,
+) -> Benefit | None:  # fmt: skip
+    """What the plan does for the probability of the right choice."""
+    if not len(chosen) or len(candidates) < 2:
+        return None
+    if tie is None:
+        noise = law.predictor(scorer.joint.draws).noise_sd(candidates)
+        tie = float(np.median(noise) * np.median(scorer.loss))
+    return benefit(scorer.joint, scorer, scorer.candidates, chosen, tie=tie, seed=seed)
+
+
+def _why_stopped(
+    scorer: Scorer, values: np.ndarray, wanted: int, fill: bool, objective: str
+) -> str | None:
+    """Say why fewer runs are proposed than were allowed."""
+    if fill or objective not in OBJECTIVES or len(values) >= wanted or not len(values):
+        return None
+    if len(values) == 1:
+        return "One run is enough: any further one would add next to nothing"
+    return f"{len(values)} runs are enough: any further one would add next to nothing"
 
 
 def choose(
     law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
-    random_seed=0, progressbar=False, shortlist=SHORTLIST,
+    random_seed=0, progressbar=False, shortlist=SHORTLIST, least_share=0.0,
 ) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
     """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
 
     ``keep`` is the probability that each row does not diverge; the ``shortlist`` of highest
-    first worth is scored again after the first choice. Nothing is checked.
+    first worth is scored again after the first choice; the choice ends before a run that adds
+    less than ``least_share`` of what the first did. Nothing is checked.
     """
     if max_draws is None:
         max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
@@ -355,7 +301,14 @@ def choose(
     rows = _slim(pool)
     limit = len(pool) if n_runs is None else min(int(n_runs), len(pool))
     search = _Search(
-        scorer, rows, costs, keep, limit, np.inf if budget is None else budget, shortlist
+        scorer,
+        rows,
+        costs,
+        keep,
+        limit,
+        np.inf if budget is None else budget,
+        shortlist,
+        least_share,
     )
 
     if objective in RULES:
@@ -385,9 +338,10 @@ class _Search:
 
     def __init__(
         self, scorer: Scorer, rows: pd.DataFrame, costs: np.ndarray, keep: np.ndarray,
-        limit: int, budget: float, shortlist: int,
+        limit: int, budget: float, shortlist: int, least_share: float = 0.0,
     ) -> None:  # fmt: skip
         self.scorer, self.rows, self.costs, self.keep = scorer, rows, costs, keep
+        self.least_share = least_share
         self.limit, self.budget, self.shortlist = limit, budget, shortlist
 
     def greedy(
@@ -419,6 +373,13 @@ class _Search:
                     value = np.zeros(len(first))
                     value[open_] = scorer.given(self.rows, chosen, open_) * self.keep[open_]
                 best = open_[np.argmax(value[open_] / self.costs[open_] ** power)]
+                if (
+                    values
+                    and self.least_share
+                    and not value[best] > max(least, self.least_share * values[0])
+                    and values[0] > 0
+                ):
+                    break
                 if scorer is self.scorer and spare is not None and not value[best] > least:
                     scorer, open_ = spare, np.setdiff1d(every, chosen)
                     continue
@@ -541,9 +502,11 @@ def _settles(scorer: Scorer, rows: pd.DataFrame, chosen: np.ndarray, labels: pd.
         after = np.sqrt(max(total[leader, rival] - part[leader, rival], 0.0))
         p = norm.cdf(gap[leader, rival] / before) if before > 0 else 1.0
         words.append(
-            f"{labels[leader]} or {labels[rival]}: now {labels[leader]} is lower with "
-            f"{html.percent(p)}, by {html.significant(gap[leader, rival])} ± "
-            f"{html.significant(before)} nats; this run would leave ± {html.significant(after)}"
+            f"it helps most to decide between {labels[leader]} and {labels[rival]}. "
+            f"{labels[leader]} is now expected to be lower by "
+            f"{html.significant(gap[leader, rival])} ± {html.significant(before)} nats "
+            f"(probability {html.percent(p)}); after this run the difference would be known to "
+            f"± {html.significant(after)} nats"
         )
     scorer.condition(rows.iloc[:0])
     return words

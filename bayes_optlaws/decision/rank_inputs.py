@@ -3,10 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+
+LOSS_COLUMNS = ("loss_mean", "loss_lower", "loss_upper")
+SCORE_COLUMNS = ("score", "gap_lower", "gap_upper")
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Joint draws of what candidates end with, all of shape (n_samples, n_candidates), nats.
+
+    Parameters
+    ----------
+    counted : DataArray
+        What order, probabilities and regret are counted on; +inf where a run diverged, unless
+        its price stands there.
+    expected : array
+        Expected loss over seeds, divergence at its price: what ties are judged on.
+    one_run : array
+        Loss of a single new run, of which mean and interval are shown; +inf is left out.
+    finished : array
+        Expected loss over the seeds that finish: the order without the risk.
+    p_diverge : array, shape (n_candidates,)
+        NaN where it is not modelled.
+    modelled : bool
+        Whether the risk of divergence is modelled.
+    """
+
+    counted: xr.DataArray
+    expected: np.ndarray
+    one_run: np.ndarray
+    finished: np.ndarray
+    p_diverge: np.ndarray
+    modelled: bool = True
+
+    @classmethod
+    def of(cls, draws: xr.DataArray, p_diverge: np.ndarray, modelled: bool) -> Outcomes:
+        """Outcomes of which nothing but the draws is known."""
+        values = draws.to_numpy()
+        p = p_diverge if modelled else np.full(values.shape[1], np.nan)
+        return cls(draws, values, values, values, p, modelled)
+
+
+def priced(loss: np.ndarray, risk: np.ndarray | None, price: float) -> np.ndarray:
+    """Expected loss over seeds of which a share diverges and counts as a price.
+
+    Parameters
+    ----------
+    loss : array, shape (n_draws, n)
+        Expected loss of the seeds that finish, nats.
+    risk : array, shape (n_draws, n), or None
+    price : float
+        Nats; where a loss is above it the two count the same.
+
+    Examples
+    --------
+    >>> priced(np.array([[2.0, 3.0, 9.0]]), np.array([[0.0, 0.5, 0.5]]), 7.0)
+    array([[2., 5., 9.]])
+    """
+    return loss if risk is None else loss + risk * np.maximum(price - loss, 0.0)
 
 
 def listed(names: Sequence[Hashable], most: int = 3) -> str:
@@ -99,3 +158,19 @@ def checked_p_diverge(
             f"is {share[worst]:.3f}: draws must be +inf where the run diverged"
         )
     return given
+
+
+def as_scores(table: pd.DataFrame, ordered: np.ndarray, prob: float) -> pd.DataFrame:
+    """Put the score and its interval beside the first candidate in the place of the loss."""
+    with np.errstate(invalid="ignore"):
+        gap = ordered - ordered[:, [0]]
+    gap = np.where(np.isfinite(gap), gap, np.nan)
+    some = np.isfinite(gap).any(axis=0)
+    tail = (1 - prob) / 2
+    bounds = np.full((2, len(table)), np.nan)
+    bounds[:, some] = np.nanquantile(gap[:, some], [tail, 1 - tail], axis=0)
+    values = (table["loss_mean"], *bounds)
+    rest = table.drop(columns=list(LOSS_COLUMNS))
+    for place, (name, value) in enumerate(zip(SCORE_COLUMNS, values, strict=True)):
+        rest.insert(place, name, value)
+    return rest

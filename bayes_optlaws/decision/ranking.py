@@ -1,9 +1,10 @@
 """Ranking candidates from joint draws of their final loss: best, tie, flip, regret, resolution.
 
-Everything is counted over joint draws, so errors that candidates share cancel in their comparison,
-and a diverged run, infinite in its draw, loses against every run that finishes. All definitions
-are own choice (the paper ranks by point predictions) save the finite loss of a diverged run, for
-which the paper uses 7 nats.
+Everything is counted over joint draws, so errors that candidates share cancel in their comparison.
+A choice of schedule is about the expected loss over seeds, so a ranking of `bayes_optlaws.OptLaw`
+counts that, with a diverged run at its price; ties are judged on it in any case, and the interval
+shown is that of the one run to be made. All definitions are own choice (the paper ranks by point
+predictions) save the finite loss of a diverged run, for which the paper uses 7 nats.
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws.decision.rank_inputs import checked_draws, checked_p_diverge, listed
+from bayes_optlaws.decision import rank_words
+from bayes_optlaws.decision.better_setting import BetterSetting
+from bayes_optlaws.decision.rank_inputs import (
+    LOSS_COLUMNS,
+    SCORE_COLUMNS,
+    Outcomes,
+    as_scores,
+    checked_draws,
+    checked_p_diverge,
+)
+from bayes_optlaws.decision.rank_words import LIKELY
+from bayes_optlaws.inference.caveats import is_unconverged
 from bayes_optlaws.kernels import rank_counts
 from bayes_optlaws.plots import ranking
+from bayes_optlaws.plots.style import mark_unconverged
 from bayes_optlaws.text import html
-from bayes_optlaws.text.html import percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,24 +44,14 @@ DEFAULT_TIE = 0.001
 """Zone of practical equivalence, nats, when neither a zone nor the seed noise is given; own choice,
 near the seed sd of 124M language models (median 0.0012 over the public replicates of one recipe).
 """
-CLEAR = 0.9
-"""A pair is "clear" from this probability, and a "tie" when |difference| <= tie has it."""
-LIKELY = 2 / 3
-"""A pair is "likely" from this probability, "reversed" below one minus it, else a "coin flip".
-CLEAR and LIKELY are the steps "very likely" and "likely" of the IPCC's calibrated language."""
-RISKY = 0.05
-"""A rival that diverges with at least this probability is named in the answer."""
+DIVERGENCE_LOSS = 7.0
+"""What a diverged run counts as where draws alone are given, nats: the paper's number."""
 LEADERS = 10
 """Candidates whose pairs give the resolution."""
-FEW_DRAWS = 400
-"""With fewer draws the answer says how rough its probabilities are."""
 MAX_PAIRWISE = 2000
 """Most candidates for which all pairs are compared."""
 
-LOSS_COLUMNS = ("loss_mean", "loss_lower", "loss_upper")
-SCORE_COLUMNS = ("score", "gap_lower", "gap_upper")
-
-_KINDS = {"new_run": "a single new run", "mean": "the average over seeds"}
+_KINDS = {"new_run": "a single new run", "mean": "the expected loss over seeds"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,40 +64,55 @@ class Ranking:
         One row a candidate, best first (by ``expected_regret``, then ``expected_rank``):
 
         ``loss_mean``, ``loss_lower``, ``loss_upper``
-            Mean and central interval of probability ``prob``, nats, over the draws in which the
-            candidate does not diverge (NaN when there is none). Not given where the draws are
-            scores; then ``score``, ``gap_lower``, ``gap_upper``: mean score, and interval of the
-            score less that of the first candidate.
+            Mean and central interval of probability ``prob`` of the loss of a single new run,
+            nats, over the draws in which it does not diverge (NaN when there is none). Not given
+            where the draws are scores; then ``score``, ``gap_lower``, ``gap_upper``: mean score,
+            and interval of the score less that of the first candidate.
         ``p_best``, ``p_top2``
             Share of draws in which its loss is the lowest, or among the two lowest. Equal losses
-            share equally, and so do diverged runs among themselves.
+            share equally.
         ``p_best_or_tied``
-            Probability that its loss is within ``tie`` of the lowest; in a draw where every
-            candidate diverges all are tied.
+            Probability that its expected loss is within ``tie`` of the lowest; in a draw where
+            every candidate diverges all are tied.
         ``expected_rank``
             Mean rank, from 1; equal losses share the mean of their places.
         ``expected_regret``
             Mean of its loss less the lowest loss of the same draw, nats. A diverged run counts as
-            ``divergence_cost``, or as the highest finite loss of the draw where that is higher.
-            Draws in which every candidate diverges count 0.
+            ``divergence_cost``. Draws in which every candidate diverges count 0.
+        ``p_best_se``, ``expected_regret_se``
+            Monte-Carlo standard errors, from ``n_effective`` draws.
         ``p_diverge``
-            Probability that the run diverges.
+            Probability that the run diverges; NaN where it is not modelled.
         ``tie_group``
-            From 1. The best candidate leads group 1; a candidate belongs to it unless the leader
-            is better by more than ``tie`` with probability ``prob`` or more. The best of the
-            rest leads group 2, and so on.
+            From 1. The best candidate leads group 1; a candidate belongs to it unless one that
+            does is better by more than ``tie`` in expected loss with probability ``prob`` or
+            more. The best of the rest leads group 2, and so on.
+        ``rank_without_risk``
+            Its place by expected loss if no run diverged; only where the risk is modelled by a
+            law.
     draws : DataArray
-        Joint draws of final loss, nats, dims (sample, candidate), in the order given.
+        Joint draws that order, probabilities and regret are counted on, nats, dims (sample,
+        candidate), in the order given.
+    outcomes : Outcomes
+        All joint draws: also those that ties and intervals are judged on.
     prob : float
         Probability of the intervals, and from which a pair counts as decided.
     tie : float
         Zone of practical equivalence, nats.
     divergence_cost : float
-        Loss counted for a diverged run in ``expected_regret``, nats.
+        Loss counted for a diverged run, nats.
     kind : {"new_run", "mean"}
-        Whether the losses are those of a single new run or averages over the seeds that finish.
+        Whether the order is that of single new runs or of expected losses over seeds.
     level : {"loss", "score"}
         Whether the draws are losses, or scores: comparable with each other, with no loss.
+    n_effective : float
+        Effective number of draws, behind the Monte-Carlo standard errors.
+    notes : tuple of str
+        What a reader must know before acting: settings that no run had, a failed gate.
+    risk_note : str or None
+        What the probabilities of divergence rest on, where that is little.
+    better : BetterSetting or None
+        A setting beside the candidates that is expected to be better, where one was sought.
 
     Examples
     --------
@@ -116,7 +133,12 @@ class Ranking:
     tie: float
     divergence_cost: float
     kind: str
+    outcomes: Outcomes
+    n_effective: float
     level: str = "loss"
+    notes: tuple[str, ...] = ()
+    risk_note: str | None = None
+    better: BetterSetting | None = None
 
     @classmethod
     def from_draws(
@@ -128,9 +150,11 @@ class Ranking:
         tie: float | None = None,
         noise_sd: float | None = None,
         labels: Sequence[Hashable] | pd.Index | None = None,
-        divergence_loss: float = np.inf,
+        divergence_loss: float = DIVERGENCE_LOSS,
+        divergence_modelled: bool = True,
         kind: str = "new_run",
         level: str = "loss",
+        n_effective: float | None = None,
     ) -> Ranking:
         """Rank candidates by joint draws of their final loss.
 
@@ -153,13 +177,17 @@ class Ranking:
             Names of the candidates, all different. Default: the ``candidate`` coordinate, else
             0, 1, ...
         divergence_loss : float
-            Loss counted for a diverged run in the expected regret, nats; the paper uses 7. The
-            default, infinity, counts the highest finite loss of all draws plus 1 nat, so that
-            the expectation is finite (own choice).
+            Loss counted for a diverged run in the expected regret, nats; by default the paper's 7.
+            It must not be below a loss that finished.
+        divergence_modelled : bool
+            Whether the draws say how likely a run diverges; False where they are only of runs
+            that finish: ``p_diverge`` is then NaN, and nothing is said of it.
         kind : {"new_run", "mean"}
             What the draws are draws of; wording only.
         level : {"loss", "score"}
             ``"score"``: the draws have an unknown level in common; the table then gives no loss.
+        n_effective : float, optional
+            Effective number of draws. Default: their number, as if they were independent.
 
         Returns
         -------
@@ -171,29 +199,73 @@ class Ranking:
             When draws are missing, NaN or -inf, labels are repeated or of another number,
             ``p_diverge`` contradicts the draws, or a setting is out of range.
         """
+        if not (np.isfinite(divergence_loss) and divergence_loss > 0):
+            raise ValueError(
+                f"divergence_loss is {divergence_loss}: it must be a finite loss in nats"
+            )
+        draws = checked_draws(draws, labels)
+        values = draws.to_numpy()
+        lost = np.isinf(values)
+        if lost.any() and not lost.all():
+            highest = float(values[~lost].max())
+            if divergence_loss < highest:
+                raise ValueError(
+                    f"divergence_loss is {divergence_loss:g}, below a loss that finished, "
+                    f"{highest:g}: a diverged run must not count as better; give a higher number"
+                )
+        index = pd.Index(draws["candidate"].to_numpy(), name="candidate", tupleize_cols=False)
+        p = checked_p_diverge(p_diverge, lost.mean(axis=0), index, len(values))
+        if tie is None:
+            tie, name = (DEFAULT_TIE, "tie") if noise_sd is None else (noise_sd, "noise_sd")
+        else:
+            name = "tie"
+        if not (np.isfinite(tie) and tie >= 0):
+            raise ValueError(f"{name} is {tie}: it must be finite, in nats and not negative")
+        return cls.from_outcomes(
+            Outcomes.of(draws, p, divergence_modelled), prob=prob, tie=tie,
+            divergence_loss=divergence_loss, kind=kind, level=level, n_effective=n_effective,
+        )  # fmt: skip
+
+    @classmethod
+    def from_outcomes(
+        cls,
+        outcomes: Outcomes,
+        *,
+        prob: float,
+        tie: float,
+        divergence_loss: float,
+        kind: str,
+        level: str = "loss",
+        n_effective: float | None = None,
+        notes: Sequence[str] = (),
+        risk_note: str | None = None,
+        better: BetterSetting | None = None,
+    ) -> Ranking:
+        """Rank candidates by outcomes that are told apart: expected, of one run, if finished.
+
+        Parameters
+        ----------
+        outcomes : Outcomes
+        prob, tie, divergence_loss, kind, level, n_effective
+            As in `from_draws`.
+        notes, risk_note, better
+            As the attributes.
+        """
         if kind not in _KINDS:
             raise ValueError(f"kind is {kind!r}: it must be one of {', '.join(map(repr, _KINDS))}")
         if level not in ("loss", "score"):
             raise ValueError(f"level is {level!r}: it must be 'loss' or 'score'")
         if not 0.5 <= prob < 1:
             raise ValueError(f"prob is {prob}: it must be at least 0.5 and less than 1")
-        if tie is None:
-            tie = DEFAULT_TIE if noise_sd is None else noise_sd
-            name = "noise_sd"
-        else:
-            name = "tie"
-        if not (np.isfinite(tie) and tie >= 0):
-            raise ValueError(f"{name} is {tie}: it must be finite, in nats and not negative")
-        if not divergence_loss > 0:
-            raise ValueError(
-                f"divergence_loss is {divergence_loss}: it must be a loss in nats, or infinity"
-            )
-        draws = checked_draws(draws, labels)
+        draws = outcomes.counted
         index = pd.Index(draws["candidate"].to_numpy(), name="candidate", tupleize_cols=False)
         loss = draws.to_numpy()
-
-        mean, lower, upper, p_infinite = rank_counts.finite_summary(loss, prob)
-        summary = rank_counts.summarise_draws(loss, tie=tie, divergence_loss=divergence_loss)
+        n = float(len(loss) if n_effective is None else n_effective)
+        mean, lower, upper, _ = rank_counts.finite_summary(outcomes.one_run, prob)
+        summary = rank_counts.summarise_draws(
+            loss, outcomes.expected, tie=tie, divergence_loss=divergence_loss
+        )
+        smoothed = (summary.p_best * n + 0.5) / (n + 1.0)  # a share of 0 of the draws is no 0
         table = pd.DataFrame(
             {
                 "loss_mean": mean,
@@ -204,31 +276,102 @@ class Ranking:
                 "p_top2": summary.p_top2,
                 "expected_rank": summary.expected_rank,
                 "expected_regret": summary.expected_regret,
-                "p_diverge": checked_p_diverge(p_diverge, p_infinite, index, len(loss)),
+                "p_diverge": outcomes.p_diverge,
+                "p_best_se": np.sqrt(smoothed * (1.0 - smoothed) / n),
+                "expected_regret_se": summary.regret_sd / np.sqrt(n),
             },
             index=index,
         )
+        if outcomes.modelled and outcomes.finished is not outcomes.expected:
+            finished = outcomes.finished.mean(axis=0).round(12)
+            places = np.empty(len(index), dtype=int)
+            # equal ones stand in the order of the table
+            by = np.lexsort((summary.expected_rank, summary.expected_regret.round(12), finished))
+            places[by] = np.arange(1, len(index) + 1)
+            table["rank_without_risk"] = places
         # Rounded, so that the last bits of a sum never decide.
         order = np.lexsort((summary.expected_rank.round(9), summary.expected_regret.round(12)))
         table = table.iloc[order]
-        table["tie_group"] = rank_counts.tie_groups(loss[:, order], tie=tie, prob=prob)
+        groups = rank_counts.tie_groups(outcomes.expected[:, order], tie=tie, prob=prob)
+        table.insert(table.columns.get_loc("p_diverge") + 1, "tie_group", groups)
         if level == "score":
-            table = _as_scores(table, loss[:, order], prob)
+            table = as_scores(table, outcomes.one_run[:, order], prob)
         return cls(
             table=table,
             draws=draws,
             prob=float(prob),
             tie=float(tie),
-            divergence_cost=summary.divergence_cost,
+            divergence_cost=float(divergence_loss),
             kind=kind,
+            outcomes=outcomes,
+            n_effective=n,
             level=level,
+            notes=tuple(notes),
+            risk_note=risk_note,
+            better=better,
         )
+
+    @property
+    def divergence_modelled(self) -> bool:
+        """Whether the risk of divergence is modelled."""
+        return self.outcomes.modelled
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether the runs tell some candidate from the best: not all are in one tie group."""
+        return len(self.table) == 1 or bool(self.table["tie_group"].max() > 1)
+
+    @property
+    def nothing_finishes(self) -> bool:
+        """Whether the first candidate, and so every one, diverges in every draw."""
+        first = "score" if self.level == "score" else "loss_mean"
+        return bool(np.isnan(self.table[first].iloc[0]))
+
+    @property
+    def risk_matters(self) -> bool:
+        """Whether the order would be another one if no run diverged."""
+        places = self.table.get("rank_without_risk")
+        return places is not None and not places.is_monotonic_increasing
+
+    @cached_property
+    def decimals(self) -> dict[str, int]:
+        """Decimals of losses and of regrets that Monte-Carlo error leaves meaning to."""
+        one = self.outcomes.one_run
+        finite = np.where(np.isfinite(one), one, np.nan)
+        some = np.isfinite(finite).sum(axis=0) > 1
+        sd = np.nanstd(finite[:, some], axis=0) if some.any() else np.zeros(1)
+        root = np.sqrt(self.n_effective)
+        regret = float(self.table["expected_regret_se"].iloc[:LEADERS].max())
+        return {
+            "loss": min(html.decimals(float(np.median(sd)) / root), 4),
+            "regret": min(html.decimals(regret), 4),
+        }
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Columns of the draws in the order of the table."""
+        index = pd.Index(self.draws["candidate"].to_numpy(), tupleize_cols=False)
+        return index.get_indexer(self.table.index)
 
     @cached_property
     def _ordered(self) -> np.ndarray:
         """Draws with the columns in the order of the table."""
-        index = pd.Index(self.draws["candidate"].to_numpy(), tupleize_cols=False)
-        return self.draws.to_numpy()[:, index.get_indexer(self.table.index)]
+        return self.draws.to_numpy()[:, self._places]
+
+    @cached_property
+    def expected_ordered(self) -> np.ndarray:
+        """Draws that ties are judged on, with the columns in the order of the table."""
+        return self.outcomes.expected[:, self._places]
+
+    def finished_draws(self, place: int) -> np.ndarray:
+        """Draws of the expected loss if it finishes, of the candidate at a place of the table.
+
+        Parameters
+        ----------
+        place : int
+            From 0.
+        """
+        return self.outcomes.finished[:, self._places[place]]
 
     @cached_property
     def p_better(self) -> pd.DataFrame:
@@ -253,7 +396,12 @@ class Ranking:
         )
 
     def p_better_of_first(self, n: int) -> np.ndarray:
-        """P(row ends lower than column) of the first n candidates of the table, shape (n, n)."""
+        """P(row ends lower than column) of the first ``n`` of the table, shape (n, n).
+
+        Parameters
+        ----------
+        n : int
+        """
         return rank_counts.p_lower_matrix(self._ordered[:, :n])
 
     @cached_property
@@ -262,29 +410,30 @@ class Ranking:
 
         One row a pair, with the columns:
 
-        ``better``, ``worse``
-            Their labels.
+        ``first``, ``second``
+            Their labels, the higher one of the table first.
         ``gap``
-            Mean of worse less better, nats, over draws in which neither diverges.
+            Mean of second less first, nats, over draws in which neither diverges.
         ``p_lower``, ``p_flip``
-            Probability that the better one ends lower, or that the order is the other way; equal
+            Probability that the first ends lower, or that the order is the other way; equal
             losses count half to each, so the two sum to 1.
         ``p_tie``, ``p_lower_beyond_tie``, ``p_flip_beyond_tie``
-            Probability that they differ by at most ``tie``, or by more in either direction; the
-            three sum to 1. Two diverged runs tie.
+            Probability that their expected losses differ by at most ``tie``, or by more in either
+            direction; the three sum to 1. Two diverged runs tie.
         ``verdict``
-            "tie" (``p_tie`` >= 0.9), "clear" (``p_lower`` >= 0.9), "likely" (>= 2/3), "coin flip"
-            (between 1/3 and 2/3), "reversed": the worse one usually ends lower, but costs more
-            when it does not, as a fast and risky run does.
+            "tie" (``p_tie`` >= ``prob``), "clear" (``p_lower_beyond_tie`` >= ``prob``: never of
+            two in one tie group), "likely" (``p_lower`` >= 2/3), "coin flip" (between 1/3 and
+            2/3), "reversed": the second usually ends lower, but costs more when it does not, as
+            a fast and risky run does.
         """
         n = len(self.table)
-        pairs = rank_counts.pair_summary(
-            self._ordered, np.arange(n - 1), np.arange(1, n), tie=self.tie
-        )
+        i, j = np.arange(n - 1), np.arange(1, n)
+        pairs = rank_counts.pair_summary(self._ordered, i, j, tie=self.tie)
+        judged = rank_counts.pair_summary(self.expected_ordered, i, j, tie=self.tie)
         verdict = np.select(
             [
-                pairs.p_tie >= CLEAR,
-                pairs.p_lower >= CLEAR,
+                judged.p_tie >= self.prob,
+                judged.p_lower_beyond >= self.prob,
                 pairs.p_lower >= LIKELY,
                 pairs.p_lower > 1 - LIKELY,
             ],
@@ -293,28 +442,30 @@ class Ranking:
         )
         return pd.DataFrame(
             {
-                "better": self.table.index[:-1],
-                "worse": self.table.index[1:],
+                "first": self.table.index[:-1],
+                "second": self.table.index[1:],
                 "gap": pairs.gap,
                 "p_lower": pairs.p_lower,
                 "p_flip": 1.0 - pairs.p_lower,
-                "p_tie": pairs.p_tie,
-                "p_lower_beyond_tie": pairs.p_lower_beyond,
-                "p_flip_beyond_tie": pairs.p_higher_beyond,
+                "p_tie": judged.p_tie,
+                "p_lower_beyond_tie": judged.p_lower_beyond,
+                "p_flip_beyond_tie": judged.p_higher_beyond,
                 "verdict": verdict,
             }
         )
 
     @cached_property
     def resolution(self) -> float:
-        """Gap of mean losses, nats, at which a pair would be called with probability ``prob``.
+        """Gap of means, nats, at which a pair would be called with probability ``prob``.
 
         A normal difference with mean g and sd s is positive with probability Phi(g / s), which is
         ``prob`` at g = s * Phi^-1(prob). The result is the median of that over all pairs of the
         first 10 candidates of the table, each s over the draws in which both runs finish. NaN
         when no pair has two such draws, as with one candidate.
         """
-        return rank_counts.resolution(self._ordered[:, :LEADERS], self.prob)
+        o = self.outcomes
+        draws = o.finished if self.kind == "mean" else o.one_run
+        return rank_counts.resolution(draws[:, self._places[:LEADERS]], self.prob)
 
     def rank_probability(self, *, top: int = 10) -> pd.DataFrame:
         """Return P(rank = 1), ..., P(rank = top) of each candidate, in the order of the table.
@@ -338,89 +489,25 @@ class Ranking:
 
     def answer(self) -> str:
         """Return the answer in plain English: which candidate, how sure, what may go wrong."""
-        return " ".join(self._sentences())
+        return " ".join(self.sentences())
 
-    def _sentences(self) -> list[str]:
-        best = self.table.iloc[0]
-        scores = self.level == "score"
-        if np.isnan(best["score" if scores else "loss_mean"]):
-            return ["Every candidate diverges in every draw: none can be recommended."]
-        said = self._sentences_on_the_choice() if len(self.table) > 1 else []
-        first = f"{self.table.index[0]} is the only candidate; its" if not said else "Its"
-        lost = ", so it is more likely to be lost than to finish" if best["p_diverge"] > 0.5 else ""
-        level = (
-            f"{first} loss is not predicted: scores rank candidates of one stage and are no losses"
-            if scores
-            else f"{first} loss, if it finishes, is {best['loss_mean']:.4f} nats "
-            f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f})"
-        )
-        risk = f"it diverges with probability {percent(best['p_diverge'])}{lost}"
-        said.insert(2, f"{level}; {risk}.")
-        said += self._sentences_on_a_risky_rival()
-        n_samples = len(self.draws)
-        if n_samples < FEW_DRAWS:
-            error = 100 / np.sqrt(n_samples)  # two standard errors of a share of one half
-            said.append(
-                f"With only {n_samples} draw{'s' if n_samples > 1 else ''} a probability is known "
-                f"to about ± {error:.0f} %."
-            )
+    def sentences(self, *, notes: bool = True) -> list[str]:
+        """Return the answer sentence by sentence.
+
+        Parameters
+        ----------
+        notes : bool
+            With what to know before acting.
+        """
+        said = rank_words.sentences(self)
+        if notes and self.notes:
+            said.append(f"Before you act: {' '.join(self.notes)}")
         return said
-
-    def _sentences_on_the_choice(self) -> list[str]:
-        best = self.table.iloc[0]
-        tie = f"{significant(self.tie)} nats"
-        outcome = "Its mean loss is" if self.kind == "mean" else "It ends"
-        said = [
-            f"Choose {self.table.index[0]}.",
-            f"{outcome} lowest of {len(self.table):,} with probability {percent(best['p_best'])}, "
-            f"within {tie} of the lowest with probability {percent(best['p_best_or_tied'])}, and "
-            f"{significant(best['expected_regret'])} nats above the lowest on average.",
-        ]
-        rivals = self.table.index[1:][self.table["tie_group"].to_numpy()[1:] == 1]
-        if len(rivals):
-            said.append(
-                f"Not shown at {self._sure} to be worse by more than {tie}: {listed(rivals)}."
-            )
-        else:
-            said.append(
-                f"Every other candidate is worse by more than {tie} with at least {self._sure} "
-                "probability."
-            )
-        for verdict, words in (("coin flip", "a coin flip"), ("tie", "a tie")):
-            pairs = self.flips[self.flips["verdict"] == verdict]
-            if len(pairs):
-                names = [f"{a} / {b}" for a, b in zip(pairs["better"], pairs["worse"], strict=True)]
-                said.append(f"Neighbours whose order is {words}: {listed(names)}.")
-        if self.resolution > 0:
-            said.append(
-                f"To be told apart with {self._sure} probability, leading candidates must differ "
-                f"by {significant(self.resolution)} nats."
-            )
-        return said
-
-    def _sentences_on_a_risky_rival(self) -> list[str]:
-        """Name the rival most often best among those that diverge more often than the choice."""
-        best = self.table.iloc[0]
-        risk = self.table["p_diverge"].to_numpy()
-        risky = np.flatnonzero((risk >= RISKY) & (risk > best["p_diverge"]))
-        if not risky.size:
-            return []
-        rival = risky[np.argmax(self.table["p_best"].to_numpy()[risky])]
-        a, b = self._ordered[:, 0], self._ordered[:, rival]
-        both = np.isfinite(a) & np.isfinite(b)
-        if not both.any():
-            return []
-        wins = np.mean(b[both] < a[both]) + 0.5 * np.mean(b[both] == a[both])
-        if wins <= 1 - LIKELY:
-            return []
-        return [
-            f"{self.table.index[rival]} ends lower in {percent(wins)} of the draws in which both "
-            f"finish, but diverges with probability {percent(risk[rival])}."
-        ]
 
     @property
-    def _sure(self) -> str:
-        return f"{100 * self.prob:g} %"
+    def headline(self) -> str:
+        """What to do, in one line."""
+        return rank_words.headline(self)
 
     def plot(self, *, ax: Axes | None = None, top: int = 20) -> Figure:
         """Plot the probability of each rank as a heat map, with the loss intervals beside it.
@@ -436,7 +523,7 @@ class Ranking:
         -------
         matplotlib Figure
         """
-        return ranking.plot_ranks(self, ax=ax, top=top)
+        return self._marked(ranking.plot_ranks(self, ax=ax, top=top))
 
     def plot_pairs(self, *, ax: Axes | None = None, top: int = 15) -> Figure:
         """Plot the matrix of P(row ends lower than column), in percent.
@@ -452,7 +539,10 @@ class Ranking:
         -------
         matplotlib Figure
         """
-        return ranking.plot_pairs(self, ax=ax, top=top)
+        return self._marked(ranking.plot_pairs(self, ax=ax, top=top))
+
+    def _marked(self, figure: Figure) -> Figure:
+        return mark_unconverged(figure) if is_unconverged(self.notes) else figure
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a copy of ``table``."""
@@ -475,18 +565,20 @@ class Ranking:
 
     def _repr_html_(self) -> str:
         four, two, three = html.number(4), html.number(2), html.number(3)
+        loss, regret = (html.number(self.decimals[name]) for name in ("loss", "regret"))
         probabilities = ["p_best", "p_best_or_tied", "p_top2", "p_diverge"]
-        formats = {name: four for name in (*LOSS_COLUMNS, *SCORE_COLUMNS)}
+        formats = {name: loss for name in (*LOSS_COLUMNS, *SCORE_COLUMNS)}
         formats = {name: how for name, how in formats.items() if name in self.table}
         formats |= {name: three for name in probabilities}
-        formats |= {"expected_rank": two, "expected_regret": four}
+        formats |= {"expected_rank": two, "expected_regret": regret}
+        formats |= dict.fromkeys(("p_best_se", "expected_regret_se"), html.significant)
         parts = [
             html.heading(self._title()),
-            html.paragraphs(self._sentences()),
+            html.paragraphs(self.sentences()),
             html.table(self.table, formats=formats, shade=probabilities),
         ]
         if len(self.table) > 1:
-            columns = ["better", "worse", "gap", "p_lower", "p_flip", "p_tie", "verdict"]
+            columns = ["first", "second", "gap", "p_lower", "p_flip", "p_tie", "verdict"]
             shares = ("p_lower", "p_flip", "p_tie")
             parts += [
                 html.heading("Each candidate against the next"),
@@ -498,19 +590,3 @@ class Ranking:
                 ),
             ]
         return html.box(*parts)
-
-
-def _as_scores(table: pd.DataFrame, ordered: np.ndarray, prob: float) -> pd.DataFrame:
-    """Put the score and its interval beside the first candidate in the place of the loss."""
-    with np.errstate(invalid="ignore"):
-        gap = ordered - ordered[:, [0]]
-    gap = np.where(np.isfinite(gap), gap, np.nan)
-    some = np.isfinite(gap).any(axis=0)
-    tail = (1 - prob) / 2
-    bounds = np.full((2, len(table)), np.nan)
-    bounds[:, some] = np.nanquantile(gap[:, some], [tail, 1 - tail], axis=0)
-    values = (table["loss_mean"], *bounds)
-    rest = table.drop(columns=list(LOSS_COLUMNS))
-    for place, (name, value) in enumerate(zip(SCORE_COLUMNS, values, strict=True)):
-        rest.insert(place, name, value)
-    return rest

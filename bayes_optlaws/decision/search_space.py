@@ -234,6 +234,63 @@ def _floor(finished: pd.DataFrame, min_lr: float | None, least_peak: float) -> t
     return float((low / finished["peak_lr"][low.index]).median()), True
 
 
+EDGE = 0.02
+"""A setting this close to a bound, as a share of the range, lies at it."""
+
+BEYOND = 2.0
+"""Factor beyond the end of the peak LRs that were run at which the next run is proposed."""
+
+
+def at_edge(bounds: tuple[float, float], value: float) -> str | None:
+    """Whether a value lies at the lower or the higher end of its range, on a log scale.
+
+    Examples
+    --------
+    >>> at_edge((0.001, 0.1), 0.001), at_edge((0.001, 0.1), 0.01), at_edge((0.1, 0.1), 0.1)
+    ('lower', None, None)
+    """
+    low, high = bounds
+    if high <= low:
+        return None
+    place = np.log(value / low) / np.log(high / low)
+    return "lower" if place < EDGE else "higher" if place > 1 - EDGE else None
+
+
+def run_beyond(runs: pd.DataFrame, setting: pd.DataFrame, edge: str) -> pd.DataFrame:
+    """A run past the end of the peak LRs that were run, at the largest scale that was.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Validated run table.
+    setting : DataFrame
+        Candidate table of one row that lies at the end.
+    edge : {"lower", "higher"}
+
+    Returns
+    -------
+    DataFrame
+        Candidate table of one row: the most costly finished run of the setting's family (of any,
+        where there is none), with twice or half the peak LR of the end.
+    """
+    finished = runs[~runs["diverged"] & (runs["schedule"] != "array")]
+    same = finished[finished["schedule"] == setting["schedule"].iloc[0]]
+    rows = same if len(same) else finished
+    rows = rows[rows["n_params"] * rows["tokens"] == (rows["n_params"] * rows["tokens"]).max()]
+    peaks = runs.loc[~runs["diverged"], "peak_lr"]
+    end, factor = (peaks.min(), 1 / BEYOND) if edge == "lower" else (peaks.max(), BEYOND)
+    row = rows.loc[[(np.log(rows["peak_lr"] / end)).abs().idxmin()]].copy()
+    new = float(f"{end * factor:.3g}")
+    ratio = new / float(row["peak_lr"].iloc[0])
+    for column in ("plateau_lr", "min_lr"):
+        row[column] = row[column] * ratio
+    row["peak_lr"] = new
+    row["run_id"] = f"{row['schedule'].iloc[0]}-lr{new:g}"
+    return read_candidates(row.drop(columns=["final_loss", "diverged"])).set_axis(
+        row["run_id"].to_numpy(), axis=0
+    )
+
+
 def _positive(name: str, value: float) -> None:
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{name} is {value!r}: it must be positive and finite")

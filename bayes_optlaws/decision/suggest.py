@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
-from bayes_optlaws.decision.search_space import Space, space
+from bayes_optlaws.decision.better_setting import edge_sentence
+from bayes_optlaws.decision.rank_inputs import priced
+from bayes_optlaws.decision.search_space import Space, at_edge, run_beyond, space
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.plots.suggestion import plot_suggestion
 from bayes_optlaws.runs.rows import schedule_of
@@ -41,9 +43,6 @@ SEARCH_DRAWS = 400
 
 KEPT = 400
 """Rows of the table: the best ones, and every third of the others."""
-
-EDGE = 0.02
-"""A setting this close to a bound, as a share of the range, lies at it."""
 
 SHOWN = (
     "schedule", "peak_lr", "warmup_steps", "decay_end_step", "plateau_lr", "cooldown_start_step",
@@ -101,6 +100,10 @@ class Suggestion:
         ``low``, ``high`` and ``source`` of every setting searched.
     notes : tuple of str
         What a reader must know.
+    edge : {"lower", "higher"} or None
+        Where the peak LR lies at the end of those that were run: the side to go on.
+    next_run : DataFrame or None
+        Then, a run beyond that end that would tell, a candidate table of one row.
     """
 
     schedule: Schedule
@@ -118,6 +121,8 @@ class Suggestion:
     extrapolation: float
     bounds: pd.DataFrame = field(repr=False)
     notes: tuple[str, ...] = ()
+    edge: str | None = None
+    next_run: pd.DataFrame | None = field(default=None, repr=False)
 
     def answer(self) -> str:
         """Return the suggestion in plain English."""
@@ -137,11 +142,15 @@ class Suggestion:
         rates = self.table.loc[tied, "peak_lr"]
         families = self.table.loc[tied, "schedule"].unique()
         said.append(
-            f"Not to be told from it by {three(self.tie)} nats: peak LR {three(rates.min(), 3)} to "
-            f"{three(rates.max(), 3)}, {'families' if len(families) > 1 else 'family'} "
-            f"{', '.join(families)}."
+            f"As good to within {three(self.tie)} nats, for all these runs show: peak LR "
+            f"{three(rates.min(), 3)} to {three(rates.max(), 3)}, "
+            f"{'families' if len(families) > 1 else 'family'} {', '.join(families)}."
         )
-        return said + list(self.notes)
+        if self.edge is not None and self.next_run is not None:
+            said.append(edge_sentence(self.edge, self.next_run))
+        if self.notes:
+            said.append(f"Before you act: {' '.join(self.notes)}")
+        return said
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Plot the settings tried with the tied ones marked, and beside them the schedules.
@@ -183,7 +192,7 @@ class Suggestion:
                 formats={c: three for c in ("low", "high", "bound_low", "bound_high")},
                 index=False,
             ),
-            html.heading("Equally good and unlike it"),
+            html.heading("Other settings that are as good"),
             html.table(other, formats=formats, index=False),
         )
 
@@ -299,6 +308,7 @@ def suggest(
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     first = shown.iloc[0]
+    edge, next_run = _edge(law, sp, best)
     other = chosen[[*SHOWN, "excess", "p_tied"]].join(
         shown[["loss_mean", "loss_lower", "loss_upper", "p_diverge"]]
     )
@@ -320,46 +330,80 @@ def suggest(
             [(name, *sp.bounds[name], sp.source[name]) for name in sp.bounds],
             columns=["setting", "low", "high", "source"],
         ).set_index("setting"),
-        notes=_notes(law, sp, table, float(first["extrapolation"])),
+        notes=_notes(law, sp, table),
+        edge=edge,
+        next_run=next_run,
     )
 
 
 class Judge:
-    """Losses of settings on fixed posterior draws, and their risk."""
+    """Losses of settings on fixed posterior draws, and their risk.
 
-    def __init__(self, law: FittedLaw, limit: float, random_seed: int) -> None:
+    Parameters
+    ----------
+    law : FittedLaw
+    limit : float
+        Highest risk that is allowed.
+    random_seed : int
+    n_draws : int
+        Posterior draws of the search.
+    price : float, optional
+        What a diverged run counts as in the expected loss, nats; by default losses are those of
+        runs that finish.
+    """
+
+    def __init__(
+        self, law: FittedLaw, limit: float, random_seed: int, *, n_draws: int = SEARCH_DRAWS,
+        price: float | None = None,
+    ) -> None:  # fmt: skip
         self.law, self.limit, self.seed = law, limit, random_seed
+        self.n_draws, self.price = n_draws, price
 
     def __call__(self, table: pd.DataFrame, n_draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Expected loss, shape (draws, n), and posterior mean risk, shape (n,)."""
         rng = np.random.default_rng(self.seed)
         drawn = self.law.draw_loss(table, "mean", rng, max_draws=n_draws)
-        risk = drawn.risk
-        return drawn.loss, np.full(len(table), np.nan) if risk is None else risk.mean(axis=0)
+        risk, loss = drawn.risk, drawn.loss
+        if self.price is not None:
+            loss = priced(loss, risk, self.price)
+        return loss, np.full(len(table), np.nan) if risk is None else risk.mean(axis=0)
 
     def rate(self, table: pd.DataFrame) -> pd.DataFrame:
         """Table with expected loss, risk, and whether the risk is allowed."""
-        loss, risk = self(table, SEARCH_DRAWS)
+        loss, risk = self(table, self.n_draws)
         return table.assign(
             loss_mean=loss.mean(axis=0), p_diverge=risk, allowed=~(risk > self.limit)
         )
 
 
-def search(judge: Judge, sp: Space, family: str, random_seed: int) -> pd.DataFrame:
-    """All settings of a family that were tried, rated."""
+def search(
+    judge: Judge, sp: Space, family: str, random_seed: int, *, start: int = START,
+    around: int = AROUND, rounds: int = ROUNDS,
+) -> pd.DataFrame:  # fmt: skip
+    """All settings of a family that were tried, rated.
+
+    Parameters
+    ----------
+    judge : Judge
+    sp : Space
+    family : str
+    random_seed : int
+    start, around, rounds : int
+        Sobol points; points about the leaders in each round; rounds.
+    """
     rng = np.random.default_rng(random_seed)
     d = len(sp.axes(family))
-    cube = qmc.Sobol(d, rng=rng).random(START)
+    cube = qmc.Sobol(d, rng=rng).random(start)
     rated = judge.rate(sp.table(family, cube))
-    for k in range(ROUNDS):
+    for k in range(rounds):
         # Where nothing is allowed yet, go for what is safest.
         allowed = rated["allowed"].to_numpy()
         goal = rated["loss_mean"] if allowed.any() else rated["p_diverge"]
         goal = np.where(allowed | ~allowed.any(), goal, np.inf)
-        leaders = cube[np.argsort(goal, kind="stable")[:LEADERS]]
+        centres = cube[np.argsort(goal, kind="stable")[:LEADERS]]
         step = 0.15 / 2**k
-        around = leaders[rng.integers(len(leaders), size=AROUND)]
-        near = np.clip(around + step * rng.standard_normal((AROUND, d)), 0.0, 1.0)
+        centre = centres[rng.integers(len(centres), size=around)]
+        near = np.clip(centre + step * rng.standard_normal((around, d)), 0.0, 1.0)
         cube = np.vstack([cube, near])
         rated = pd.concat([rated, judge.rate(sp.table(family, near))], ignore_index=True)
     return rated
@@ -407,30 +451,31 @@ def _region(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(["schedule", "setting"])
 
 
-def _notes(law: FittedLaw, sp: Space, table: pd.DataFrame, beyond: float) -> tuple[str, ...]:
+def _edge(law: FittedLaw, sp: Space, best: pd.DataFrame) -> tuple[str | None, pd.DataFrame | None]:
+    """Side on which the peak LR lies at the end of what was run, and a run beyond it."""
+    if sp.source["peak_lr"] == "given":
+        return None, None
+    side = at_edge(sp.bounds["peak_lr"], float(best["peak_lr"].iloc[0]))
+    return side, None if side is None else run_beyond(law.runs, best, side)
+
+
+def _notes(law: FittedLaw, sp: Space, table: pd.DataFrame) -> tuple[str, ...]:
     """What a reader must know of the suggestion."""
-    best, out = table.iloc[0], []
+    best, out = table.iloc[[0]], []
     for name in ("peak_lr", "warmup_steps"):
-        low, high = sp.bounds[name]
-        if high <= low:
-            continue
-        place = np.log(best[name] / low) / np.log(high / low)
-        if place < EDGE or place > 1 - EDGE:
-            side = "lower" if place < EDGE else "upper"
+        if name == "peak_lr" and sp.source[name] != "given":
+            continue  # said with the run that would tell
+        side = at_edge(sp.bounds[name], float(best[name].iloc[0]))
+        if side is not None:
+            end = "lower" if side == "lower" else "upper"
             out.append(
-                f"Its {name} lies at the {side} bound ({sp.source[name]}): the best may lie "
+                f"Its {name} lies at the {end} bound ({sp.source[name]}): the best may lie "
                 "beyond, where there are no runs."
             )
     fitted = set(law.runs.loc[~law.runs["diverged"], "schedule"])
-    new = [f for f in sp.families if f not in fitted]
+    new = [f for f in sp.families if f not in fitted and f != best["schedule"].iloc[0]]
     if new:
         out.append(
             f"No fitted run is {' or '.join(new)}: what is said of that rests on the law's form."
         )
-    if not law.models_divergence:
-        out.append("The law does not model divergence: the risk is not bounded.")
-    elif law.divergence_note:
-        out.append(law.divergence_note)
-    if beyond > 0.01:
-        out.append(f"The scale lies {beyond:.2f} decades from the nearest fitted one.")
-    return tuple(out)
+    return (*law.notes(best), *out)

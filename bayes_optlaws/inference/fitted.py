@@ -18,15 +18,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws.inference import datatree, stages
+from bayes_optlaws.inference import caveats, datatree, stages
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.model.risk import RiskBasis, risk_basis
 
 KINDS = ("new_run", "mean")
 """What a prediction is of: the loss of one new run, or the expected loss over seeds."""
+
+RISK_DRAWS = 400
+"""Posterior draws whose width is compared with the prior's, where the risk is described."""
+
+MOST_LOG = 70.0
+"""Log losses above it count as it: so far from all runs no float holds the squares of losses."""
 
 CHUNK = 2000
 """Candidates predicted at once; keeps memory bounded for long tables."""
@@ -145,16 +152,19 @@ class FittedLaw:
         """Figures of the gate: worst R-hat, ESS and E-BFMI over hyper-parameters and coefficients.
 
         Where the loss part was sampled by importance, ``pareto_k`` and ``effective_draws`` of that
-        part, beside the others of the divergence part.
+        part, beside the others of the divergence part. ``screening_k`` is the Pareto k of the
+        weights by which screened exponent combinations are made good, 0 where there are none.
         """
         sample = self.sample
-        posterior = self.posterior["posterior"]
-        names = [*sample.draws.hyper, "intercept", "coefficient"]
-        flat = {n: np.concatenate(posterior[n].to_numpy()) for n in names}
+        flat = {n: np.concatenate(v) for n, v in self._quantities().items()}
         loss = sampling.figures(sample, flat)
+        if sample.method == "nuts":
+            # nan: the screened combinations have all the weight, nothing was re-weighted
+            k = 0.0 if np.isnan(sample.pareto_k) else float(sample.pareto_k)
+            loss = loss | {"screening_k": k}
         if sample.divergence_stats is None:
             return loss
-        z = {"divergence_z": posterior["divergence_z"].to_numpy()}
+        z = {"divergence_z": self.posterior["posterior"]["divergence_z"].to_numpy()}
         other = sampling.diagnose(z, sample.divergence_stats)
         worst = {"rhat": np.maximum, "divergent": np.add}
         both = {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in other if k in loss}
@@ -164,6 +174,22 @@ class FittedLaw:
     def method(self) -> str:
         """What made the draws of the loss part: ``"nuts"`` or ``"importance"``."""
         return self.sample.method
+
+    def _quantities(self) -> dict[str, np.ndarray]:
+        posterior = self.posterior["posterior"]
+        names = [*self.sample.draws.hyper, "intercept", "coefficient"]
+        return {n: posterior[n].to_numpy() for n in names}
+
+    @property
+    def failing_quantities(self) -> list[str]:
+        """Names of the quantities whose R-hat or effective sample size fails."""
+        if self.method != "nuts":
+            return []
+        quantities = self._quantities()
+        posterior = self.posterior["posterior"]
+        if "divergence_z" in posterior:
+            quantities["divergence_z"] = posterior["divergence_z"].to_numpy()
+        return sampling.failing(quantities)
 
     @property
     def failures(self) -> list[str]:
@@ -186,6 +212,38 @@ class FittedLaw:
                 "results marked as unconverged"
             )
         return not failed
+
+    def notes(self, table: pd.DataFrame) -> tuple[str, ...]:
+        """What a reader of any answer on these candidates must know, one sentence each.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated candidate table.
+        """
+        failed = self.failures
+        out = [caveats.unconverged_note(failed)] if failed else []
+        out += caveats.setting_notes(self.encoding.finished, table)
+        risk = self.risk_basis(table, prior_share=False).note
+        return (*out, f"{risk[0].upper()}{risk[1:]}.") if risk else tuple(out)
+
+    def risk_basis(self, table: pd.DataFrame, *, prior_share: bool = True) -> RiskBasis:
+        """What the probabilities of divergence of these candidates rest on.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Validated candidate table.
+        prior_share : bool
+            Also compare the posterior's width with the prior's.
+        """
+        if self.divergence_priors is None:
+            return risk_basis(None)
+        return risk_basis(
+            self.encoding.divergence, table,
+            posterior=self.draws.thin(RISK_DRAWS).divergence if prior_share else None,
+            priors=self.divergence_priors,
+        )  # fmt: skip
 
     def summary(self, prob: float = 0.9) -> pd.DataFrame:
         """Posterior of coefficients, exponents and scales; see `OptLaw.summary`."""
@@ -276,7 +334,8 @@ class FittedLaw:
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
                 log_loss = predictor.capped(log_loss)
-        return LossDraws(np.exp(log_loss), self.risk(table, draws), noise)
+        loss = np.exp(np.minimum(log_loss, MOST_LOG))
+        return LossDraws(loss, self.risk(table, draws), noise)
 
     def predict_draws(
         self,
@@ -360,6 +419,7 @@ class FittedLaw:
             out["score"] = out["loss_mean"]
             losses = ["loss_mean", "loss_sd", "loss_lower", "loss_upper"]
             out.loc[~stage.level_learned, losses] = np.nan
+        out.attrs["notes"] = list(self.notes(table))
         if not converged:
             out.attrs["unconverged"] = True
         return out

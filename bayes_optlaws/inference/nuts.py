@@ -64,6 +64,10 @@ METHODS = ("nuts", "importance")
 """How the loss part may be sampled."""
 
 
+class ConvergenceWarning(UserWarning):
+    """A fit whose output does not pass the gate; the message says which part and quantities."""
+
+
 class ConvergenceError(RuntimeError):
     """The sampler's output does not pass the gate; the message says which part failed."""
 
@@ -406,6 +410,29 @@ def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict
     }
 
 
+def failing(variables: dict[str, np.ndarray]) -> list[str]:
+    """Names of the scalar quantities whose R-hat or effective sample size fails.
+
+    Parameters
+    ----------
+    variables : dict of str to array, shape (chains, draws, ...)
+    """
+    out = []
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for name, value in variables.items():
+            flat = value.reshape(*value.shape[:2], -1)
+            for j in range(flat.shape[2]):
+                x = flat[:, :, j]
+                ess = min(
+                    float(array_stats.ess(x, method="bulk")),
+                    float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))),
+                )
+                if not (float(array_stats.rhat(x)) <= MAX_RHAT and ess >= MIN_ESS):
+                    out.append(name if flat.shape[2] == 1 else f"{name}[{j}]")
+    return out
+
+
 def failures(figures: dict[str, float]) -> list[str]:
     """What of the gate fails, in words; a figure that is nan fails.
 
@@ -420,7 +447,8 @@ def failures(figures: dict[str, float]) -> list[str]:
         If the figures of neither are complete.
     """
     judged = [names for names in (NUTS_FIGURES, IMPORTANCE_FIGURES) if set(names) <= set(figures)]
-    if set(figures) != {name for names in judged for name in names} or not judged:
+    known = {name for names in judged for name in names} | {"screening_k"}
+    if not (set(figures) <= known and judged):
         raise ValueError(f"figures of no sampler, or not all of them: {sorted(figures)}")
     out = []
     if NUTS_FIGURES in judged:
@@ -431,6 +459,9 @@ def failures(figures: dict[str, float]) -> list[str]:
                 out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
         if not figures["divergent"] == 0:
             out.append(f"{figures['divergent']:.0f} divergent transitions")
+        k = figures.get("screening_k", 0.0)
+        if not k <= MAX_PARETO_K:
+            out.append(f"Pareto k of the screening weights {k:.2f} > {MAX_PARETO_K}")
         if not figures["bfmi"] >= MIN_BFMI:
             out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
     if IMPORTANCE_FIGURES in judged:

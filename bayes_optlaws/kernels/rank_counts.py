@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 _BLOCK = 1_000_000
+_AT_ONCE = 500
 
 
 def _blocks(length: int, width: int) -> Iterator[slice]:
@@ -80,43 +81,48 @@ class DrawSummary:
     p_top2: np.ndarray
     expected_rank: np.ndarray
     expected_regret: np.ndarray
-    divergence_cost: float
+    regret_sd: np.ndarray
 
 
-def summarise_draws(loss: np.ndarray, *, tie: float, divergence_loss: float) -> DrawSummary:
-    """Return probabilities of rank and expected regret; see `bayes_optlaws.Ranking`."""
+def summarise_draws(
+    loss: np.ndarray, expected: np.ndarray, *, tie: float, divergence_loss: float
+) -> DrawSummary:
+    """Return probabilities of rank and expected regret; see `bayes_optlaws.Ranking`.
+
+    Parameters
+    ----------
+    loss, expected : array, shape (n_samples, n_candidates)
+        What order and regret are counted on, and what ties are judged on.
+    tie, divergence_loss : float
+        Nats; the latter is what an infinite loss counts as.
+    """
     n_samples, n = loss.shape
-    cost = _divergence_cost(loss, divergence_loss)
-    best, tied, top2, rank, regret = np.zeros((5, n))
+    best, tied, top2, rank, regret, square = np.zeros((6, n))
     for rows in _blocks(n_samples, n):
         block = loss[rows]
         first, last = ranks(block)
         best += share_in_top(first, last, 1).sum(axis=0)
         top2 += share_in_top(first, last, 2).sum(axis=0)
         rank += (first + last).sum(axis=0) / 2
-        finite = np.isfinite(block)
-        none = ~finite.any(axis=1, keepdims=True)
-        lowest = np.where(none, 0.0, block.min(axis=1, keepdims=True))
-        highest = np.where(finite, block, -np.inf).max(axis=1, keepdims=True)
-        counted = np.where(finite, block, np.maximum(highest, cost))
-        excess = np.where(none, 0.0, counted - lowest)
+        none = ~np.isfinite(block).any(axis=1, keepdims=True)
+        counted = np.where(np.isfinite(block), block, divergence_loss)
+        excess = np.where(none, 0.0, counted - counted.min(axis=1, keepdims=True))
         regret += excess.sum(axis=0)
-        tied += (none | (finite & (excess <= tie))).sum(axis=0)
-    best, tied, top2, rank, regret = (
-        total / n_samples for total in (best, tied, top2, rank, regret)
+        square += np.square(excess).sum(axis=0)
+        tied += _tied(expected[rows], tie).sum(axis=0)
+    best, tied, top2, rank, regret, square = (
+        total / n_samples for total in (best, tied, top2, rank, regret, square)
     )
-    return DrawSummary(best, tied, top2, rank, regret, cost)
+    spread = np.sqrt(np.maximum(square - regret**2, 0.0))
+    return DrawSummary(best, tied, top2, rank, regret, spread)
 
 
-def _divergence_cost(loss: np.ndarray, divergence_loss: float) -> float:
-    if np.isfinite(divergence_loss):
-        return float(divergence_loss)
-    highest = -np.inf
-    for rows in _blocks(*loss.shape):
-        block = loss[rows]
-        highest = max(highest, float(np.max(block, initial=-np.inf, where=np.isfinite(block))))
-    # With no finite draw at all every regret is 0 and the number is not used.
-    return highest + 1.0 if np.isfinite(highest) else np.nan
+def _tied(expected: np.ndarray, tie: float) -> np.ndarray:
+    """Whether each candidate is within the zone of the lowest of its draw; all are if none ends."""
+    lowest = expected.min(axis=1, keepdims=True)
+    none = np.isinf(lowest)
+    excess = np.where(np.isfinite(expected), expected - np.where(none, 0.0, lowest), np.inf)
+    return none | (excess <= tie)
 
 
 def finite_summary(
@@ -230,7 +236,8 @@ def tie_groups(loss: np.ndarray, *, tie: float, prob: float) -> np.ndarray:
     """Return the tie group of each candidate, from 1; columns of ``loss`` are ordered best first.
 
     The first candidate without a group leads the next one; every later candidate without a group
-    joins unless the leader is better by more than ``tie`` with probability ``prob`` or more.
+    joins unless one that has joined is better by more than ``tie`` with probability ``prob`` or
+    more. So no such pair shares a group.
 
     Returns
     -------
@@ -255,15 +262,31 @@ def tie_groups(loss: np.ndarray, *, tie: float, prob: float) -> np.ndarray:
     number = 0
     while waiting.size:
         number += 1
-        leader, rest = waiting[0], waiting[1:]
-        group[leader] = number
-        unclear = rest[~(low[rest] > high[leader] + tie)]
-        bar = by_candidate[leader] + tie
-        for block in _blocks(unclear.size, n_samples):
-            wins = np.count_nonzero(by_candidate[unclear[block]] > bar, axis=1)
-            group[unclear[block][wins / n_samples < prob]] = number
-        waiting = rest[group[rest] == 0]
+        members = waiting[:1]
+        for one in waiting[1:]:
+            if low[one] > high[members[0]] + tie:
+                continue
+            if not _beaten(by_candidate[one], by_candidate, members, tie, prob):
+                members = np.append(members, one)
+        group[members] = number
+        waiting = waiting[group[waiting] == 0]
     return group
+
+
+def _beaten(
+    own: np.ndarray, others: np.ndarray, members: np.ndarray, tie: float, prob: float
+) -> bool:
+    """Whether some member is lower than ``own`` by more than ``tie`` often enough."""
+    n_samples = own.size
+    failed = np.zeros(members.size, dtype=int)
+    for start in range(0, n_samples, _AT_ONCE):  # most members drop out after a few draws
+        part = slice(start, start + _AT_ONCE)
+        failed += np.count_nonzero(~(own[part] > others[members, part] + tie), axis=1)
+        open_ = (n_samples - failed) / n_samples >= prob
+        members, failed = members[open_], failed[open_]
+        if not members.size:
+            return False
+    return True
 
 
 def resolution(loss: np.ndarray, prob: float) -> float:

@@ -76,10 +76,10 @@ def pairs(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Fig
 def tie_graph(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Figure:
     """Plot which candidates have not been told apart: an arc joins each such pair.
 
-    Two candidates are told apart when one of them ends lower by more than ``ranking.tie`` with
-    probability ``ranking.prob`` or more. Being tied is not transitive: A and C may be told apart
-    while B is tied with both. The tie groups, numbered in the dots, are read from the leader of
-    each group alone.
+    Two candidates are told apart when the expected loss of one is lower by more than
+    ``ranking.tie`` with probability ``ranking.prob`` or more. Being tied is not transitive: A and
+    C may be told apart while B is tied with both. The numbers in the dots are the tie groups, in
+    which no two are told apart.
 
     Parameters
     ----------
@@ -116,9 +116,8 @@ def tie_graph(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) ->
     n = len(shown)
     if n < 2:
         raise ValueError(f"{n} candidate in the ranking: a tie needs at least two")
-    losses = ranking.draws.sel(candidate=shown.index.to_numpy()).to_numpy()
     i, j = np.triu_indices(n, k=1)
-    pairs = rank_counts.pair_summary(losses, i, j, tie=ranking.tie)
+    pairs = rank_counts.pair_summary(ranking.expected_ordered[:, :n], i, j, tie=ranking.tie)
     open_ = np.maximum(pairs.p_lower_beyond, pairs.p_higher_beyond) < ranking.prob
     not_worse = 1.0 - pairs.p_lower_beyond
     ax = axes(ax, (6.4, 1.5 + 0.34 * n))
@@ -153,7 +152,7 @@ def tie_graph(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) ->
         ax.plot([], [], color=BLUE, alpha=0.15 + 0.85 * p, linewidth=0.6 + 3.4 * p,
                 label=f"{100 * p:g} %")  # fmt: skip
     ax.legend(
-        title="as low after all", fontsize="small", title_fontsize="small", frameon=False,
+        title="P(lower one as good)", fontsize="small", title_fontsize="small", frameon=False,
         loc="center left", bbox_to_anchor=(1.0, 0.5),
     )  # fmt: skip
     return figure_of(ax)

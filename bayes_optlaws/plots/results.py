@@ -21,6 +21,11 @@ class RankingLike(Protocol):
     tie: float
     level: str
 
+    @property
+    def expected_ordered(self) -> np.ndarray:
+        """Draws that ties are judged on, columns in the order of the table."""
+        ...
+
     def rank_probability(self, *, top: int = 10) -> pd.DataFrame:
         """P(rank = 1), ..., P(rank = top) of each candidate."""
         ...

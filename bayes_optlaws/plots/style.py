@@ -39,3 +39,9 @@ def legend_below(ax: Axes, *, alone: bool) -> None:
         )
     else:
         ax.legend(fontsize="x-small")
+
+
+def mark_unconverged(figure: Figure) -> Figure:
+    """Write over a figure that its numbers come from a posterior that did not converge."""
+    figure.suptitle("UNCONVERGED: do not decide by this", color=RED, weight="bold")
+    return figure

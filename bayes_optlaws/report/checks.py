@@ -10,13 +10,13 @@ from scipy.stats import binom
 
 from bayes_optlaws import plots
 from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.caveats import FAR
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.loo import loo, loo_pit
+from bayes_optlaws.inference.odd_runs import odd_runs, odd_sentence
 from bayes_optlaws.report import parts as parts
 from bayes_optlaws.text import html
 
-FAR = 0.5
-"""Decades beyond the fitted scales from which the reader is warned (own choice)."""
 MOST_LEFT_OUT = 5_000
 """With more runs than this the leave-one-out checks are omitted, to save time."""
 
@@ -44,6 +44,10 @@ def trust(law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_s
         ),
         parts.wide(html.table(checks, index=False)),
     ]
+    if len(law.encoding.finished) <= MOST_LEFT_OUT:
+        odd = odd_runs(law)
+        said = odd_sentence(odd) if len(odd) else "No run is contradicted by the others."
+        out.append(html.paragraphs([said]))
     drawn = []
     if pit is not None:
         drawn.append(

@@ -22,17 +22,15 @@ from bayes_optlaws.decision.ranking import Ranking
 from bayes_optlaws.inference.describe import law_text
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.report import parts as parts
-from bayes_optlaws.report.checks import FAR, trust
+from bayes_optlaws.report.checks import trust
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import html
-from bayes_optlaws.text.html import number, percent, significant
+from bayes_optlaws.text.html import known, number, percent, significant
 from bayes_optlaws.text.numbers import scale_label, short
 
 __all__ = ["report"]
 
-RISK = 0.05
-"""Probability of divergence from which the reader is warned (own choice)."""
 DESIGN_DRAWS = 200
 """Posterior draws that the plan of the next runs uses."""
 
@@ -45,7 +43,9 @@ _RANKING = {
     "expected_regret": "regret",
     "p_diverge": "P(diverges)",
     "tie_group": "tie group",
+    "rank_without_risk": "without risk",
 }
+_WHAT = {"mean": "expected loss over seeds", "new_run": "loss of one run"}
 _PLAN = {
     "n_params": "parameters",
     "tokens": "tokens",
@@ -53,11 +53,12 @@ _PLAN = {
     "warmup_steps": "warm-up",
     "schedule": "schedule",
     "cost": "cost",
+    "cost_share": "of one to decide",
     "value": "worth",
     "p_diverge": "P(diverges)",
     "settles": "what it does most for",
 }
-_OUTCOME = ("cost", "value", "p_diverge", "settles")
+_OUTCOME = ("cost", "cost_share", "value", "p_diverge", "settles")
 
 
 def report(
@@ -66,7 +67,8 @@ def report(
     pool: pd.DataFrame | str | Path | None = None,
     path: str | Path = "report.html",
     *,
-    kind: str = "new_run",
+    kind: str = "mean",
+    search: bool = True,
     prob: float = 0.9,
     tie: float | None = None,
     n_runs: int = 5,
@@ -88,7 +90,7 @@ def report(
         (`bayes_optlaws.runs.pools.default_pool`).
     path : path
         Where to write; a file that is there is replaced, once the page is complete.
-    kind, prob, tie, random_seed, allow_unconverged
+    kind, prob, tie, search, random_seed, allow_unconverged
         As in ``OptLaw.rank``.
     n_runs : int
         Runs to propose; 0 for none.
@@ -118,7 +120,7 @@ def report(
     asked = candidates is not None
     table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
     ranking = rank(
-        law, table, kind=kind, prob=prob, tie=tie, random_seed=random_seed,
+        law, table, kind=kind, prob=prob, tie=tie, search=search, random_seed=random_seed,
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     plan = None
@@ -129,10 +131,10 @@ def report(
             random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
         )  # fmt: skip
     predicted = law.predict(
-        table, kind=kind, prob=prob, random_seed=random_seed, allow_unconverged=allow_unconverged
+        table, prob=prob, random_seed=random_seed, allow_unconverged=allow_unconverged
     ).loc[ranking.table.index]
     sections = [
-        ("answer", "The answer", _answer(law, table, predicted, ranking, asked)),
+        ("answer", "The answer", _answer(table, ranking, asked)),
         ("next", "Which runs next", _next_runs(plan, pool is None)),
         ("trust", "Can it be trusted?", trust(law, table, predicted, random_seed)),
         ("posterior", "What was learned", _posterior(law, prob)),
@@ -213,33 +215,30 @@ def settings_to_compare(runs: pd.DataFrame) -> pd.DataFrame:
     return _named(read_candidates(pd.DataFrame(rows)))
 
 
-def _answer(
-    law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking, asked: bool
-) -> str:
+def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
     best = ranking.table.iloc[0]
     label = str(ranking.table.index[0])
-    known = law.models_divergence
-    risk = predicted["p_diverge"].iloc[0]
+    places = min(ranking.decimals["loss"], 3)
+    regret = known(best["expected_regret"], best["expected_regret_se"])
     tiles = [
-        (f"final loss, {100 * ranking.prob:g} % interval",
-         f"{best['loss_lower']:.3f} to {best['loss_upper']:.3f} nats"),
-        ("ends lowest", percent(best["p_best"])),
-        (f"within {significant(ranking.tie)} nats of the lowest", percent(best["p_best_or_tied"])),
-        ("regret on average", f"{significant(best['expected_regret'])} nats"),
-        ("diverges", percent(risk) if known else "not modelled"),
+        (f"loss of one run, {100 * ranking.prob:g} % interval",
+         f"{best['loss_lower']:.{places}f} to {best['loss_upper']:.{places}f} nats"),
+        ("lowest expected loss" if ranking.kind == "mean" else "ends lowest",
+         percent(best["p_best"], best["p_best_se"])),
+        (f"within {significant(ranking.tie)} nats of the lowest",
+         percent(best["p_best_or_tied"], best["p_best_se"])),
+        ("cost of choosing it, on average", f"{regret} nats"),
+        ("diverges",
+         percent(best["p_diverge"]) if ranking.divergence_modelled else "not modelled"),
     ]  # fmt: skip
-    tied = [str(name) for name in ranking.table.index[ranking.table["tie_group"] == 1]]
-    if len(ranking.table) == 1:
-        headline = "The only candidate:"
-    elif len(tied) == 1:
-        headline = "Choose, told apart from all others:"
-    else:
-        headline = f"Choose (or any of the {len(tied)} in tie group 1):"
-    shown = ranking.table[list(_RANKING)].copy()
-    shown["p_diverge"] = predicted["p_diverge"]
+    headline = ranking.headline if ranking.can_choose else f"{ranking.headline} The likeliest best:"
+    shown = ranking.table[[name for name in _RANKING if name in ranking.table]].copy()
+    if not ranking.risk_matters:
+        shown = shown.drop(columns="rank_without_risk", errors="ignore")
     shown = shown.rename(columns=_RANKING)
-    four, shares = number(4), ("P(best)", "best or tied", "P(diverges)")
-    formats = {name: four for name in ("loss", "from", "to", "regret")}
+    shares = ("P(best)", "best or tied", "P(diverges)")
+    formats = {name: number(ranking.decimals["loss"]) for name in ("loss", "from", "to")}
+    formats |= {"regret": number(ranking.decimals["regret"])}
     formats |= {name: percent for name in shares}
     scales = table[["n_params", "tokens"]].drop_duplicates()
     where = scale_label(*scales.iloc[0]) if len(scales) == 1 else f"{len(scales)} scales"
@@ -251,13 +250,17 @@ def _answer(
     )
     out = [
         parts.choice(label, headline, tiles),
-        html.paragraphs([question, ranking.answer()]),
-        parts.care(_warnings(law, table, predicted, ranking)),
+        html.paragraphs([question, *ranking.sentences(notes=False)]),
+        parts.care(ranking.notes),
         parts.wide(html.table(shown, formats=formats, shade=shares, max_rows=25)),
         html.paragraphs(
             [
-                "Loss and regret in nats per token. Regret: how far above the lowest the choice "
-                "ends, on average. Tie group 1: not shown to be worse than the first."
+                "Loss and regret in nats per token. Loss: of one run that finishes. Regret: "
+                f"how far the {_WHAT[ranking.kind]} lies above the lowest, on average, a diverged "
+                f"run counting as {ranking.divergence_cost:.3g} nats. Tie group 1: none is shown "
+                f"to be worse than another by more than {significant(ranking.tie)} nats."
+                + " Without risk: the place if no run diverged."
+                * ranking.risk_matters
             ]
         ),
         parts.drawing(
@@ -274,47 +277,11 @@ def _answer(
                 lambda: plots.tie_graph(ranking),
                 alt="which candidates are not told apart",
                 caption="An arc joins two candidates that the runs do not tell apart; the darker, "
-                "the likelier it is that the lower-ranked one ends as low. The dots show the tie "
+                "the likelier it is that the lower-ranked one is as good. The dots show the tie "
                 "group.",
             )
         )
     return "".join(out)
-
-
-def _warnings(
-    law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, ranking: Ranking
-) -> list[str]:
-    said = []
-    failed = law.failures
-    if failed:
-        said.append(
-            f"UNCONVERGED: do not decide by this page. The sampler failed ({'; '.join(failed)}); "
-            "fit again with more tune and draws."
-        )
-    far = float(predicted["extrapolation"].max())
-    if far > FAR:
-        said.append(
-            f"The candidates lie {far:.1f} decades (factors of ten) in model size and tokens "
-            "beyond any fitted scale; the intervals allow for it as far as the fitted scales teach."
-        )
-    finished = law.runs[~law.runs["diverged"]]
-    unseen = sorted({*table["schedule"]} - {*finished["schedule"]})
-    if unseen:
-        said.append(
-            f"No fitted run has the schedule {', '.join(unseen)}: what is said about it rests on "
-            "the form of the law."
-        )
-    if not law.models_divergence:
-        said.append("Divergence is not modelled: all figures are those of runs that finish.")
-    elif law.divergence_note:
-        said.append(f"On divergence: {law.divergence_note}.")
-    elif predicted["p_diverge"].iloc[0] >= RISK:
-        row = predicted.iloc[0]
-        said.append(
-            f"{ranking.table.index[0]} diverges with probability {percent(row['p_diverge'])} "
-            f"({percent(row['p_diverge_lower'])} to {percent(row['p_diverge_upper'])})."
-        )
-    return said
 
 
 def _next_runs(plan: DesignPlan | None, default: bool) -> str:
@@ -326,13 +293,16 @@ def _next_runs(plan: DesignPlan | None, default: bool) -> str:
         if default
         else "Chosen from the pool that was given."
     )
-    said = html.paragraphs([plan.answer(), f"{len(plan.scores):,} possible runs. {which}"])
+    said = html.paragraphs(
+        [*plan.sentences(notes=False), f"{len(plan.scores):,} possible runs. {which}"]
+    )
     if not len(plan.table):
         return said
     settings = () if default else ("n_params", "tokens", "peak_lr", "warmup_steps", "schedule")
     names = {column: _PLAN[column] for column in (*settings, *_OUTCOME)}
     shown = plan.table[list(names)].rename(columns=names)
     formats = {"parameters": short, "tokens": short, "P(diverges)": percent}
+    formats["of one to decide"] = percent
     formats |= {c: significant for c in ("peak LR", "cost", "worth")}
     formats |= {"warm-up": lambda value: f"{value:g}"}
     return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 # Blue of Okabe and Ito's palette, which colour-blind readers can tell from the other hues.
@@ -51,16 +52,54 @@ def significant(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}g}"
 
 
-def percent(value: float) -> str:
-    """Return a probability in percent; what draws cannot show to be certain is not called so.
+def decimals(error: float) -> int:
+    """Return how many decimals a number of this standard error is known to, at most 6.
 
     Examples
     --------
-    >>> percent(0.62), percent(0.9999), percent(1.0), percent(0.001)
-    ('62 %', 'over 99 %', 'over 99 %', 'under 1 %')
+    >>> decimals(0.0003), decimals(0.02), decimals(3.0), decimals(0.0)
+    (4, 2, 0, 6)
+    """
+    if not error > 0:
+        return 6
+    return int(np.clip(-np.floor(np.log10(error)), 0, 6))
+
+
+def known(value: float, error: float, digits: int = 2) -> str:
+    """Return a number without the digits that its standard error makes meaningless.
+
+    Examples
+    --------
+    >>> known(0.012345, 0.0003), known(0.00002, 0.0003), known(0.0123, 0.0), known(0.0, 0.0)
+    ('0.0123', 'under 0.0001', '0.012', '0')
     """
     if pd.isna(value):
         return "–"
+    if not error > 0 or value == 0:
+        return significant(value, digits)
+    places = decimals(error)
+    text = f"{value:.{places}f}"
+    return f"under {10.0**-places:g}" if 0 < value and float(text) == 0 else text
+
+
+def percent(value: float, error: float = 0.0) -> str:
+    """Return a probability in percent; what draws cannot show to be certain is not called so.
+
+    Parameters
+    ----------
+    value : float
+    error : float
+        Its standard error; from 10 % on it is rounded to tens.
+
+    Examples
+    --------
+    >>> percent(0.62), percent(0.9999), percent(1.0), percent(0.001), percent(0.62, 0.12)
+    ('62 %', 'over 99 %', 'over 99 %', 'under 1 %', '60 %')
+    """
+    if pd.isna(value):
+        return "–"
+    if error >= 0.1:
+        return f"{10 * round(10 * value):.0f} %"
     if value < 0.005:
         return "under 1 %"
     if value > 0.995:

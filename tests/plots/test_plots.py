@@ -277,12 +277,12 @@ def test_resolution_is_that_of_the_rankings(small_law):
     figure = plots.resolution(small_law, plan, factors=(4, 1), by="tokens")
     (ax,) = figure.axes
     new_run, mean, spread = (line.get_ydata() for line in ax.lines)
-    assert new_run[0] == pytest.approx(small_law.rank(plan).resolution)
+    assert new_run[0] == pytest.approx(small_law.rank(plan, kind="new_run").resolution)
     assert mean[0] == pytest.approx(small_law.rank(plan, kind="mean").resolution)
     assert (new_run > mean).all() and (np.asarray(spread) > 0).all()
     stretched = plan.assign(tokens=plan["tokens"] * 4, warmup_steps=plan["warmup_steps"] * 4,
                             cooldown_start_step=plan["cooldown_start_step"] * 4)  # fmt: skip
-    assert new_run[1] == pytest.approx(small_law.rank(stretched).resolution)
+    assert new_run[1] == pytest.approx(small_law.rank(stretched, kind="new_run").resolution)
     with pytest.raises(ValueError, match="at least two"):
         plots.resolution(small_law, plan.iloc[:1])
     with pytest.raises(ValueError, match="must be 'tokens'"):

@@ -76,12 +76,15 @@ def test_the_answer_comes_first_and_is_that_of_the_ranking(page, small_law):
     ranking = small_law.rank(demo.candidates())
     section = next(parsed(page).iter("section"))
     said = words(section)
-    assert ranking.answer() in said
-    assert said.index(str(ranking.table.index[0])) < said.index(ranking.answer())
+    for sentence in ranking.sentences(notes=False):
+        assert sentence in said
+    for note in ranking.notes:
+        assert note in said
+    assert said.index(ranking.headline) < said.index("Before you act")
     rows = cells(section, "P(best)")
     assert [row["candidate"] for row in rows] == list(ranking.table.index)
     np.testing.assert_allclose([float(row["loss"]) for row in rows], ranking.table["loss_mean"],
-                               atol=5e-5)  # fmt: skip
+                               atol=5.1e-4)  # fmt: skip
     assert "Before you act" in said and "cosine, wsd" in said and "0.7 decades" in said
 
 
@@ -145,7 +148,7 @@ def test_an_unconverged_law_gives_no_page_unless_asked_and_then_says_so(
     assert not path.exists()
     report(small_law.fitted, demo.candidates(), path=path, n_runs=0, allow_unconverged=True)
     said = words(next(parsed(path).iter("section")))
-    assert "UNCONVERGED: do not decide by this page" in said and "7 divergent" in said
+    assert "UNCONVERGED: do not decide by these numbers" in said and "7 divergent" in said
 
 
 def test_labels_cannot_break_the_page(small_law, tmp_path):
@@ -169,7 +172,7 @@ def test_without_candidates_the_largest_fitted_scale_is_ranked(small_law, pocket
 
 def test_one_candidate_is_a_page_too(small_law, tmp_path):
     path = report(small_law.fitted, demo.candidates().iloc[:1], path=tmp_path / "r.html")
-    assert "The only candidate" in words(parsed(path))
+    assert "is the only candidate" in words(parsed(path))
 
 
 def test_options_that_make_no_sense_are_refused(small_law, tmp_path):
