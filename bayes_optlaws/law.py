@@ -21,8 +21,10 @@ import pandas as pd
 import xarray as xr
 
 from bayes_optlaws import archive
+from bayes_optlaws.decision.allocate import Allocation, allocate
 from bayes_optlaws.decision.design import DesignPlan, design
 from bayes_optlaws.decision.equivalent import loss_equivalent
+from bayes_optlaws.decision.explain import Explanation, explain
 from bayes_optlaws.decision.rank import rank
 from bayes_optlaws.decision.ranking import Ranking
 from bayes_optlaws.decision.suggest import Suggestion, suggest
@@ -34,7 +36,7 @@ from bayes_optlaws.inference.loo import loo
 from bayes_optlaws.inference.odd_runs import odd_runs, warn_of_fit
 from bayes_optlaws.inference.options import WithOptions
 from bayes_optlaws.inference.predictor import Predictor
-from bayes_optlaws.model.divergence import DivergencePriors, add_divergence
+from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding, check_features
 from bayes_optlaws.model.features import FeatureSet
 from bayes_optlaws.model.priors import Priors
@@ -229,18 +231,9 @@ class OptLaw(WithOptions):
     @property
     def model(self) -> Model:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
-        if self._fitted_law is None:
-            raise RuntimeError("the model depends on the runs: call fit(runs) first")
-        from bayes_optlaws.inference.pymc_model import (
-            build_model,  # PyMC is slow to import, and a fit needs none
-        )
+        from bayes_optlaws.inference import pymc_model  # PyMC is slow to import; a fit needs none
 
-        law = self.fitted
-        model = build_model(law.encoding.data, law.priors)
-        if law.divergence_priors is not None:
-            with model:
-                add_divergence(law.encoding.divergence, law.divergence_priors)
-        return model
+        return pymc_model.law_model(self.fitted)
 
     @property
     def divergence_note(self) -> str | None:
@@ -532,6 +525,14 @@ class OptLaw(WithOptions):
         )
 
         return report(self.fitted, candidates, pool, path, **options)
+
+    def explain(self, candidates: Table, **options: Any) -> Explanation:
+        """Split the difference of two candidates by parts of the law; see `decision.explain`."""
+        return explain(self.fitted, read_candidates(candidates), **options)
+
+    def allocate(self, **options: Any) -> Allocation:
+        """Split a compute budget between model size and tokens; see `decision.allocate`."""
+        return allocate(self.fitted, **options)
 
     def loo(self) -> ELPDData:
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.

@@ -22,6 +22,7 @@ from bayes_optlaws.cli.output import (
     with_folder,
 )
 from bayes_optlaws.cli.reading import in_options, reading
+from bayes_optlaws.inference.odd_runs import odd_sentence
 from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
 from bayes_optlaws.runs.mapping import ColumnMapping, suggest_mapping
 from bayes_optlaws.runs.overview import overview, varying

@@ -18,6 +18,7 @@ from pytensor.link.numba.dispatch.basic import (
     register_funcify_default_op_cache_key,
 )
 
+from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import (
     N_HYPER,
     call_kernel,
@@ -25,6 +26,7 @@ from bayes_optlaws.kernels.hyper import (
     register_symbol,
 )
 from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model.divergence import add_divergence
 from bayes_optlaws.model.priors import LogNormal, Priors
 
 DATA_NAMES = (
@@ -165,4 +167,18 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             *(pm.Data(*pair) for pair in zip(DATA_NAMES, data.kernel_args(priors), strict=True)),
         )
         pm.Potential("evidence", terms[0])
+    return model
+
+
+def law_model(law: FittedLaw) -> pm.Model:
+    """Both parts of a fitted law as one model.
+
+    Parameters
+    ----------
+    law : FittedLaw
+    """
+    model = build_model(law.encoding.data, law.priors)
+    if law.divergence_priors is not None:
+        with model:
+            add_divergence(law.encoding.divergence, law.divergence_priors)
     return model
