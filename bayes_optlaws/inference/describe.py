@@ -34,7 +34,7 @@ def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
     cells = len(e.finished[["n_params", "tokens"]].drop_duplicates())
     state = "; ".join(law.failures) or "converged"
     return (
-        f"OptLaw({said}), fitted to {len(e.finished)} convergent of {len(law.runs)} runs in "
+        f"OptLaw({said}), fitted to {len(e.finished)} finished of {len(law.runs)} runs in "
         f"{cells} (N, tokens) cells, {e.features.tree.n_combinations} exponent combinations, "
         f"{len(BLOCKS)} blocks; {state}"
     )
@@ -86,7 +86,7 @@ def law_html(options: dict[str, Any], law: FittedLaw | None) -> str:
     )
     return html.box(
         html.heading(
-            f"OptLaw fitted to {len(law.encoding.finished):,} convergent of {len(law.runs):,} runs"
+            f"OptLaw fitted to {len(law.encoding.finished):,} finished of {len(law.runs):,} runs"
         ),
         html.paragraphs(said),
         html.table(shown, formats={"lowest loss": number(4)}, index=False, max_rows=_MOST_CELLS),

@@ -8,9 +8,10 @@ def short(value: float) -> str:
 
     Examples
     --------
-    >>> short(246240), short(3.6864e6), short(8e9), short(64)
-    ('246k', '3.69M', '8B', '64')
+    >>> short(246240), short(3.6864e6), short(8e9), short(64), short(999_999_000)
+    ('246k', '3.69M', '8B', '64', '1B')
     """
+    value = float(f"{value:.3g}")  # rounded first: 999.9 million is a billion
     for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{suffix}"
