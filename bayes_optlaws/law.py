@@ -540,7 +540,7 @@ class OptLaw(WithOptions):
         Returns
         -------
         arviz_stats ELPDData
-            On the log-loss scale, one observation a convergent run.
+            On the log-loss scale, one observation a finished run.
         """
         return loo(self.fitted)
 

@@ -29,6 +29,7 @@ from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
 from bayes_optlaws.evaluation.refits import METHODS, refit
+from bayes_optlaws.inference.importance import MAX_PARETO_K
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 from studies.replay_plot import plot_replay
@@ -253,18 +254,25 @@ def study(
 def summary(folder: str | Path, table: str) -> pd.DataFrame:
     """Means and standard errors over repeats of all results in a folder.
 
+    Replays whose last fit has importance weights that are not reliable (Pareto k above 0.7) are
+    left out and counted.
+
     Returns
     -------
     DataFrame
         Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat);
-        ``repeats``.
+        ``repeats`` that count, and those ``left_out``.
     """
     files = sorted((Path(folder) / table).glob("*.json"))
     if not files:
         raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
     results = pd.DataFrame([json.loads(f.read_text()) for f in files])
-    groups = results.groupby(["share", "objective"])[list(MEASURES)]
-    return groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
+    bad = results["pareto_k"] > MAX_PARETO_K
+    keys = ["share", "objective"]
+    groups = results[~bad].groupby(keys)[list(MEASURES)]
+    left_out = bad.groupby([results[k] for k in keys]).sum()
+    out = groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
+    return out.assign(left_out=left_out.reindex(out.index).astype(int))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,8 +8,11 @@ import pytest
 
 import bayes_optlaws.inference.fitted as law_module
 from bayes_optlaws.inference.nuts import ConvergenceError
+from bayes_optlaws.inference.stages import StagePrior
 from bayes_optlaws.law import OptLaw
+from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.features import feature_bases
+from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import RunTableError, RunTableWarning
 
 QUICK = {"draws": 150, "tune": 150, "chains": 2, "random_seed": 1, "progressbar": False}
@@ -284,3 +287,32 @@ def test_draws_beyond_what_floats_hold_have_an_infinite_sd(small_law, pocket, mo
     found = small_law.predict(candidates)
     assert np.isinf(found["loss_sd"]).all()
     assert (found["loss_upper"] == 3.0).all()
+
+
+EVERY_OPTION = {
+    "features": "paper",
+    "transfer": False,
+    "divergence": DivergencePriors(correction_sd=0.5),
+    "exponents": {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")},
+    "priors": Priors(unseen_sd=0.03),
+    "stage_prior": StagePrior(),
+}
+
+
+def test_every_option_survives_cloning_saving_loading_and_refits(pocket, tmp_path):
+    from bayes_optlaws.evaluation import protocols
+
+    law = OptLaw(**EVERY_OPTION)
+    assert set(law.get_params()) == set(EVERY_OPTION), "add the new option to this test"
+    assert law.get_params() == EVERY_OPTION
+    assert OptLaw(**law.get_params()).get_params() == EVERY_OPTION
+    assert protocols.fresh(law).get_params() == EVERY_OPTION
+    law.fit(pocket, **QUICK)
+    assert law.fitted.options == EVERY_OPTION
+    assert law.fitted.divergence_priors == EVERY_OPTION["divergence"]
+    again = OptLaw.load(law.save(tmp_path / "law.nc"))
+    kept = {k: v for k, v in again.get_params().items() if k != "exponents"}
+    assert kept == {k: v for k, v in EVERY_OPTION.items() if k != "exponents"}
+    lists = {g: tuple(v) for g, v in again.get_params()["exponents"].items()}
+    assert lists == EVERY_OPTION["exponents"]
+    assert again.fitted.divergence_priors == EVERY_OPTION["divergence"]

@@ -204,8 +204,8 @@ def _plan(
     )  # fmt: skip
     wanted = len(pool) if n_runs is None else min(int(n_runs), len(pool))
     error = _value_errors(scorer, rows, chosen, values, keep, objective, random_seed)
-    if not fill and (values > 0).any():
-        worth = np.flatnonzero(~(values > error))
+    if not fill and objective in ("regret", "information") and (values > 0).any():
+        worth = np.flatnonzero(~(values > np.nan_to_num(error)))
         last = int(worth[0]) if worth.size else len(values)
         chosen, values, error = chosen[:last], values[:last], error[:last]
     table = pool.iloc[chosen].copy()

@@ -21,7 +21,9 @@ from scipy.stats import qmc
 from bayes_optlaws.decision.better_setting import edge_sentence
 from bayes_optlaws.decision.rank_inputs import priced
 from bayes_optlaws.decision.search_space import Space, at_edge, run_beyond, space
+from bayes_optlaws.inference.caveats import is_unconverged
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.plots.style import mark_unconverged
 from bayes_optlaws.plots.suggestion import plot_suggestion
 from bayes_optlaws.runs.rows import schedule_of
 from bayes_optlaws.schedules import Schedule
@@ -164,7 +166,8 @@ class Suggestion:
         -------
         matplotlib Figure
         """
-        return plot_suggestion(self, ax=ax)
+        figure = plot_suggestion(self, ax=ax)
+        return mark_unconverged(figure) if is_unconverged(self.notes) else figure
 
     def _title(self) -> str:
         row = self.candidate.iloc[0]

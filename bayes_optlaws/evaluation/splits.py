@@ -44,7 +44,7 @@ class Split:
     ----------
     name : str
     fit, test : ndarray of int
-        Row positions in the run table, disjoint; `test` holds convergent runs only.
+        Row positions in the run table, disjoint; `test` holds finished runs only.
     """
 
     name: str
@@ -162,7 +162,7 @@ def _protocol_masks(runs: pd.DataFrame, protocol: str, k: int, random_seed: int)
     if len(alive) < 2:
         what = "block" if protocol == "leave-block-out" else "schedule"
         raise ValueError(
-            f"protocol {protocol!r} needs at least two {what}s with convergent runs, this table "
+            f"protocol {protocol!r} needs at least two {what}s with finished runs, this table "
             f"has {len(alive)}; choose 'kfold-within-block'"
         )
     return {name: label == name for name in sorted(alive)}
@@ -198,7 +198,7 @@ def _split(runs: pd.DataFrame, name: str, mask: ArrayLike | tuple) -> Split:
     test = test & ~diverged
     for part, rule in ((test, "tested"), (fit & ~diverged, "fitted")):
         if not part.any():
-            raise ValueError(f"split {name!r}: no convergent run would be {rule}; change the mask")
+            raise ValueError(f"split {name!r}: no finished run would be {rule}; change the mask")
     return Split(name, np.flatnonzero(fit), np.flatnonzero(test))
 
 

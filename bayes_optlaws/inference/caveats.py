@@ -126,8 +126,13 @@ def _scale_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return out
 
 
+def _unseen_families(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Families that no run has; an array is judged by its cool-down's share and shape instead."""
+    return sorted({*table["schedule"]} - {*finished["schedule"], "array"})
+
+
 def _family_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    unseen = sorted({*table["schedule"]} - {*finished["schedule"]})
+    unseen = _unseen_families(finished, table)
     if not unseen:
         return []
     return [
@@ -138,7 +143,7 @@ def _family_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 def _range_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     ran, asked = settings(finished), settings(table)
-    new_family = bool({*table["schedule"]} - {*finished["schedule"]})
+    new_family = bool(_unseen_families(finished, table))
     out = []
     for name, words in _WORDS.items():
         if new_family and name in ("cooldown", "shape"):

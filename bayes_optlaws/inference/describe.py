@@ -36,7 +36,7 @@ def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
     state = "; ".join(law.failures) or "converged"
     by = {"nuts": "NUTS", "importance": "importance sampling"}[law.method]
     return (
-        f"OptLaw({said}), fitted to {len(e.finished)} convergent of {len(law.runs)} runs in "
+        f"OptLaw({said}), fitted to {len(e.finished)} finished of {len(law.runs)} runs in "
         f"{cells} (N, tokens) cells, {e.features.tree.n_combinations} exponent combinations, "
         f"{len(BLOCKS)} blocks; by {by}, {state}"
     )
@@ -85,7 +85,7 @@ def law_html(options: dict[str, Any], law: FittedLaw | None) -> str:
     )
     return html.box(
         html.heading(
-            f"OptLaw fitted to {len(law.encoding.finished):,} convergent of {len(law.runs):,} runs"
+            f"OptLaw fitted to {len(law.encoding.finished):,} finished of {len(law.runs):,} runs"
         ),
         html.paragraphs(said),
         html.table(shown, formats={"lowest loss": number(4)}, index=False, max_rows=_MOST_CELLS),

@@ -27,7 +27,7 @@ MAX_DRAWS = 500
 
 
 def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndarray]:
-    """Log loss of each convergent run less its mean given the others, and its sd given them.
+    """Log loss of each finished run less its mean given the others, and its sd given them.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def missed_variance(encoding: RunEncoding) -> np.ndarray:
 
 
 def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
-    """Log predictive density of each convergent run given the others, shape (draws, n).
+    """Log predictive density of each finished run given the others, shape (draws, n).
 
     Parameters
     ----------

@@ -90,6 +90,7 @@ def settings(table: pd.DataFrame) -> dict[str, np.ndarray]:
         ``cooldown`` share of the time after warm-up spent cooling down (1 for linear and cosine,
         0 for constant); ``shape`` log of the cooldown's squared-slope integral over
         that of a straight line (0 for straight, 0.21 for cosine); ``floor`` final LR over peak.
+        Rows with schedule ``array`` have those of the named family of the same integrals.
     """
     steps = table["steps"].to_numpy(float)
     warm = np.maximum(table["warmup_steps"].to_numpy(float), 1.0)
@@ -103,14 +104,49 @@ def settings(table: pd.DataFrame) -> dict[str, np.ndarray]:
     flat = (cool_time <= 0) | (drop <= 0) | (escape <= 0)
     shape = np.log(np.where(flat, 1.0, escape) / np.where(flat, 1.0, straight))
     final = np.where(constant, peak, table["min_lr"].to_numpy(float))
+    share = cool_time / np.maximum(steps - warm, 1.0)
+    given = (table["schedule"] == "array").to_numpy()
+    if given.any():
+        share[given], shape[given] = _by_integrals(table[given])
     return {
         "lr": np.log(peak),
         "batch": np.log(table["batch_tokens"].to_numpy(float)),
         "warmup": np.log(warm),
-        "cooldown": cool_time / np.maximum(steps - warm, 1.0),
+        "cooldown": share,
         "shape": shape,
         "floor": final / peak,
     }
+
+
+CURVED, STEEPEST = 0.8, 1.5
+"""Area times slope integral of a cool-down (1/2 for a straight line, 0.62 for a cosine) from which
+its area is taken for that of one minus square root; greatest `shape` of an array, whose jumps would
+have an unbounded one."""
+
+
+def _by_integrals(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Share and shape of the cool-down of rows that are given by their integrals.
+
+    The area below the peak that is missing after the warm-up gives the length of the cool-down,
+    were it straight (or a cosine, or one minus square root: told by the slope integral); so a
+    curve has the coordinates of its named family. (Own choice.)
+    """
+    start = np.maximum(table["warmup_steps"].to_numpy(float), 1.0)
+    time = np.maximum(table["steps"].to_numpy(float) - start, 1.0)
+    peak, final = table["peak_lr"].to_numpy(float), table["min_lr"].to_numpy(float)
+    drop = peak - final
+    area = table["conv_cooldown"].to_numpy(float)
+    # what lies between the end of the warm-up and the split was counted as warm-up
+    split = np.maximum(table["decay_end_step"].to_numpy(float) - start, 0.0)
+    missing = np.maximum(peak * (time - split) - area, 0.0)
+    escape = table["escape_cooldown"].to_numpy(float)
+    flat = (drop <= 1e-9 * peak) | (missing <= 0) | (escape <= 0)
+    drop = np.where(flat, 1.0, drop)
+    length, slope = missing / drop, escape / drop**2
+    length = length / np.where(length * slope < CURVED, 0.5, 2.0 / 3.0)
+    length = np.minimum(length, time)
+    shape = np.log(np.where(flat, 1.0, slope * length))
+    return np.where(flat, 0.0, length / time), np.where(flat, 0.0, np.clip(shape, -1, STEEPEST))
 
 
 def squared_exponential(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:

@@ -20,6 +20,7 @@ _EVERY = "padding: 2px 8px; vertical-align: top;"
 _CELL = f"{_EVERY} text-align: right; white-space: nowrap;"
 _LABEL = f"{_EVERY} text-align: left; white-space: nowrap;"
 _PROSE = f"{_EVERY} text-align: left; white-space: normal; min-width: 18em;"
+_NARROW = 10  # characters up to which the name of a column is not broken
 _LONG = 50  # characters from which a cell of text is broken into lines
 _HEAD = "white-space: normal; vertical-align: bottom; border-bottom: 1px solid currentColor;"
 _TABLE = (
@@ -161,9 +162,7 @@ def table(
         (column, _LABEL if _is_text(frame[column]) else _CELL) for column in frame.columns
     ]
     head = "".join(
-        # long names of columns may break after an underscore
-        f'<th style="{style} {_HEAD}">{escape(str(name)).replace("_", "_<wbr/>")}</th>'
-        for name, style in names
+        f'<th style="{style} {_HEAD}">{_heading(str(name))}</th>' for name, style in names
     )
     columns = []
     for column in frame.columns:
@@ -192,6 +191,15 @@ def table(
     return (
         f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}'
     )
+
+
+def _heading(name: str) -> str:
+    """Escaped name of a column; a long one may break once, after the underscore in its middle."""
+    places = [i for i, c in enumerate(name) if c == "_"]
+    if len(name) <= _NARROW or not places:
+        return escape(name)
+    at = min(places, key=lambda i: abs(i - len(name) // 2)) + 1
+    return f"{escape(name[:at])}<wbr/>{escape(name[at:])}"
 
 
 def _is_text(column: pd.Series) -> bool:

@@ -1,6 +1,7 @@
 """What a decision means: ties, regret, irrelevant candidates, risk, the setting beside them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from bayes_optlaws.decision.rank import effective_draws, rank
 from bayes_optlaws.decision.rank_inputs import Outcomes, priced
 from bayes_optlaws.decision.ranking import Ranking
+from bayes_optlaws.decision.suggest import suggest
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.model.risk import divergence_price
 from bayes_optlaws.runs.readers import read_candidates
@@ -273,6 +275,24 @@ def test_an_optimum_at_the_edge_asks_for_the_run_beyond_it(small_law):
         row = run_beyond(runs, setting, edge).iloc[0]
         assert row["peak_lr"] == pytest.approx(ratio * end, rel=1e-2)
         assert row["n_params"] * row["tokens"] == (runs["n_params"] * runs["tokens"]).max()
+
+
+@pytest.mark.parametrize("ask", ["rank", "suggest"])
+def test_the_answer_says_run_lower_first_where_the_best_is_the_lowest_that_was_run(small_law, ask):
+    """The shared law told that only its hot runs were made: the best lies at their lowest LR."""
+    f = small_law.fitted
+    hot = f.runs[f.runs["peak_lr"] >= 0.05]
+    law = replace(f, encoding=replace(f.encoding, runs=hot))
+    if ask == "rank":
+        found = rank(law, candidates([0.08, 0.1]), search=True).better
+        said = " ".join(found.sentences())
+    else:
+        found = suggest(law, SAME["n_params"], SAME["tokens"], SAME["batch_tokens"])
+        said = found.answer()
+    low = hot.loc[~hot["diverged"], "peak_lr"].min()
+    assert found.edge == "lower"
+    assert found.next_run["peak_lr"].iloc[0] == pytest.approx(low / 2, rel=1e-2)
+    assert "run lower first" in said and f"peak LR {low / 2:.3g}" in said
 
 
 # Caveats travel with the answer

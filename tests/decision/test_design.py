@@ -11,7 +11,15 @@ from scipy.stats import norm
 
 import bayes_optlaws as bo
 from bayes_optlaws.decision import design_scorers
-from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, DesignPlan, _slim, design
+from bayes_optlaws.decision.design import (
+    COMPARISONS,
+    LEAST_SHARE,
+    OBJECTIVES,
+    DesignPlan,
+    _slim,
+    design,
+)
+from bayes_optlaws.decision.design_benefit import benefit
 from bayes_optlaws.decision.design_joint import Joint
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
 from bayes_optlaws.decision.design_value import (
@@ -402,7 +410,7 @@ def test_plan_says_and_shows_what_it_is(rich, split):
     first = made.table["settles"].iloc[0]
     named = [label for label in block.index[::4] if label in first]
     assert len(named) == 2 and "nats" in first
-    assert "perfect information" in made.answer()
+    assert "of what knowing every candidate exactly would be" in made.answer()
     assert made.table.index[0] in repr(made)
     assert made.table.index[0] in made._repr_html_()
     figure = made.plot()
@@ -484,3 +492,71 @@ def test_risks_that_a_pool_brings_go_before_those_of_the_law(small_law, pocket):
     assert usual.scores.max() > 0
     doomed = small_law.design(pool.assign(p_diverge=1.0), objective="variance", **options)
     assert (doomed.scores == 0).all()
+
+
+# A plan stops, and says what it buys
+
+
+def test_a_plan_stops_before_runs_that_add_next_to_nothing(rich, split):
+    _, plan, block = split
+    some = block.iloc[::8]
+    short = design(rich, plan, decide=some, n_runs=12, cost=None, **SETTINGS)
+    filled = design(rich, plan, decide=some, n_runs=12, cost=None, fill=True, **SETTINGS)
+    values = short.table["value"]
+    assert (values >= LEAST_SHARE * values.iloc[0]).all()
+    assert len(filled.table) == 12 and list(filled.table.index[: len(values)]) == list(values.index)
+    if len(values) < 12:
+        assert "enough: any further one would add next to nothing" in short.answer()
+        left = filled.table["value"].iloc[len(values)]
+        bar = np.nan_to_num(filled.table["value_se"].iloc[len(values)])
+        assert left <= max(LEAST_SHARE * values.iloc[0], bar)
+    assert filled.stopped is None
+
+
+def test_the_probability_of_choosing_right_follows_two_candidates_by_hand(plain, split):
+    """One draw and two candidates: P(right) before is Phi(gap / sd); after, by simulation."""
+    law, plan, block = plain, split[1], split[2]
+    joint = Joint(law, law.draws.thin(1))
+    pair, row = _slim(block.iloc[[0, 9]]), _slim(plan.iloc[[5]])
+    scorer = Regret(joint, pair, 0)
+    found = benefit(joint, scorer, pair, row, tie=0.0, seed=0)
+    t = joint.targets(pd.concat([pair, row]))
+    loss = scorer.loss
+    scale = np.outer(loss, loss)
+    cov = scale * t.cov[0, :2, :2]
+    mean = loss * (1 + t.mean[0, :2] - scorer.log_mean)
+    sd = np.sqrt(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])
+    gap = abs(mean[1] - mean[0])
+    assert found.before == pytest.approx(norm.cdf(gap / sd), abs=4 * max(found.before_se, 0.01))
+    # the gap will move by N(0, k^2); then it is right with Phi(|gap'| / rest)
+    moved = loss * t.cov[0, :2, 2]
+    k = abs(moved[1] - moved[0]) / np.sqrt(t.cov[0, 2, 2] + t.noise[0, 2])
+    rest = np.sqrt(max(sd**2 - k**2, 1e-30))
+    z = np.random.default_rng(3).standard_normal(200_000)
+    want = norm.cdf(np.abs(gap + k * z) / rest).mean()
+    assert found.after == pytest.approx(want, abs=4 * max(found.before_se, 0.01))
+
+
+def test_cost_is_a_share_of_the_runs_to_be_decided(rich, split):
+    _, plan, block = split
+    large = block.iloc[::8].assign(tokens=lambda t: t["tokens"])
+    made = design(rich, plan, decide=large, n_runs=2, **SETTINGS)
+    flops = (6 * large["n_params"] * large["tokens"]).median()
+    assert made.decide_cost == pytest.approx(flops)
+    np.testing.assert_allclose(made.table["cost_share"], made.table["cost"] / flops)
+    assert "of one run to be decided" in made.answer()
+    assert "The probability of choosing right" in made.answer()
+
+
+def test_both_doors_to_a_design_agree(small_law, pocket):
+    runs = pocket[~pocket["diverged"]]
+    pool = runs.iloc[::9].drop(columns=["final_loss", "diverged"])
+    decide = pool.iloc[:3].assign(tokens=lambda t: t["tokens"])
+    one = small_law.design(pool, decide, n_runs=2, progressbar=False, max_draws=128)
+    two = design(
+        small_law.fitted, read_candidates(pool), decide=read_candidates(decide), n_runs=2,
+        progressbar=False, max_draws=128,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(one.table, two.table)
+    assert one.answer() == two.answer()
+    assert len(one.table) == 0 or one.table["p_diverge"].between(0, 1).all()

@@ -85,7 +85,7 @@ def test_the_answer_comes_first_and_is_that_of_the_ranking(page, small_law):
     assert [row["candidate"] for row in rows] == list(ranking.table.index)
     np.testing.assert_allclose([float(row["loss"]) for row in rows], ranking.table["loss_mean"],
                                atol=5.1e-4)  # fmt: skip
-    assert "Before you act" in said and "cosine, wsd" in said and "0.7 decades" in said
+    assert "Before you act" in said and "cosine, wsd" in said and "decades" in said
 
 
 def test_a_plan_without_worth_is_said(page, small_law):
@@ -95,7 +95,8 @@ def test_a_plan_without_worth_is_said(page, small_law):
     plan = small_law.design(pool, table, n_runs=2, max_draws=200, progressbar=False)
     assert not plan.table["value"].sum() > 0
     assert plan.answer().startswith(("No single run is expected", "No run is proposed"))
-    assert plan.answer() in said
+    for sentence in plan.sentences(notes=False):
+        assert sentence in said
     assert "worth 0" not in said
 
 
@@ -111,7 +112,8 @@ def test_the_next_runs_are_those_of_the_design(own, small_law, tmp_path):
     assert len(plan.table) == 2
     path = report(small_law.fitted, table, pool if own else None, tmp_path / "r.html", n_runs=2)
     section = list(parsed(path).iter("section"))[1]
-    assert plan.answer() in words(section)
+    for sentence in plan.sentences(notes=False):
+        assert sentence in words(section)
     rows = cells(section, "what it does most for")
     assert [next(iter(row.values())) for row in rows] == list(plan.table.index)
     assert [row["what it does most for"] for row in rows] == list(plan.table["settles"])
