@@ -29,6 +29,7 @@ from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
 from bayes_optlaws.evaluation.refits import METHODS, refit
+from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.importance import MAX_PARETO_K
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs.readers import read_candidates, read_runs
@@ -86,7 +87,7 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
     return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
 
 
-def predicted(law: OptLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
+def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
     """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
     rng = np.random.default_rng(random_seed)
     mean = law.predictor().mean(table, rng)
@@ -142,11 +143,11 @@ def replay(
     start = len(known)
     left = share * cost.sum()
 
-    def fit(k: int) -> OptLaw:
+    def fit(k: int) -> FittedLaw:
         return refit(
             OptLaw(divergence=False), pool.iloc[known], draws=draws, tune=tune,
             random_seed=1000 * repeat + k, method=method,
-        )  # fmt: skip
+        ).fitted  # fmt: skip
 
     if objective in RULES:
         rng = np.random.default_rng(repeat)

@@ -1,6 +1,7 @@
 """Compile the numba kernels once, in set-up, so that the first fit does not have to wait.
 
-Run as ``python -m bayes_optlaws.cli.warm``. The compiled code is cached on disk beside the package.
+Run as ``python -m bayes_optlaws.cli.warm``. Where the compiled
+code is kept says `bayes_optlaws.kernels.compiled`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from bayes_optlaws.decision.design_benefit import Benefit, benefit
 from bayes_optlaws.decision.design_joint import Joint
@@ -23,6 +22,7 @@ from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
 from bayes_optlaws.decision.design_value import pair_gain
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.text import html
@@ -184,7 +184,7 @@ def design(
         )
     costs, label = _costs(pool, cost)
     keep = 1.0 - _probabilities(law, pool, p_diverge)
-    with threadpool_limits(1):
+    with one_blas_thread():
         return _plan(
             law, pool, candidates, costs, label, keep, n_runs=n_runs, objective=objective,
             budget=budget, max_draws=max_draws, random_seed=random_seed, progressbar=progressbar,

@@ -9,8 +9,10 @@ Integrals over y are trapezoidal sums over `NODES` points, exact to rounding for
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 from scipy.stats import norm
+
+from bayes_optlaws.kernels.compiled import njit
+from bayes_optlaws.kernels.threads import in_threads
 
 REACH = 4.5
 """Half-width of the grid over the outcome, in sds of its predictive distribution."""
@@ -20,7 +22,7 @@ NARROWEST = 0.6
 """Least sd of a component, in steps of the grid: the sum is then exact to 1e-3."""
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _grid_weights(mean, var, weight, nodes, P, D):
     """Fill P[q, j] = w_j N(y_q; m_j, V_j) dy and D = P (y - m) / V; return the sum of P."""
     total = np.float32(0.0)
@@ -48,7 +50,29 @@ def _grid_weights(mean, var, weight, nodes, P, D):
     return total
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
+def _expected_drop(mean, var, cov, weight, target, best, nodes):
+    n, n_fantasies, n_draws = mean.shape
+    n_candidates = cov.shape[2]
+    out = np.zeros(n)
+    for i in range(n):
+        P = np.empty((nodes, n_draws), np.float32)
+        D = np.empty((nodes, n_draws), np.float32)
+        acc = 0.0
+        for f in range(n_fantasies):
+            total = _grid_weights(mean[i, f], var[i], weight[f], nodes, P, D)
+            U = np.dot(P, target[f]) + np.dot(D, cov[i])
+            drop = 0.0
+            for q in range(nodes):
+                least = U[q, best[f]]
+                for c in range(n_candidates):
+                    least = min(least, U[q, c])
+                drop += U[q, best[f]] - least
+            acc += drop / total
+        out[i] = acc / n_fantasies
+    return out
+
+
 def expected_drop(mean, var, cov, weight, target, best, nodes):
     """Expected drop of the lowest posterior mean among the candidates (knowledge gradient).
 
@@ -73,28 +97,15 @@ def expected_drop(mean, var, cov, weight, target, best, nodes):
     array, shape (n,)
         Mean over fantasies; never negative.
     """
-    n, n_fantasies, n_draws = mean.shape
-    n_candidates = cov.shape[2]
-    out = np.zeros(n)
-    for i in prange(n):
-        P = np.empty((nodes, n_draws), np.float32)
-        D = np.empty((nodes, n_draws), np.float32)
-        acc = 0.0
-        for f in range(n_fantasies):
-            total = _grid_weights(mean[i, f], var[i], weight[f], nodes, P, D)
-            U = np.dot(P, target[f]) + np.dot(D, cov[i])
-            drop = 0.0
-            for q in range(nodes):
-                least = U[q, best[f]]
-                for c in range(n_candidates):
-                    least = min(least, U[q, c])
-                drop += U[q, best[f]] - least
-            acc += drop / total
-        out[i] = acc / n_fantasies
-    return out
+
+    def work(rows):
+        i = slice(rows.min(initial=0), rows.max(initial=-1) + 1)
+        return _expected_drop(mean[i], var[i], cov[i], weight, target, best, nodes)
+
+    return in_threads(work, np.arange(len(mean)))
 
 
-@njit(cache=True)
+@njit()
 def _table_information(G, first, n_labels, total):
     """Mutual information of rows and columns (from ``first`` on) of a table of weights."""
     by_label = np.zeros(n_labels)
@@ -113,7 +124,29 @@ def _table_information(G, first, n_labels, total):
     return max(value, 0.0)
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
+def _mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
+    n, n_fantasies, n_components = mean.shape
+    shuffles = label.shape[1] // n_labels - 1
+    out = np.zeros(n)
+    for i in range(n):
+        P = np.empty((nodes, n_components), np.float32)
+        D = np.empty((nodes, n_components), np.float32)
+        spread = np.empty(n_components, np.float32)
+        for j in range(n_components):
+            spread[j] = var[i, j // repeats]
+        acc = 0.0
+        for f in range(n_fantasies):
+            total = _grid_weights(mean[i, f], spread, weight[f], nodes, P, D)
+            G = np.dot(P, label)
+            chance = 0.0
+            for k in range(shuffles):
+                chance += _table_information(G, (k + 1) * n_labels, n_labels, total) / shuffles
+            acc += _table_information(G, 0, n_labels, total) - chance
+        out[i] = max(acc / n_fantasies, 0.0)
+    return out
+
+
 def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
     """Mutual information, in nats, of the outcome and a label of the components.
 
@@ -136,25 +169,12 @@ def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
     array, shape (n,)
         Mean over fantasies; never negative and never above the entropy of the label.
     """
-    n, n_fantasies, n_components = mean.shape
-    shuffles = label.shape[1] // n_labels - 1
-    out = np.zeros(n)
-    for i in prange(n):
-        P = np.empty((nodes, n_components), np.float32)
-        D = np.empty((nodes, n_components), np.float32)
-        spread = np.empty(n_components, np.float32)
-        for j in range(n_components):
-            spread[j] = var[i, j // repeats]
-        acc = 0.0
-        for f in range(n_fantasies):
-            total = _grid_weights(mean[i, f], spread, weight[f], nodes, P, D)
-            G = np.dot(P, label)
-            chance = 0.0
-            for k in range(shuffles):
-                chance += _table_information(G, (k + 1) * n_labels, n_labels, total) / shuffles
-            acc += _table_information(G, 0, n_labels, total) - chance
-        out[i] = max(acc / n_fantasies, 0.0)
-    return out
+
+    def work(rows):
+        i = slice(rows.min(initial=0), rows.max(initial=-1) + 1)
+        return _mutual_information(mean[i], var[i], weight, label, n_labels, repeats, nodes)
+
+    return in_threads(work, np.arange(len(mean)))
 
 
 def pair_gain(gap: np.ndarray | float, sd: np.ndarray | float) -> np.ndarray:

@@ -16,11 +16,11 @@ from arviz_stats import loo as psis_loo
 from arviz_stats.base import array_stats
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 from scipy.stats import norm
-from threadpoolctl import threadpool_limits
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
+from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.model.encoding import RunEncoding
 
 MAX_DRAWS = 500
@@ -52,7 +52,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
     missed = missed_variance(encoding)
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
-    with threadpool_limits(1):  # the matrices are small: threads only get in their own way
+    with one_blas_thread():  # the matrices are small: threads only get in their own way
         for s in range(draws.n):
             w, d, scale, _ = hyper_inputs(*(v[s] for v in inputs), *layout)
             selected = data.tree.selected(draws.combination[s])

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.kernels.compiled import njit
 from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
 from bayes_optlaws.kernels.marginal import draw_coefficients
 from bayes_optlaws.model.discrepancy import Discrepancy
@@ -33,7 +33,7 @@ MAX_POINTS = 1024
 its exact covariance; beyond, from this many random features, so that all see one function."""
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _recover(
     noise_sd,
     noise_slope,

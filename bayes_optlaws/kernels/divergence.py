@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from bayes_optlaws.kernels.compiled import njit
 
 LEAST_LOGIT = -17.0
 """The logit of the highest LR, at the centre of a table, is this plus a lognormal."""
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _softplus(x):
     return max(x, 0.0) + np.log1p(np.exp(-abs(x)))
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _expit(x):
     if x >= 0.0:
         return 1.0 / (1.0 + np.exp(-x))
@@ -28,7 +29,7 @@ def _expit(x):
     return e / (1.0 + e)
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _excess(x):
     """`log_excess` of the model and its derivative: one exponential, one logarithm."""
     small = np.exp(-abs(x))
@@ -38,7 +39,7 @@ def _excess(x):
     return 2.0 * x - np.log(1.0 + root), 1.0 + 1.0 / root
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def laplace(z):
     """Laplace variate of scale 1 from a standard normal one, and its derivative."""
     x = abs(z)
@@ -50,7 +51,7 @@ def laplace(z):
     return math.copysign(-math.log(tail), z), density / tail
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True)
 def log_density(z, mean, sd, rotation, rows, runs, events):
     """Log density of the rotated standard normals and its gradient.
 

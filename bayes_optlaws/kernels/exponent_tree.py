@@ -20,13 +20,14 @@ zero is passed by in both.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bayes_optlaws.kernels.compiled import njit
 
 NEGLIGIBLE = 1e-10
 """Subtrees below this posterior weight are left out of moments (never out of the evidence)."""
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _invert(M, b, d, o, c, L, inv, mu):
     """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
     if c == 1:
@@ -80,7 +81,7 @@ def _invert(M, b, d, o, c, L, inv, mu):
     return value
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
     """Eliminate the c columns at ``o`` from (M, b); return their term of the log evidence.
 
@@ -115,7 +116,7 @@ def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
     return value
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, Wb, WM):
     """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left.
 
@@ -149,7 +150,7 @@ def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, 
             M_bar[r + i, r + j] += M_bar_next[i, j]
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _layout(common, columns, n_candidates, n_columns):
     """Order of the columns (common, then level by level) and where each level starts."""
     levels = n_candidates.size
@@ -168,7 +169,7 @@ def _layout(common, columns, n_candidates, n_columns):
     return order, start
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weight, reverse):
     """Forward walk (log evidence by combination) or reverse walk (moments).
 
@@ -286,7 +287,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     return out, mean, second, inclusion
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def log_evidence(P, b, d, common, columns, n_candidates, n_columns, log_prior):
     """Log evidence of every combination, shape (n_combinations,).
 
@@ -303,7 +304,7 @@ def log_evidence(P, b, d, common, columns, n_candidates, n_columns, log_prior):
     return _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_prior, False)[0]
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     """First and second posterior moments of the coefficients, averaged over combinations.
 
@@ -315,7 +316,7 @@ def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     return result[1], result[2], result[3]
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def draw(P, b, d, selected, normal):
     """One draw of the coefficients of the ``selected`` columns: mean + L^-T normal, shape (q,)."""
     m = selected.size
@@ -341,7 +342,7 @@ def draw(P, b, d, selected, normal):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def selected_columns(k, common, columns, n_candidates, n_columns):
     """Columns of combination k, in the order common, group 0, group 1, ..."""
     out = np.empty(common.size + n_columns.sum(), dtype=np.int64)

@@ -11,9 +11,11 @@ from __future__ import annotations
 from functools import cache
 
 import llvmlite.binding
+import numba
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, types
 
+from bayes_optlaws.kernels.compiled import cfunc, njit
 from bayes_optlaws.kernels.marginal import evidence_and_gradient, log_evidence_by_combination
 
 JITTER = 1e-6
@@ -23,7 +25,7 @@ RESOLUTION = 1e-6
 """Least noise sd of log loss, in quadrature: runs that repeat exactly leave the noise bounded."""
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def squared_exponential_factor(points, length, nugget):
     """Cholesky factor of squared-exponential correlation plus nugget**2 on the diagonal.
 
@@ -43,7 +45,7 @@ def squared_exponential_factor(points, length, nugget):
     return np.linalg.cholesky(K), D
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def noise_variance(noise_sd, noise_slope, noise_covariates):
     """Noise variance of each class: a floor, plus a part that grows with the settings.
 
@@ -62,7 +64,7 @@ def noise_variance(noise_sd, noise_slope, noise_covariates):
     return variance, growth
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def hyper_inputs(
     noise_sd,
     noise_slope,
@@ -94,7 +96,7 @@ def hyper_inputs(
     return w, d, scale_factor, scale_derivative
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def log_evidence_and_gradient(
     noise_sd,
     noise_slope,
@@ -169,7 +171,7 @@ def log_evidence_and_gradient(
     return log_p, g_noise, g_slope, g_sd, g_length, g_amp, g_local
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True)
 def log_density(x, mean, sd, is_log, entry, sizes, args):
     """Log posterior density of the unconstrained hyper-parameters, and its gradient.
 
@@ -210,7 +212,7 @@ def log_density(x, mean, sd, is_log, entry, sizes, args):
     return r[0] - 0.5 * np.dot(z, z), gradient
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True)
 def log_densities(x, mean, sd, is_log, sizes, args):
     """Log posterior density at each row of x, shape (n,); values alone cost half of `log_density`.
 
@@ -276,7 +278,7 @@ def _by_pointer(
 
 @cache
 def _compiled():
-    return cfunc(_SIGNATURE, cache=True)(_by_pointer)
+    return cfunc(_SIGNATURE)(_by_pointer)
 
 
 SYMBOL = "bayes_optlaws_log_evidence"
@@ -293,7 +295,7 @@ def register_symbol() -> None:
         llvmlite.binding.add_symbol(SYMBOL, _compiled().address)
 
 
-@njit
+@numba.njit  # not kept: PyTensor compiles it into what it keeps itself
 def call_kernel(size, inputs, block, tree, out):
     """Call the kernel by name: sizes, hyper-parameters and data, tree, output buffers."""
     h, s, (common, columns, n_candidates, n_columns) = inputs[:6], inputs[6:], tree

@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from bayes_optlaws.kernels import exponent_tree
+from bayes_optlaws.kernels.compiled import njit
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SufficientStatistics:
         )
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _lower_solve(L, B):
     """Solve L X = B in place, row operations only (they vectorise)."""
     m, q = B.shape
@@ -143,7 +143,7 @@ def _lower_solve(L, B):
             B[i, j] *= f
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _upper_solve(L, B):
     """Solve L' X = B in place."""
     m, q = B.shape
@@ -158,7 +158,7 @@ def _upper_solve(L, B):
                     B[t, j] -= g * B[i, j]
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _lower_inverse(L):
     """Inverse of a lower triangular matrix."""
     m = L.shape[0]
@@ -175,7 +175,7 @@ def _lower_inverse(L):
     return X
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _weighted(w, gram, xy):
     n_classes, p = xy.shape
     P, b = np.zeros((p, p)), np.zeros(p)
@@ -187,7 +187,7 @@ def _weighted(w, gram, xy):
     return P, b
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _times_transform(A, scale_factor, amplitude, local_sd):
     """A T for the block-diagonal T of the discrepancy, A of shape (rows, m)."""
     rows, m = A.shape
@@ -206,13 +206,13 @@ def _times_transform(A, scale_factor, amplitude, local_sd):
     return out
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _times_transposed(A, scale_factor, amplitude, local_sd):
     """A T': rows are draws or moments of the whitened v, the result holds those of u = T v."""
     return _times_transform(A, np.ascontiguousarray(scale_factor.T), amplitude, local_sd)
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _eliminate(P, b, q, scale_factor, amplitude, local_sd):
     """Integrate the whitened discrepancy v out; return what the dictionary then sees.
 
@@ -238,13 +238,13 @@ def _eliminate(P, b, q, scale_factor, amplitude, local_sd):
     return S, bs, L, Y, yb
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _log_sum_exp(x):
     top = x.max()
     return top + np.log(np.exp(x - top).sum())
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def log_evidence_by_combination(
     w,
     d,
@@ -275,7 +275,7 @@ def log_evidence_by_combination(
     )
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def evidence_and_gradient(
     w,
     d,
@@ -363,7 +363,7 @@ def evidence_and_gradient(
     return log_p, g_w, g_d, g_scale, g_amp, g_local
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _whitened_moments(L, Y, yb, mean, second):
     """E[v], E[beta v'] and E[v v'], shapes (1, m), (q, m), (m, m).
 
@@ -399,7 +399,7 @@ def _whitened_moments(L, Y, yb, mean, second):
     return v_mean, v_beta, vv
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def _covariance_gradient(vv, scale_factor, amplitude, local_sd):
     """Gradients in the correlation over scales, the amplitudes and the sd of the local part.
 
@@ -424,7 +424,7 @@ def _covariance_gradient(vv, scale_factor, amplitude, local_sd):
     return g_scale, g_amp, g_local
 
 
-@njit(cache=True, error_model="numpy")
+@njit()
 def draw_coefficients(
     w,
     d,

@@ -21,7 +21,6 @@ LEAST_ROWS = 16
 """Rows that are worth a thread of their own."""
 
 _lock = Lock()
-_inside = 0
 _limits: threadpool_limits | None = None
 
 
@@ -33,23 +32,23 @@ def n_threads() -> int:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread while any thread of the process is inside.
+    """Hold BLAS at one thread until the first of those inside leaves.
 
-    The limit belongs to the process, so the first who enters sets it and the last who leaves
-    takes it back: two that each restored what they had found would leave it set.
+    The limit belongs to the process.  Whoever finds none sets it and takes it back, in the same
+    thread (OpenBLAS ignores others); the others do nothing.  Were each to restore what it had
+    found, the last would leave the limit set.  Who stays longer than the first has more threads,
+    which costs time only.
     """
-    global _inside, _limits
+    global _limits
     with _lock:
-        if _inside == 0:
-            _limits = threadpool_limits(1)
-        _inside += 1
+        mine = threadpool_limits(1) if _limits is None else None
+        _limits = mine or _limits
     try:
         yield
     finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _limits.restore_original_limits()
+        if mine is not None:
+            with _lock:
+                mine.restore_original_limits()
                 _limits = None
 
 
