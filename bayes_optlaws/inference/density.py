@@ -116,7 +116,7 @@ class HyperSpace:
 
         A row at which the density cannot be computed gets minus infinity.
         """
-        layout = (self.mean, self.sd, self.is_log, self._sizes, self._args)
+        layout = (self.mean, self.sd, self.is_log, self._entry, self._sizes, self._args)
 
         def work(rows: np.ndarray) -> np.ndarray:
             rows = np.ascontiguousarray(rows)

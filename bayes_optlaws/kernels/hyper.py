@@ -213,7 +213,7 @@ def log_density(x, mean, sd, is_log, entry, sizes, args):
 
 
 @njit(nogil=True)
-def log_densities(x, mean, sd, is_log, sizes, args):
+def log_densities(x, mean, sd, is_log, entry, sizes, args):
     """Log posterior density at each row of x, shape (n,); values alone cost half of `log_density`.
 
     Parameters are those of `log_density`, but x of shape (n, size).
@@ -221,7 +221,7 @@ def log_densities(x, mean, sd, is_log, sizes, args):
     end = np.cumsum(sizes)
     out = np.empty(x.shape[0])
     for i in range(x.shape[0]):
-        value = np.where(is_log, np.exp(x[i]), x[i])
+        value = np.where(is_log, np.exp(x[i]), x[i])[entry]
         field_sd, local_sd = value[end[3] : end[4]], value[end[4] :]
         w, d, scale_factor, _ = hyper_inputs(
             value[: end[0]],
