@@ -48,4 +48,5 @@ def rank(
     return Ranking.from_draws(
         draws, prob=prob, tie=tie, kind=kind, divergence_loss=divergence_loss,
         level=draws.attrs["level"],
+        divergence_known=law.models_divergence and stage is None,
     )  # fmt: skip

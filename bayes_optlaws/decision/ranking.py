@@ -131,6 +131,7 @@ class Ranking:
         divergence_loss: float = np.inf,
         kind: str = "new_run",
         level: str = "loss",
+        divergence_known: bool = True,
     ) -> Ranking:
         """Rank candidates by joint draws of their final loss.
 
@@ -160,6 +161,9 @@ class Ranking:
             What the draws are draws of; wording only.
         level : {"loss", "score"}
             ``"score"``: the draws have an unknown level in common; the table then gives no loss.
+        divergence_known : bool
+            False: the draws are of runs that finish and say nothing of the others; ``p_diverge``
+            is then nan.
 
         Returns
         -------
@@ -208,6 +212,8 @@ class Ranking:
             },
             index=index,
         )
+        if not divergence_known:
+            table["p_diverge"] = np.nan
         # Rounded, so that the last bits of a sum never decide.
         order = np.lexsort((summary.expected_rank.round(9), summary.expected_regret.round(12)))
         table = table.iloc[order]
@@ -354,7 +360,11 @@ class Ranking:
             else f"{first} loss, if it finishes, is {best['loss_mean']:.4f} nats "
             f"({self._sure} interval {best['loss_lower']:.4f} to {best['loss_upper']:.4f})"
         )
-        risk = f"it diverges with probability {percent(best['p_diverge'])}{lost}"
+        risk = (
+            "the risk that it diverges is not known"
+            if np.isnan(best["p_diverge"])
+            else f"it diverges with probability {percent(best['p_diverge'])}{lost}"
+        )
         said.insert(2, f"{level}; {risk}.")
         said += self._sentences_on_a_risky_rival()
         n_samples = len(self.draws)

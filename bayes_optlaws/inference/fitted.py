@@ -21,6 +21,7 @@ import xarray as xr
 from bayes_optlaws.inference import datatree, stages
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.predictor import Draws, Predictor
+from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
@@ -232,9 +233,9 @@ class FittedLaw:
                     "continue, as in history=bayes_optlaws.inference.stages.history(runs, run_id)"
                 )
             return None
-        reference = float(np.exp(np.log(self.encoding.finished["peak_lr"]).mean()))
+        reference = Reference.of(self.encoding.finished)
         runs = self.stage_runs if stage_runs is None else stage_runs
-        return stages.prepare(table, history, runs, reference_lr=reference, prior=self.stage_prior)
+        return stages.prepare(table, history, runs, reference=reference, prior=self.stage_prior)
 
     def draw_loss(
         self,
@@ -247,7 +248,8 @@ class FittedLaw:
     ) -> LossDraws:
         """Joint draws of loss and risk of any candidates.
 
-        The risk of a later stage is that of the same run from scratch (own choice).
+        The risk of a later stage is unknown: what makes a run from scratch diverge, too short a
+        warm-up of fresh weights, is not what a warmed model at a re-warmed peak LR meets.
 
         Parameters
         ----------
@@ -266,7 +268,8 @@ class FittedLaw:
             noise = float(np.median(noise_sd))
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
-        return LossDraws(np.exp(log_loss), self.risk(table, draws), noise)
+        risk = self.risk(table, draws) if stage is None else None
+        return LossDraws(np.exp(log_loss), risk, noise)
 
     def predict_draws(
         self,
