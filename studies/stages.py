@@ -7,6 +7,7 @@ for the same number of tokens, each with several seeds. The truth is the mean ov
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,21 +15,29 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from bayes_optlaws.baselines.generalized import GeneralizedOptLaw
+from bayes_optlaws.inference.stage_posterior import StagePrior
 from bayes_optlaws.inference.stages import history, read_stages
 from bayes_optlaws.model.features import Earlier
+from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.runs.stages import earlier_of_runs
+from studies.stage_prior import learn_prior, with_parents
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from bayes_optlaws.inference.fitted import FittedLaw
     from bayes_optlaws.law import OptLaw
 
 __all__ = ["METHODS", "compare_sets", "pair_calibration", "summarize_sets"]
 
 METHODS = {
-    "law": "history-aware, no run of a later stage known",
-    "law, other sets known": "history-aware, all other sets given as stage_runs",
-    "law, other sizes known": "history-aware, the sets of other model sizes given as stage_runs",
+    "law": "shipped form of the prior, learned from all other sets; no run of the set known",
+    "law, other sizes": "the prior learned from the sets of other model sizes",
+    "law, other shifts": "the prior learned from the sets of other blocks of the same table",
+    "law, two runs known": "as the first, with one run of the two candidates ranked first",
+    "law, paper's form": "history-aware as in the paper, no later stage known",
     "law without history": "as if trained from scratch",
-    "least squares": "point ranking by the history-aware score",
+    "least squares": "point ranking by the paper's history-aware score",
     "least squares without history": "point ranking as if trained from scratch",
 }
 """What `compare_sets` compares; the last two give no probability, so they count as sure."""
@@ -62,40 +71,48 @@ def compare_sets(
         best, ``regret`` (nats).
     pairs : DataFrame
         One row a pair and method: ``p`` that the first ends lower, as measured over its seeds,
-        ``lower`` whether it did, ``gap`` in nats, ``same_lr`` whether the peak LRs are equal.
+        ``lower`` whether it did, ``gap`` in nats and
+        its standard error ``gap_se`` by the noise pooled over the set, ``same_lr`` whether the
+        peak LRs are equal.
     """
     table = read_stages(stage_runs)
     squares = GeneralizedOptLaw().fit(law.runs)
+    fitted, priors = law.fitted, {}
     sets, pairs = [], []
     for block, runs in table[table["stage"] > 1].groupby("block", sort=False):
         by = runs.groupby([label, "peak_lr"], sort=False)["final_loss"]
         truth, seeds = by.mean().to_numpy(), by.size().to_numpy()
+        error = np.sqrt((by.var() * (by.size() - 1)).sum() / (seeds - 1).sum() / seeds)
         first = runs.groupby([label, "peak_lr"], sort=False).head(1)
         candidates = first.drop(columns=["final_loss", "diverged"]).reset_index(drop=True)
         past = history(table, first["parent"].iloc[0])
-        others = table[(table["block"] != block) | (table["stage"] == 1)]
-        known = {
-            "law": None,
-            "law, other sets known": _with_parents(table, others),
-            "law, other sizes known": _with_parents(
-                table, others[others["n_params"] != first["n_params"].iloc[0]]
-            ),
+        size, shift = first["n_params"].iloc[0], block.split("_")[0]
+        apart = {
+            "law": table["block"] == block,
+            "law, other sizes": table["n_params"] == size,
+            "law, other shifts": table["block"].str.split("_").str[0] == shift,
         }
         options: dict[str, Any] = {
             "kind": "mean",
             "random_seed": random_seed,
             "max_draws": max_draws,
         }
-        draws = {
-            name: law.predict_draws(
-                candidates,
-                history=past,
-                stage_runs=_none(table) if runs is None else runs,
-                **options,
-            )
-            for name, runs in known.items()
-        }
-        draws["law without history"] = law.predict_draws(candidates, **options)
+        draws = {}
+        for name, left_out in apart.items():
+            key = (name, size if name == "law, other sizes" else shift, name == "law" and block)
+            if key not in priors:
+                kept = table[~left_out | (table["stage"] == 1)]
+                priors[key] = learn_prior(fitted, with_parents(table, kept))
+            own = replace(fitted, stage_prior=priors[key])
+            draws[name] = _draws(own, candidates, past, _none(table), options)
+            if name == "law":
+                best = draws[name].mean("sample").to_numpy().argsort()[:2]
+                known = first.iloc[best]
+                runs_known = with_parents(table, pd.concat([_none(table), known]))
+                draws["law, two runs known"] = _draws(own, candidates, past, runs_known, options)
+        paper = replace(fitted, stage_prior=StagePrior.paper())
+        draws["law, paper's form"] = _draws(paper, candidates, past, _none(table), options)
+        draws["law without history"] = law.predict_draws(candidates, finished=True, **options)
         before = earlier_of_runs(table)[:2, table.index.get_indexer(first.index)]
         points = {
             "least squares": squares.score(first, Earlier(*before)),
@@ -110,7 +127,7 @@ def compare_sets(
             else:
                 loss = points[name][None]
             sets.append({"set": block, "method": name, **_set_figures(loss, truth)})
-            pairs.append(_pairs(loss, truth, first["peak_lr"].to_numpy(), block, name))
+            pairs.append(_pairs(loss, truth, error, first["peak_lr"].to_numpy(), block, name))
     return pd.DataFrame(sets), pd.concat(pairs, ignore_index=True)
 
 
@@ -119,22 +136,11 @@ def _none(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["stage"] == 1]
 
 
-def _with_parents(table: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``kept`` and, as they must be in the table, one run for each parent.
-
-    A parent that belongs to the set left out stays only for what it leaves to later stages: its
-    loss is not used where it is marked as diverged.
-    """
-    have = set(kept["run_id"])
-    needed, missing = kept, []
-    while True:
-        wanted = set(needed["parent"].dropna()) - have
-        if not wanted:
-            break
-        needed = table[table["run_id"].isin(wanted)]
-        have |= wanted
-        missing.append(needed.assign(diverged=True))
-    return pd.concat([kept, *missing]) if missing else kept
+def _draws(
+    law: FittedLaw, candidates: pd.DataFrame, past: pd.DataFrame, runs: pd.DataFrame, options: dict
+) -> xr.DataArray:
+    table = read_candidates(candidates)
+    return law.predict_draws(table, stage=law.stage(table, past, runs), **options)
 
 
 def _set_figures(loss: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -151,7 +157,12 @@ def _set_figures(loss: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _pairs(
-    loss: np.ndarray, truth: np.ndarray, lr: np.ndarray, block: str, method: str
+    loss: np.ndarray,
+    truth: np.ndarray,
+    error: np.ndarray,
+    lr: np.ndarray,
+    block: str,
+    method: str,
 ) -> pd.DataFrame:
     i, j = np.triu_indices(truth.size, k=1)
     p = np.mean((loss[:, i] < loss[:, j]) + 0.5 * (loss[:, i] == loss[:, j]), axis=0)
@@ -162,6 +173,7 @@ def _pairs(
             "p": p,
             "lower": truth[i] < truth[j],
             "gap": np.abs(truth[i] - truth[j]),
+            "gap_se": np.hypot(error[i], error[j]),
             "same_lr": lr[i] == lr[j],
         }
     )

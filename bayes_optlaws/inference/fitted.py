@@ -21,6 +21,7 @@ import xarray as xr
 from bayes_optlaws.inference import caveats, datatree, stages
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.predictor import Draws, Predictor
+from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
@@ -299,9 +300,9 @@ class FittedLaw:
                     "continue, as in history=bayes_optlaws.inference.stages.history(runs, run_id)"
                 )
             return None
-        reference = float(np.exp(np.log(self.encoding.finished["peak_lr"]).mean()))
+        reference = Reference.of(self.encoding.finished)
         runs = self.stage_runs if stage_runs is None else stage_runs
-        return stages.prepare(table, history, runs, reference_lr=reference, prior=self.stage_prior)
+        return stages.prepare(table, history, runs, reference=reference, prior=self.stage_prior)
 
     def draw_loss(
         self,
@@ -314,7 +315,8 @@ class FittedLaw:
     ) -> LossDraws:
         """Joint draws of loss and risk of any candidates.
 
-        The risk of a later stage is that of the same run from scratch (own choice).
+        The risk of a later stage is unknown: what makes a run from scratch diverge, too short a
+        warm-up of fresh weights, is not what a warmed model at a re-warmed peak LR meets.
 
         Parameters
         ----------
@@ -335,7 +337,8 @@ class FittedLaw:
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
                 log_loss = predictor.capped(log_loss)
         loss = np.exp(np.minimum(log_loss, MOST_LOG))
-        return LossDraws(loss, self.risk(table, draws), noise)
+        risk = self.risk(table, draws) if stage is None else None
+        return LossDraws(loss, risk, noise)
 
     def predict_draws(
         self,

@@ -1,13 +1,12 @@
 """Later training stages: continual training and fine-tuning, ranked after what came before.
 
-A law fitted to runs from scratch scores the schedules of a later stage (paper, Sections 5.3 and
-5.4): the convergence integral adds up over the stages, escape terms are those of the current stage
-over the square of its peak LR, and the coefficients stay as they are. Scores rank the candidates of
-one stage; their level is that of no loss, because other data have other losses.
-
-A change of stage may also change how much a schedule matters. `StageScores` therefore adds a
-deviation of each candidate with its own sd, which runs of later stages teach (`StagePrior`, own
-choice), and conditions the scores on those runs. The law itself is never fitted to them.
+Scores rank the candidates of one stage; their level is that of no loss, because other data have
+other losses. A score is made of two parts. The law, fitted to runs from scratch, says how
+schedules differ: by the stage's own schedule, or by the paper's history-aware form (Sections 5.3
+and 5.4), in which the convergence integral adds up over the stages and escape terms are those of
+the current stage over the square of its peak LR. What a change of stage does to that order is
+learned from measured later stages (`bayes_optlaws.inference.stage_change`, own choice), and each
+configuration deviates from both. The law itself is never fitted to later stages.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.inference.stage_change import Reference, change_columns
 from bayes_optlaws.inference.stage_posterior import (
     Scales,
     StageData,
@@ -107,6 +107,8 @@ class StageScores:
         Set and configuration of ``data`` that each candidate belongs to, -1 for none.
     keys : list of tuple
         What each candidate's set shares: group, model size, tokens, earlier stages.
+    reference : Reference
+        Scale of the runs that the law was fitted to.
     prior : StagePrior
     """
 
@@ -117,6 +119,7 @@ class StageScores:
     set_of: np.ndarray
     same: np.ndarray
     keys: list[tuple]
+    reference: Reference
     prior: StagePrior = field(default_factory=StagePrior)
 
     @property
@@ -138,13 +141,40 @@ class StageScores:
                 f"{keys[0][at]} and {keys[1][at]}; rank them apart, or give such runs as stage_runs"
             )
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """Measured configurations, then the candidates."""
+        return pd.concat([self.measured, self.candidates], ignore_index=True)
+
+    @property
+    def which_set(self) -> np.ndarray:
+        """Set of each row of `table`, those with measured runs first."""
+        known = np.zeros(0, int) if self.data is None else self.data.which_set
+        labels = {k: i for i, k in enumerate(dict.fromkeys(self.keys))}
+        fresh = np.array([labels[k] for k in self.keys]) + (known.max() + 1 if known.size else 0)
+        return np.concatenate([known, np.where(self.set_of >= 0, self.set_of, fresh)])
+
+    def law_scores(self, predictor: Predictor, rng: np.random.Generator) -> np.ndarray:
+        """Joint draws of the law's part of the score, measured configurations first."""
+        table = self.table
+        out = predictor.mean(table, rng)
+        if self.prior.history:
+            plain = predictor.features.dictionary(table)
+            aware = predictor.features.dictionary(table, self.earlier)
+            change = predictor.standardizer(aware) - predictor.standardizer(plain)
+            out += predictor.draws.beta @ change.T
+        if self.prior.score_weight != 1:  # differences within a set alone: the level stays
+            for label in np.unique(self.which_set):
+                mine = self.which_set == label
+                level = out[:, mine].mean(axis=1, keepdims=True)
+                out[:, mine] = level + self.prior.score_weight * (out[:, mine] - level)
+        return out
+
     def scores(self, predictor: Predictor, rng: np.random.Generator) -> np.ndarray:
-        """Joint draws of the law's log score, measured configurations first."""
-        table = pd.concat([self.measured, self.candidates], ignore_index=True)
-        plain = predictor.features.dictionary(table)
-        aware = predictor.features.dictionary(table, self.earlier)
-        change = predictor.standardizer(aware) - predictor.standardizer(plain)
-        return predictor.mean(table, rng) + predictor.draws.beta @ change.T
+        """Joint draws of the score, with what a change of stage does."""
+        out = self.law_scores(predictor, rng)
+        z = change_columns(self.table, self.reference)
+        return out + self.prior.change.draw(z, self.which_set, len(out), rng)
 
     def scales(self, scores: np.ndarray) -> Scales:
         """Posterior of the deviation and noise sds, given joint draws of the scores."""
@@ -185,7 +215,7 @@ def prepare(
     history: str | PathLike | pd.DataFrame,
     stage_runs: str | PathLike | pd.DataFrame | None = None,
     *,
-    reference_lr: float,
+    reference: Reference,
     prior: StagePrior | None = None,
 ) -> StageScores:
     """Check everything a later stage is scored with, before any computation.
@@ -198,8 +228,8 @@ def prepare(
         Earlier stages: one row a stage for all candidates, or rows with a column ``candidate``.
     stage_runs : path or DataFrame, optional
         Run table with ``stage`` and ``parent`` whose later stages were measured.
-    reference_lr : float
-        Peak LR that normalised escape terms are put at.
+    reference : Reference
+        Scale of the law's runs; normalised escape terms are put at its peak LR.
     prior : StagePrior, optional
 
     Returns
@@ -224,12 +254,13 @@ def prepare(
     both = np.hstack([past[:, : len(measured)], before])
     return StageScores(
         candidates,
-        Earlier(both[0], both[1], reference_lr),
+        Earlier(both[0], both[1], reference.lr),
         measured,
         data,
         np.array([sets.get(k, -1) for k in keys]),
         np.array([settings.get(k, -1) for k in full]),
         keys,
+        reference,
         StagePrior() if prior is None else prior,
     )
 

@@ -11,6 +11,7 @@ from scipy import integrate, stats
 import bayes_optlaws as bo
 from bayes_optlaws.decision.rank import rank
 from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.stage_change import StageChange
 from bayes_optlaws.inference.stage_posterior import (
     Scales,
     StageData,
@@ -218,9 +219,11 @@ def test_intervals_of_a_simulated_stage_cover(rng):
 def test_stage_runs_sharpen_a_ranking_and_teach_the_level(law, runs, weak):
     past = stages.history(runs, "families_d64_12000-003")
     other = runs[runs["block"] != "weak_d64_4000"]
-    blind = law.rank(weak, history=past, kind="mean")
-    taught = law.rank(weak, history=past, stage_runs=other, kind="mean")
-    after = law.rank(weak, history=past, stage_runs=runs, kind="mean")
+    own, table = replace(law.fitted, stage_prior=StagePrior.paper()), bo.read_candidates(weak)
+    blind, taught, after = (
+        rank(own, table, stage=own.stage(table, past, known), kind="mean")
+        for known in (None, other, runs)
+    )
     assert (blind.level, taught.level, after.level) == ("score", "score", "loss")
     assert blind.resolution > 3 * taught.resolution > 3 * after.resolution
     measured = runs[(runs["block"] == "weak_d64_4000") & (runs["peak_lr"] == 0.003)]
@@ -314,12 +317,55 @@ def test_wrong_history_is_named(law, runs, weak):
 
 def test_prior_of_the_stage_change_is_the_users(law, runs, weak):
     """Without runs of later stages a narrower prior gives a narrower ranking."""
+    past, table = stages.history(runs, "families_d64_12000-003"), bo.read_candidates(weak)
+    wide, shipped, narrow = (
+        rank(own, table, stage=own.stage(table, past), kind="mean").resolution
+        for own in (
+            replace(law.fitted, stage_prior=prior)
+            for prior in (
+                StagePrior.paper(),
+                StagePrior(),
+                StagePrior(LogNormal(1e-4, 0.1), change=StageChange.none(), score_weight=0.0),
+            )
+        )
+    )
+    assert narrow < shipped / 3 < wide / 9
+
+
+def test_without_weight_and_change_nothing_is_known_of_an_order(law, runs, weak):
+    """Two candidates, level in common, deviations alone: each is first with one half."""
     past = stages.history(runs, "families_d64_12000-003")
-    wide = law.rank(weak, history=past, kind="mean").resolution
-    own = replace(law.fitted, stage_prior=StagePrior(deviation=LogNormal(0.003, 0.1)))
-    table = bo.read_candidates(weak)
-    narrow = rank(own, table, stage=own.stage(table, past), kind="mean").resolution
-    assert narrow < wide / 3
+    prior = StagePrior(change=StageChange.none(), score_weight=0.0)
+    own, table = replace(law.fitted, stage_prior=prior), bo.read_candidates(weak.iloc[:2])
+    ranking = rank(own, table, stage=own.stage(table, past), kind="mean")
+    error = 0.5 / np.sqrt(len(ranking.draws))
+    np.testing.assert_allclose(ranking.table["p_best"], 0.5, atol=4 * error)
+
+
+def test_weight_keeps_the_level_and_scales_differences(law, runs, weak):
+    past, table = stages.history(runs, "families_d64_12000-003"), bo.read_candidates(weak)
+    draws = {}
+    for weight in (1.0, 0.25):
+        own = replace(law.fitted, stage_prior=StagePrior(score_weight=weight))
+        stage = own.stage(table, past)
+        draws[weight] = stage.law_scores(own.predictor(), np.random.default_rng(3))
+    level = {k: v.mean(axis=1, keepdims=True) for k, v in draws.items()}
+    np.testing.assert_allclose(level[1.0], level[0.25], rtol=1e-12)
+    np.testing.assert_allclose(draws[0.25] - level[0.25], 0.25 * (draws[1.0] - level[1.0]))
+
+
+def test_risk_of_a_later_stage_is_said_to_be_unknown(law, runs, weak):
+    past = stages.history(runs, "families_d64_12000-003")
+    hot = weak.assign(peak_lr=0.5, plateau_lr=weak["plateau_lr"] * 0.5 / weak["peak_lr"])
+    assert (law.predict(hot)["p_diverge"] > 0.3).all()  # from scratch
+    for known in (None, runs):
+        assert law.predict(hot, history=past, stage_runs=known)["p_diverge"].isna().all()
+        ranking = law.rank(hot, history=past, stage_runs=known)
+        assert ranking.table["p_diverge"].isna().all()
+        assert "the risk that it diverges is not known" in ranking.answer()
+        assert "diverges with probability" not in ranking.answer()
+        assert "nan" not in ranking._repr_html_() + ranking.answer()
+        ranking.plot().clear()
 
 
 def test_a_saved_law_keeps_its_later_stages(law, runs, weak, tmp_path):
