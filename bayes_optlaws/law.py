@@ -117,7 +117,7 @@ class OptLaw(WithOptions):
         self,
         runs: Table,
         draws: int = 1000,
-        tune: int = 300,
+        tune: int = 150,
         chains: int = 4,
         random_seed: int | None = None,
         progressbar: bool = True,

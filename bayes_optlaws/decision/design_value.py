@@ -99,7 +99,7 @@ def expected_drop(mean, var, cov, weight, target, best, nodes):
     """
 
     def work(rows):
-        i = slice(rows.min(initial=0), rows.max(initial=-1) + 1)
+        i = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
         return _expected_drop(mean[i], var[i], cov[i], weight, target, best, nodes)
 
     return in_threads(work, np.arange(len(mean)))
@@ -171,7 +171,7 @@ def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
     """
 
     def work(rows):
-        i = slice(rows.min(initial=0), rows.max(initial=-1) + 1)
+        i = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
         return _mutual_information(mean[i], var[i], weight, label, n_labels, repeats, nodes)
 
     return in_threads(work, np.arange(len(mean)))

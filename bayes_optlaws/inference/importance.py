@@ -266,6 +266,57 @@ def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
     return mixture
 
 
+class _Rounds:
+    """Rounds of draws that shape a proposal."""
+
+    def __init__(self, density: Density, rng: np.random.Generator) -> None:
+        self.density, self.rng = density, rng
+        self.first = self.current = _first(density)
+        size = self.first.centre.shape[1]
+        self.x, self.target = np.empty((0, size)), np.empty(0)
+        self.drawn: list[tuple[_Mixture, int]] = []
+
+    def draw(self) -> tuple[np.ndarray, np.ndarray]:
+        """A round of the current proposal, and its log density."""
+        size = self.x.shape[1]
+        # quasi-random points: the same rule at a fraction of the Monte-Carlo error
+        u = qmc.Sobol(size + 1, rng=self.rng).random_base2(int(np.log2(ROUND)))
+        new = self.current.draw(u)
+        value = np.full(ROUND, -np.inf)
+        inside = np.all(np.abs(new - self.density.mean) <= REACH * self.density.sd, axis=1)
+        value[inside] = self.density.log_densities(new[inside])
+        return new, value
+
+    def add(self, x: np.ndarray, target: np.ndarray) -> None:
+        """Take draws of the current proposal among those that shape the next."""
+        self.x, self.target = np.vstack([self.x, x]), np.append(self.target, target)
+        self.drawn.append((self.current, len(x)))
+
+    def shape(self, enough: float) -> Weighted:
+        """Move the proposal until there are enough effective draws; return all draws so far."""
+        for _ in range(MOST_ROUNDS):
+            self.add(*self.draw())
+            found = _weighted(self.x, self.target, self.drawn, len(self.x))
+            self.current = _adapted(self.first, found.x, found.weight)
+            if found.pareto_k <= MAX_PARETO_K and found.ess >= enough:
+                break
+        return found
+
+
+def pilot_draws(density: Density, *, rng: np.random.Generator) -> Weighted:
+    """Weighted draws that say where a density lies, for chains to start from; cheap.
+
+    They are those that shape the proposal of `importance_draws`, so their weights look better than
+    they are: not for estimates.
+
+    Parameters
+    ----------
+    density : Density
+    rng : numpy Generator
+    """
+    return _Rounds(density, rng).shape(0.5 * ADAPTED)
+
+
 def importance_draws(
     density: Density, *, rng: np.random.Generator, effective: float = MIN_EFFECTIVE
 ) -> Weighted:
@@ -294,42 +345,21 @@ def importance_draws(
     >>> found.good, found.x.shape[1] == space.size
     (True, True)
     """
-    first = _first(density)
-    size = first.centre.shape[1]
+    rounds = _Rounds(density, rng)
     wanted = SURPLUS * max(effective, MIN_EFFECTIVE)
-    most_rounds = int(np.ceil(MOST_ROUNDS * wanted / (SURPLUS * MIN_EFFECTIVE)))
-    empty = Weighted(np.empty((0, size)), np.empty(0), np.inf, 0)
-
-    def extended(x, target, proposal):
-        # quasi-random points: the same rule at a fraction of the Monte-Carlo error
-        u = qmc.Sobol(size + 1, rng=rng).random_base2(int(np.log2(ROUND)))
-        new = proposal.draw(u)
-        value = np.full(ROUND, -np.inf)
-        inside = np.all(np.abs(new - density.mean) <= REACH * density.sd, axis=1)
-        value[inside] = density.log_densities(new[inside])
-        return np.vstack([x, new]), np.append(target, value)
-
-    x, target = empty.x, empty.weight
-    drawn: list[tuple[_Mixture, int]] = []
-    current, found = first, empty
+    most = int(np.ceil(MOST_ROUNDS * wanted / (SURPLUS * MIN_EFFECTIVE)))
     for attempt in range(1, ATTEMPTS + 1):
-        for _ in range(MOST_ROUNDS):
-            x, target = extended(x, target, current)
-            drawn.append((current, ROUND))
-            found = _weighted(x, target, drawn, len(x))
-            current = _adapted(first, found.x, found.weight)
-            if found.pareto_k <= MAX_PARETO_K and found.ess >= attempt * ADAPTED:
-                break
-        fresh, value = empty.x, empty.weight
-        for done in range(1, most_rounds + 1):
-            fresh, value = extended(fresh, value, current)
-            found = _weighted(fresh, value, [(current, 1)], len(x) + len(fresh))
+        rounds.shape(attempt * ADAPTED)
+        parts = []
+        for done in range(1, most + 1):
+            parts.append(rounds.draw())
+            x, target = np.vstack([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+            found = _weighted(x, target, [(rounds.current, 1)], len(rounds.x) + len(x))
             if found.pareto_k <= MAX_PARETO_K and found.ess >= wanted:
                 return found
-            if attempt < ATTEMPTS and done >= 4 and found.ess * most_rounds / done < 0.8 * wanted:
+            if attempt < ATTEMPTS and done >= 4 and found.ess * most / done < 0.8 * wanted:
                 break  # it would not get there: better spent on a better proposal
-        x, target = np.vstack([x, fresh]), np.append(target, value)
-        drawn.append((current, len(fresh)))
+        rounds.add(x, target)
     return found
 
 

@@ -1,7 +1,9 @@
 """Sample the hyper-parameters with NUTS, and refuse what did not converge.
 
-Thousands of exponent combinations take part in every evaluation, but near the mode a few hundred
-carry most of the weight.  NUTS runs with those; exponents are then drawn from all combinations,
+Chains move in coordinates in which the posterior is nearly white: a pilot by importance sampling
+(`bayes_optlaws.inference.importance`) finds centre and covariance first.  Hundreds of exponent
+combinations take part in every evaluation, but where the pilot's draws lie a few carry most of the
+weight.  NUTS runs with those; exponents are then drawn from all combinations,
 and each hyper-parameter draw has the exact importance weight of what was left out, by which the
 draws are resampled.  If the weights are too uneven the model is sampled again with more
 combinations, in the end with all.  (The reports give the share that was sampled with and the
@@ -21,7 +23,13 @@ from arviz_stats.base import array_stats
 from nutpie.compiled_pyfunc import from_pyfunc
 
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.importance import MAX_PARETO_K, MIN_EFFECTIVE, importance_draws
+from bayes_optlaws.inference.importance import (
+    MAX_PARETO_K,
+    MIN_EFFECTIVE,
+    Weighted,
+    importance_draws,
+    pilot_draws,
+)
 from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.kernels.divergence import log_density as divergence_density
 from bayes_optlaws.kernels.hyper import hyper_inputs
@@ -39,15 +47,18 @@ from bayes_optlaws.model.priors import Priors
 SCREEN_SIZES = (64, 128, 256, 512, 1024)
 """Numbers of exponent combinations that sampling may be tried with before all of them."""
 
-SCREEN_DRAWS, SCREEN_SPREAD = 32, 1.5
-"""Screening looks at the mode and at this many points around it, this much over-dispersed."""
+SCREEN_DRAWS = 64
+"""Screening looks at this many draws of the pilot."""
 
 EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
-TARGET_ACCEPT, SHORTER_STEPS = 0.9, 0.97
-"""Of the loss part; the second where the first had divergent transitions, as in narrow corners of
-the noise of small tables."""
+TARGET_ACCEPT, SHORTER_STEPS = 0.85, 0.97
+"""Of the loss part; the second for chains that had divergent transitions with the first, as in
+narrow corners of the noise of small tables."""
+
+MOST_LENGTHS = 4
+"""Chains that do not pass the gate go on until they are this many times as long as asked."""
 
 DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.99
 """Least draws and tuning of the divergence part, and its target acceptance."""
@@ -119,14 +130,9 @@ def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
     return weight / weight.sum()
 
 
-def screen(space: HyperSpace, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Weight of every combination at the mode and around it, shape (points, n_combinations)."""
-    factor = space.curvature_factor(mode)
-    points = [mode]
-    for _ in range(SCREEN_DRAWS):
-        x = mode + SCREEN_SPREAD * factor @ rng.standard_normal(mode.size)
-        points.append(np.clip(x, space.mean - 5 * space.sd, space.mean + 5 * space.sd))
-    return np.array([combination_weights(space, x) for x in points])
+def screen(space: HyperSpace, x: np.ndarray) -> np.ndarray:
+    """Weight of every combination at some points, shape (points, n_combinations)."""
+    return np.array([combination_weights(space, row) for row in x])
 
 
 def _sizes(weight: np.ndarray) -> list[int]:
@@ -185,16 +191,47 @@ def run_nuts(
 
 
 def _sample_hyper(
-    space: HyperSpace, start: np.ndarray, random_seed: int, **options
+    space: HyperSpace,
+    centre: np.ndarray,
+    axes: np.ndarray,
+    random_seed: int,
+    *,
+    draws: int,
+    chains: int,
+    **options,
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    axes = space.axes(start)
-    for target_accept in (TARGET_ACCEPT, SHORTER_STEPS):
-        x, stats = run_nuts(
-            space.log_density, start, axes, random_seed, target_accept=target_accept, **options
-        )
-        if not stats["diverging"].any():
-            break
-    return space.split(x.reshape(-1, space.size)), stats
+    """Hyper-parameters by NUTS, ``chains * draws`` of them, and the sampler's statistics.
+
+    Chains with divergent transitions are run again with shorter steps, the others are kept.  Where
+    the gate then fails the chains are made longer, up to `MOST_LENGTHS` times, and thinned.
+    """
+    seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
+    parts: list[np.ndarray] = []
+    stats: list[xr.Dataset] = []
+    for length in range(MOST_LENGTHS):
+        run = {"draws": draws, **options}
+        x, s = run_nuts(
+            space.log_density, centre, axes, int(seeds[2 * length]), chains=chains,
+            target_accept=TARGET_ACCEPT, **run,
+        )  # fmt: skip
+        bad = s["diverging"].to_numpy().any(axis=1)
+        if bad.any():
+            again, other = run_nuts(
+                space.log_density, centre, axes, int(seeds[2 * length + 1]),
+                chains=int(bad.sum()), target_accept=SHORTER_STEPS, **run,
+            )  # fmt: skip
+            x = np.concatenate([x[~bad], again])
+            s = xr.concat([s.isel(chain=~bad), other], dim="chain", join="override")
+            s = s.assign_coords(chain=np.arange(chains))
+        parts.append(x)
+        stats.append(s)
+        thinned = np.concatenate(parts, axis=1)[:, :: len(parts)]
+        joined = xr.concat(stats, dim="draw", join="override")
+        joined = joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
+        figures = diagnose({"x": thinned}, joined) | {"divergent": 0.0, "bfmi": 1.0}
+        if not failures(figures) or chains * draws < MIN_ESS:
+            break  # (longer chains mend neither of those two, nor that fewer draws are wanted)
+    return space.split(thinned.reshape(-1, space.size)), joined
 
 
 def sample(
@@ -236,22 +273,46 @@ def sample(
         warnings.warn(note, UserWarning, stacklevel=2)
     rng = np.random.default_rng(random_seed)
     space = HyperSpace(data, priors)
-    mode = space.mode()
-    weight = screen(space, mode, rng)
+    with one_blas_thread():
+        return _sample_by_nuts(
+            space, rng, random_seed, draws=draws, tune=tune, chains=chains,
+            progressbar=progressbar, note=note,
+        )  # fmt: skip
+
+
+def _whitened(space: HyperSpace, pilot: Weighted) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of the pilot draws, and the factor of their covariance, shrunk to that at the mode."""
+    centre = pilot.weight @ pilot.x
+    off = pilot.x - centre
+    laplace = space.curvature_factor(pilot.x[np.argmax(pilot.weight)])
+    spread = pilot.ess * (off.T @ (off * pilot.weight[:, None])) + space.size * laplace @ laplace.T
+    return centre, np.linalg.cholesky(spread / (pilot.ess + space.size))
+
+
+def _sample_by_nuts(
+    space: HyperSpace,
+    rng: np.random.Generator,
+    random_seed: int,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    progressbar: bool,
+    note: str,
+) -> Sample:
+    data, priors = space.data, space.priors
+    pilot = pilot_draws(space, rng=rng)
+    centre, axes = _whitened(space, pilot)
+    weight = screen(space, pilot.x[pilot.resample(SCREEN_DRAWS, rng)])
     order = np.argsort(-weight.mean(axis=0))
     for size in _sizes(weight[:, order]):
         active = np.zeros(order.size, dtype=bool)
         active[order[:size]] = True
         part = HyperSpace(data.restrict(active), priors)
         hyper, stats = _sample_hyper(
-            part,
-            part.mode(mode),
-            random_seed,
-            draws=draws,
-            tune=tune,
-            chains=chains,
+            part, centre, axes, random_seed, draws=draws, tune=tune, chains=chains,
             progress_bar=progressbar,
-        )
+        )  # fmt: skip
         recovered, log_ratio = recover(space, hyper, active, rng)
         ratio = np.exp(log_ratio - log_ratio.max())
         efficiency = ratio.sum() ** 2 / (ratio**2).sum() / ratio.size

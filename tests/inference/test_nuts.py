@@ -128,23 +128,63 @@ def test_the_same_seed_gives_the_same_draws(pocket):
     assert not np.array_equal(a.beta, c.beta)
 
 
-@pytest.mark.parametrize("diverging", [[False], [True, False], [True, True]])
-def test_divergent_transitions_are_sampled_again_once_with_shorter_steps(
-    pocket, monkeypatch, diverging
+class FakeNuts:
+    """Draws that a test gives, in place of those of NUTS; what was asked for is kept."""
+
+    def __init__(self, size, rng, diverging=()):
+        self.size, self.rng, self.diverging = size, rng, list(diverging)
+        self.asked = []
+
+    def __call__(self, density, start, axes, random_seed, *, draws, chains, target_accept):
+        call = len(self.asked)
+        self.asked.append((chains, target_accept))
+        x = self.rng.normal(size=(chains, draws, self.size)) + 100 * call
+        flags = np.zeros((chains, draws), dtype=bool)
+        if call < len(self.diverging):
+            flags[self.diverging[call], 0] = True
+        stats = {
+            "diverging": (("chain", "draw"), flags),
+            "energy": (("chain", "draw"), self.rng.normal(size=(chains, draws))),
+        }
+        return x, xr.Dataset(stats, {"chain": np.arange(chains), "draw": np.arange(draws)})
+
+
+@pytest.mark.parametrize(
+    ("diverging", "rerun", "left"), [([[]], 0, 0), ([[1, 3], []], 2, 0), ([[1, 3], [0]], 2, 1)]
+)
+def test_only_chains_with_divergent_transitions_are_run_again(
+    pocket, rng, monkeypatch, diverging, rerun, left
 ):
     law = encoded(pocket, transfer=False, exponents=MANY)
     space = HyperSpace(law.encoding.data, law.priors)
-    asked = []
-
-    def nuts(density, start, axes, random_seed, *, target_accept):
-        asked.append(target_accept)
-        stats = xr.Dataset({"diverging": (("chain", "draw"), [[False, diverging[len(asked) - 1]]])})
-        return np.full((1, 2, start.size), float(len(asked))), stats
-
-    monkeypatch.setattr(sampling, "run_nuts", nuts)
-    hyper, stats = sampling._sample_hyper(space, space.mean, 0)
-    assert asked == [sampling.TARGET_ACCEPT, sampling.SHORTER_STEPS][: len(diverging)]
+    fake = FakeNuts(space.size, rng, diverging)
+    monkeypatch.setattr(sampling, "run_nuts", fake)
+    monkeypatch.setattr(sampling, "failures", lambda figures: [])
+    hyper, stats = sampling._sample_hyper(
+        space, space.mean, np.eye(space.size), 0, draws=300, chains=4
+    )
+    expected = [(4, sampling.TARGET_ACCEPT)] + [(rerun, sampling.SHORTER_STEPS)] * bool(rerun)
+    assert fake.asked == expected
     assert sampling.TARGET_ACCEPT < sampling.SHORTER_STEPS < 1
-    # what is returned is the last sample, and if that diverged the gate sees it
-    assert hyper["noise_sd"][0, 0] == pytest.approx(np.exp(len(diverging)))
-    assert bool(stats["diverging"].any()) is diverging[-1]
+    x = np.log(hyper["noise_sd"]).reshape(4, 300)
+    assert np.sum(x.mean(axis=1) > 50) == rerun  # draws of the second call
+    assert stats["diverging"].sum() == left  # the gate sees what is left
+    assert stats["energy"].shape == (4, 300)
+
+
+@pytest.mark.parametrize(("draws", "calls"), [(300, 3), (50, 1)])
+def test_chains_that_do_not_agree_are_made_longer(pocket, rng, monkeypatch, draws, calls):
+    law = encoded(pocket, transfer=False, exponents=MANY)
+    space = HyperSpace(law.encoding.data, law.priors)
+    fake = FakeNuts(space.size, rng)
+    monkeypatch.setattr(sampling, "run_nuts", fake)
+    verdicts = iter([["R-hat"], ["R-hat"], []])
+    monkeypatch.setattr(sampling, "failures", lambda figures: next(verdicts))
+    hyper, stats = sampling._sample_hyper(
+        space, space.mean, np.eye(space.size), 0, draws=draws, chains=4
+    )
+    assert len(fake.asked) == calls  # with fewer draws than the gate wants, nothing would help
+    assert hyper["noise_sd"].shape == (4 * draws, 1)
+    assert stats["energy"].shape == (4, calls * draws)
+    x = np.log(hyper["noise_sd"]).reshape(4, draws)
+    assert len(set(np.round(x[0] / 100))) == calls  # thinned, from all that was drawn
