@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
-from bayes_optlaws.model.priors import LogNormal, Priors
+from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_runs
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file's layout; a reader refuses one it does not know."""
 
 
@@ -90,11 +90,20 @@ def _plain(exponents) -> str | dict[str, list[float]]:
 
 
 def _dataclass(kind: type, stored: dict[str, Any] | None) -> Any:
-    """Build priors from JSON, where tuples have become lists and log-normals mappings."""
+    """Build priors from JSON, where tuples have become lists and dataclasses mappings."""
     if stored is None:
         return None
-    made = {list: tuple, dict: lambda v: LogNormal(**v)}
-    return kind(**{k: made.get(type(v), lambda x: x)(v) for k, v in stored.items()})
+    default = {
+        f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+        for f in fields(kind)
+        if f.default is not MISSING or f.default_factory is not MISSING
+    }
+    values = {}
+    for name, value in stored.items():
+        if isinstance(value, dict):
+            value = _dataclass(type(default[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def _table(stored: xr.DataArray) -> pd.DataFrame:
@@ -134,7 +143,11 @@ def load(path: Path) -> FittedLaw:
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
     }
     encoding = RunEncoding.from_runs(
-        runs, features=given["features"], transfer=given["transfer"], exponents=given["exponents"]
+        runs,
+        features=given["features"],
+        transfer=given["transfer"],
+        exponents=given["exponents"],
+        slope_prior=(given["priors"] or Priors()).slopes,
     )
     stage_runs = None
     if "stage_table" in meta:
@@ -144,12 +157,12 @@ def load(path: Path) -> FittedLaw:
     flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
     names = [
         "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
-        "level_sd", "slope_sd", "local_sd",
+        "level_sd", "slope_sd", "local_sd", "drift_sd",
     ]  # fmt: skip
     hyper = {k: flat(k) for k in names if k in posterior}
     n_fields, n_cells = len(encoding.data.fields), len(encoding.data.cells)
     total = chains * n
-    fields = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
+    over_cells = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
         total, n_fields, n_cells if n_fields else 0
     )
     local = flat("local_correction") if n_fields else np.zeros((total, 0))
@@ -157,7 +170,7 @@ def load(path: Path) -> FittedLaw:
         hyper,
         flat("combination")[:, 0].astype(np.int64),
         meta["beta"].to_numpy(),
-        fields,
+        over_cells,
         local,
         {
             str(k): posterior[k].to_numpy().reshape(total, *posterior[k].shape[2:])

@@ -1,12 +1,7 @@
 """OptLaw: the whole of the package in one object.
 
-A table of finished runs is checked (`runs.read_runs`), turned into arrays (`encoding.RunEncoding`)
-and sampled: NUTS over the few hyper-parameters, then exact draws of exponents, coefficients and
-discrepancy.  The result is a frozen `FittedLaw`, which predictions, rankings, designs, reports and
-files take.
-
-Divergent runs take no part in the loss (their loss says nothing about the law); they are what
-`divergence` learns from.
+A run table is checked, turned into arrays (`RunEncoding`) and sampled; the result is a frozen
+`FittedLaw`, which all that answers takes.  Only the divergence part learns from diverged runs.
 """
 
 from __future__ import annotations
@@ -56,14 +51,16 @@ class OptLaw(WithOptions):
     Parameters
     ----------
     features : {"auto", "paper"}
-        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
+        ``"auto"`` adds trends in model size and tokens whose slopes are known from published laws,
+        and batch columns when the batch size varies; ``"paper"`` adds nothing.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
     divergence : bool or DivergencePriors
         Model the probability of divergence beside the loss.
     exponents : str or mapping, optional
-        Candidate exponents: ``"saturating"`` (the default: negative for model size and data),
-        ``"paper"`` (positive, the paper's four groups), ``"signed"``, ``"both"``, or a mapping
+        Candidate exponents: ``"trend"`` (the default: for model size and data negative ones and
+        the logarithm), ``"saturating"`` (negative), ``"paper"`` (positive, the paper's four
+        groups and form, without priors of slopes), ``"signed"``, ``"both"``, or a mapping
         from group to values; see `bayes_optlaws.model.features.EXPONENT_PRESETS`.
     priors : Priors, optional
     stage_prior : StagePrior, optional
@@ -138,7 +135,6 @@ class OptLaw(WithOptions):
         Returns
         -------
         OptLaw
-            Itself.
 
         Raises
         ------
@@ -201,7 +197,7 @@ class OptLaw(WithOptions):
         """
         return RunEncoding.from_runs(
             read_runs(runs), features=self.features, transfer=bool(self.transfer),
-            exponents=self.exponents,
+            exponents=self.exponents, slope_prior=(self.priors or Priors()).slopes,
         )  # fmt: skip
 
     @property
@@ -436,8 +432,8 @@ class OptLaw(WithOptions):
 
     def design(
         self,
-        pool: Table,
-        decide: Table,
+        pool: Table | None = None,
+        decide: Table | None = None,
         n_runs: int | None = 5,
         objective: str = "regret",
         cost: str | Sequence[float] | None = "flops",
@@ -448,8 +444,8 @@ class OptLaw(WithOptions):
 
         Parameters
         ----------
-        pool : DataFrame or path
-            Runs that could be made: a candidate table, see `bayes_optlaws.pool`.
+        pool : DataFrame or path, optional
+            Candidate table of what could be made (default: `bayes_optlaws.default_pool`).
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
@@ -462,15 +458,15 @@ class OptLaw(WithOptions):
         law = self.fitted
         law.require_converged(bool(options.get("allow_unconverged", False)))
         return design(
-            law, read_candidates(pool), decide=read_candidates(decide), n_runs=n_runs,
-            objective=objective, cost=cost, budget=budget, **options,
+            law, pool if pool is None else read_candidates(pool), decide=read_candidates(decide),
+            n_runs=n_runs, objective=objective, cost=cost, budget=budget, **options,
         )  # fmt: skip
 
     def suggest(
         self,
-        n_params: float,
-        tokens: float,
-        batch_tokens: float | Sequence[float],
+        n_params: float | str,
+        tokens: float | str,
+        batch_tokens: float | str | Sequence[float | str],
         *,
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
@@ -481,8 +477,8 @@ class OptLaw(WithOptions):
 
         Parameters
         ----------
-        n_params, tokens : float
-            Model size and budget of the run to plan.
+        n_params, tokens : float or str
+            Model size and budget of the run to plan; "1.5B" is read, too.
         batch_tokens : float or sequence
             Tokens a step; of several, the best is chosen too.
         families, bounds, max_p_diverge, **options
@@ -576,16 +572,22 @@ class OptLaw(WithOptions):
         return out
 
     def save(self, path: str | Path) -> Path:
-        """Write the law, its runs and its posterior to one NetCDF file.
-
-        The file is written beside its final place and moved there when complete.
-        """
+        """Write the law, its runs and its posterior to one NetCDF file."""
         return archive.save(self.fitted, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
         """Read a law written by `save`; nothing is sampled again."""
-        fitted = archive.load(Path(path))
+        return cls.from_fitted(archive.load(Path(path)))
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedLaw) -> OptLaw:
+        """Return a law with a posterior that there is.
+
+        Parameters
+        ----------
+        fitted : FittedLaw
+        """
         law = cls(**fitted.options)
         law._fitted_law = fitted
         return law

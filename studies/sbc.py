@@ -122,12 +122,12 @@ def with_response(law: Design, rows: np.ndarray, y: np.ndarray, *, add: bool) ->
     """Model data of simulated responses: in place of the real ones, or added to them."""
     data = law.encoding.data
     new = SufficientStatistics.from_rows(
-        rows, y, law.encoding.noise.label, n_classes=len(data.statistics.n)
+        rows, y, law.encoding.noise.label, n_classes=len(data.statistics.n) - 1
     )
     if add:
-        new = SufficientStatistics(
-            *(a + b for a, b in zip(new.args, data.statistics.args, strict=True))
-        )
+        runs = (a[:-1] for a in data.statistics.args)
+        new = SufficientStatistics(*(a + b for a, b in zip(new.args, runs, strict=True)))
+    new = new.append(SufficientStatistics(*(a[-1:] for a in data.statistics.args)))
     return replace(data, statistics=new)
 
 

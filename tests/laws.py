@@ -27,6 +27,14 @@ def encoded(runs, **options) -> Encoded:
     return Encoded(law.encode(runs), law.priors or Priors())
 
 
+def everything(law: Encoded):
+    """Rows, responses and noise classes of the runs, and of the slopes, which are data too."""
+    e = law.encoding
+    slope = e.slope_response
+    label = np.concatenate([e.noise.label, np.full(slope.size, len(e.noise.covariates))])
+    return np.vstack([e.rows(), e.slope_rows]), np.concatenate([e.response, slope]), label
+
+
 def with_draws(law: Encoded, draws: Draws, *, chains: int = 1) -> FittedLaw:
     """A fitted law with given posterior draws; without divergence, and not past the gate."""
     sample = Sample(draws, chains, xr.Dataset(), 1.0, np.nan)

@@ -2,10 +2,10 @@
 
 Given one draw of hyper-parameters and exponents everything is Gaussian and linear in whitened
 coefficients v ~ N(0, I): those of the law's columns, of the fields over scales and of the
-local functions.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed form.
-What a run shares with another beyond these coefficients (the same scale not seen yet, what
-the local functions leave out, an effect of a setting that never varied) is a covariance of
-its own, the one that `bayes_optlaws.inference.predictor.Predictor` draws from.
+local functions and drifts.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed
+form.  What a run shares with another beyond these coefficients (the same scale not seen yet, what
+the local functions leave out, what is new of a drift beyond the table, an effect of a setting
+that never varied) is a covariance of its own, the one that `Predictor` draws from.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.kernels.hyper import hyper_inputs
+from bayes_optlaws.model.drift import beyond_covariance
 
 WORKERS = 2
 
@@ -36,6 +37,7 @@ class Rows:
     points: np.ndarray
     local: np.ndarray
     unseen: np.ndarray
+    beyond: np.ndarray
     noise: np.ndarray
 
     @property
@@ -95,6 +97,7 @@ class Joint:
         q = data.column_block.size
         inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
         self.length, self.field_sd, self.local_sd = inputs[3:6]
+        self.drift_sd = draws.hyper.get("drift_sd", np.zeros((draws.n, 0)))
         args = data.kernel_args(law.priors)[:4]
         stats = data.statistics
         self.selected, self.column_sd = [], []
@@ -108,7 +111,7 @@ class Joint:
             transform = block_diag(
                 np.diag(column_sd),
                 *[a * scale for a in self.field_sd[s]],
-                self.local_sd[s] * np.eye(data.n_local),
+                np.diag(self.local_sd[s]),
             )[: index.size, : index.size]
             precision = np.einsum("c,cij->ij", w, stats.gram[:, index[:, None], index])
             whitened = transform.T @ precision @ transform
@@ -145,7 +148,7 @@ class Joint:
         x = e.standardizer(e.features.dictionary(table)).astype(dtype)
         none = np.zeros((n, 0), dtype)
         scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
-        points, local, unseen = none, none, none
+        points, local, unseen, beyond = none, none, none, none
         noise = self.law.predictor(self.draws).noise_sd(table) ** 2
         if e.transfer:
             d = e.discrepancy
@@ -154,10 +157,17 @@ class Joint:
             )
             slopes = d.slopes(table).astype(dtype)
             unseen = d.unseen(table).astype(dtype)
+            standard = d.standard_scales(table)
+            local = d.drift_columns(standard)
+            edges = zip(d.drifts, standard.T, strict=True)
+            beyond = np.column_stack([drift.beyond(x) for drift, x in edges])
             if d.n_local:
                 points = d.local_points(table)
-                local = d.local_functions(points).astype(dtype)
-        return Rows(x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, noise)
+                local = np.hstack([d.local_functions(points), local])
+            local = local.astype(dtype)
+        return Rows(
+            x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, beyond, noise
+        )
 
     def _features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
         """Whitened features of the rows (n, n_whitened), and scale part by distinct scale."""
@@ -180,7 +190,7 @@ class Joint:
                 amplitude = rows.slopes[:, j : j + 1] * dtype.type(self.field_sd[s, j])
                 np.multiply(own, amplitude, out=out[:, k + j * c : k + (j + 1) * c])
             if m:
-                out[:, k + f * c :] = rows.local * dtype.type(self.local_sd[s, 0])
+                out[:, k + f * c :] = rows.local * self.local_sd[s].astype(dtype)
         return out, over
 
     def _correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -199,9 +209,17 @@ class Joint:
         Of a with b, shape (n_a, n_b); without b, the variances of a.
         """
         d = self.encoding.discrepancy
+        mine = a.local[:, : d.n_local]
         if b is None:
-            return np.maximum(d.local_growth(a.points) ** 2 - np.sum(a.local**2, axis=1), 0.0)
-        return d.local_missed(a.points, a.local, b.points, b.local)
+            return np.maximum(d.local_growth(a.points) ** 2 - np.sum(mine**2, axis=1), 0.0)
+        return d.local_missed(a.points, mine, b.points, b.local[:, : d.n_local])
+
+    @staticmethod
+    def _new_drift(a: Rows, b: Rows | None = None) -> list[np.ndarray]:
+        """Covariance, per unit sd, of what each drift is beyond the table, as `_missed`."""
+        if b is None:
+            return [np.abs(h) ** 3 / 3 for h in a.beyond.T]
+        return [beyond_covariance(g, h) for g, h in zip(a.beyond.T, b.beyond.T, strict=True)]
 
     def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw-independent shares of the covariance: missed settings, unseen effects."""
@@ -229,6 +247,8 @@ class Joint:
                 c += rest * ((rows.slopes * self.field_sd[s] ** 2) @ rows.slopes.T)
                 if self._with_local:
                     c += self.local_sd[s, 0] ** 2 * missed
+                for sd, drifted in zip(self.drift_sd[s], self._new_drift(rows, rows), strict=True):
+                    c += sd**2 * drifted
             feature.append(a)
             over.append(g[rows.which] if self.encoding.transfer else np.zeros((rows.n, 0)))
             cov.append(0.5 * (c + c.T))
@@ -246,6 +266,8 @@ class Joint:
         missed_var, unseen_var = self._own(rows)
         missed, unseen = self._own(rows, targets.rows)
         missed, unseen = missed.astype(np.float32), unseen.astype(np.float32)
+        drift_var = [v.astype(np.float32) for v in self._new_drift(rows)]
+        drift_cov = [v.astype(np.float32) for v in self._new_drift(rows, targets.rows)]
         mean = np.empty((n, self.n), np.float32)
         var = np.empty((n, self.n), np.float32)
         cov = np.empty((n, self.n, t), np.float32)
@@ -277,6 +299,9 @@ class Joint:
                         square = np.float32(self.local_sd[s, 0] ** 2)
                         v += square * missed_var
                         c += square * missed
+                    for j, sd in enumerate(self.drift_sd[s].astype(np.float32)):
+                        v += sd**2 * drift_var[j]
+                        c += sd**2 * drift_cov[j]
                 var[:, s] = v
                 cov[:, s] = c
 
@@ -317,10 +342,13 @@ class PooledCovariance:
                 self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
         parts.append((mean - np.mean(mean, axis=0)).T)
         self.features = np.hstack(parts) / np.sqrt(joint.n)
-        self.local = np.mean(joint.local_sd**2) if joint._with_local else 0.0
+        self.local = np.mean(joint.local_sd[:, 0] ** 2) if joint._with_local else 0.0
+        self.drift = np.mean(joint.drift_sd**2, axis=0)
         missed, unseen = joint._own(rows)
         self.diagonal = np.einsum("ij,ij->i", self.features, self.features)
         self.diagonal += self.local * missed + unseen
+        for square, drifted in zip(self.drift, joint._new_drift(rows), strict=False):
+            self.diagonal += square * drifted
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             self.diagonal += field[rows.which, rows.which] * slope**2
 
@@ -328,10 +356,16 @@ class PooledCovariance:
         """Covariances of all rows with those of ``index``, shape (n, len(index))."""
         rows = self.rows
         some = replace(
-            rows, points=rows.points[index], local=rows.local[index], unseen=rows.unseen[index]
+            rows,
+            points=rows.points[index],
+            local=rows.local[index],
+            unseen=rows.unseen[index],
+            beyond=rows.beyond[index],
         )
         missed, unseen = self.joint._own(rows, some)
         out = self.features @ self.features[index].T + self.local * missed + unseen
+        for square, drifted in zip(self.drift, self.joint._new_drift(rows, some), strict=False):
+            out += square * drifted
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             out += slope[:, None] * field[rows.which[:, None], rows.which[index]] * slope[index]
         return out

@@ -135,8 +135,10 @@ def explain(
     predictor = law.predictor(draws)
     x = e.standardizer(e.features.dictionary(pair))
     step = draws.beta * (x[0] - x[1])
-    block = e.features.column_block
-    columns = {name: step[:, block == i].sum(axis=1) for i, name in enumerate(BLOCKS)}
+    block = np.array(
+        ["" if j < 0 else e.features.features[j].block for j in e.features.column_feature]
+    )
+    columns = {name: step[:, block == name].sum(axis=1) for name in BLOCKS}
     mean = predictor.mean(pair, np.random.default_rng(random_seed))
     total = mean[:, 0] - mean[:, 1]
     columns["discrepancy"] = total - sum(columns.values())

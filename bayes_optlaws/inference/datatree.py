@@ -41,7 +41,12 @@ def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
         "exponent": ((*cd, "exponent_group"), shape(exponent)),
         "combination": (cd, shape(draws.combination)),
     }
-    dims = {"coefficient_sd": "block", "noise_slope": "noise_covariate", "slope_sd": "slope"}
+    dims = {
+        "coefficient_sd": "block",
+        "noise_slope": "noise_covariate",
+        "slope_sd": "slope",
+        "drift_sd": "scale",
+    }
     for name, value in draws.hyper.items():
         if name in dims:
             variables[name] = ((*cd, dims[name]), shape(value))

@@ -52,6 +52,8 @@ class HyperSpace:
                 positive.append(("slope_sd", len(data.fields) - 1, p.slope_sd))
             if data.n_local:
                 positive.append(("local_sd", 1, p.local_sd))
+            if data.n_drift:
+                positive.append(("drift_sd", len(data.n_drift), p.drift_sd))
         parts += [(n, size, np.log(q.median), q.log_sd, True) for n, size, q in positive]
         self.parts = parts
         self.mean = np.concatenate([np.full(s, m) for _, s, m, _, _ in parts])
@@ -59,8 +61,13 @@ class HyperSpace:
         self.is_log = np.concatenate([np.full(s, flag) for _, s, _, _, flag in parts])
         self.names = [n if s == 1 else f"{n}[{i}]" for n, s, *_ in parts for i in range(s)]
 
-        lengths = [x.size for x in self.kernel_inputs(self.split(self.mean))]
-        self._sizes = np.array(lengths, dtype=np.int64)
+        inputs = self.kernel_inputs(self.split(self.mean))
+        self._sizes = np.array([x.size for x in inputs], dtype=np.int64)
+        position = np.where(
+            self.is_log, np.log(np.arange(self.size) + 1.0), np.arange(self.size) + 1.0
+        )
+        found = np.concatenate(self.kernel_inputs(self.split(position)))
+        self._entry = found.round().astype(np.int64) - 1
 
     @property
     def size(self) -> int:
@@ -88,7 +95,7 @@ class HyperSpace:
             get("coefficient_sd"),
             np.concatenate([get("scale_length"), get("cell_sd")], axis=-1),
             fields,
-            get("local_sd"),
+            np.concatenate([get("local_sd"), get("drift_sd")], axis=-1)[..., self.data.sd_entry],
         )
 
     def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -97,7 +104,7 @@ class HyperSpace:
         The Jacobian of the logs is included: with log-normal priors the unconstrained prior is
         Gaussian.
         """
-        layout = (self.mean, self.sd, self.is_log, self._sizes, self._args)
+        layout = (self.mean, self.sd, self.is_log, self._entry, self._sizes, self._args)
         try:
             return log_density(np.ascontiguousarray(x), *layout)
         except np.linalg.LinAlgError:  # two inducing points so alike that rounding decides

@@ -156,7 +156,9 @@ class FittedLaw:
         """
         sample = self.sample
         if "energy" not in sample.sample_stats:  # no chains: importance sampling
-            return dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
+            names = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
+            ess = float(sample.sample_stats.attrs.get("ess", np.nan))
+            return dict.fromkeys(names, np.nan) | {"pareto_k": sample.pareto_k, "ess": ess}
         loss = sampling.diagnose(self._quantities(), sample.sample_stats)
         # nan: the screened combinations have all the weight, nothing was re-weighted
         k = {"pareto_k": 0.0 if np.isnan(sample.pareto_k) else float(sample.pareto_k)}
@@ -325,6 +327,7 @@ class FittedLaw:
             noise = float(np.median(noise_sd))
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+                log_loss = predictor.capped(log_loss)
         loss = np.exp(np.minimum(log_loss, MOST_LOG))
         return LossDraws(loss, self.risk(table, draws), noise)
 

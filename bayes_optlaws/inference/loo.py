@@ -3,8 +3,9 @@ r"""Leave-one-out cross-validation of a law with its Gaussian part integrated ou
 Given hyper-parameters and exponents the model is a Gaussian linear one, so the predictive
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
 of the coefficients and leverage :math:`h_i`, it is normal with mean :math:`y_i - r_i/(1-h_i)`
-and variance :math:`\sigma_i^2/(1-h_i)`.  What is left to importance sampling is only the change
-of the few hyper-parameters, so Pareto k is small where ordinary PSIS-LOO would fail.
+and variance :math:`\sigma_i^2/(1-h_i)`, to which comes what the local functions leave out of
+it.  What is left to importance sampling is only the change of the few hyper-parameters, so Pareto
+k is small where ordinary PSIS-LOO would fail.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
+from bayes_optlaws.model.encoding import RunEncoding
 
 MAX_DRAWS = 500
 
@@ -40,10 +42,15 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
         In the order of the run table without its divergent rows.
     """
     draws, encoding = law.draws.thin(max_draws), law.encoding
-    data, rows, y = encoding.data, encoding.rows(), encoding.response
+    data = encoding.data
+    n, slope = len(encoding.finished), encoding.slope_response
+    # published slopes are prior knowledge: conditioned on, never left out
+    rows = np.vstack([encoding.rows(), encoding.slope_rows])
+    y = np.concatenate([encoding.response, slope])
+    label = np.concatenate([encoding.noise.label, np.full(slope.size, len(data.noise_covariates))])
     q = data.column_block.size
-    label = encoding.noise.label
-    error, sd = np.empty((draws.n, y.size)), np.empty((draws.n, y.size))
+    error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
+    missed = missed_variance(encoding)
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with threadpool_limits(1):  # the matrices are small: threads only get in their own way
@@ -52,9 +59,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             selected = data.tree.selected(draws.combination[s])
             x = rows[:, selected] / np.sqrt(d[selected])
             if fields.shape[1]:
-                transform = block_diag(
-                    *[a * scale for a in fields[s]], inputs[5][s] * np.eye(data.n_local)
-                )
+                transform = block_diag(*[a * scale for a in fields[s]], np.diag(inputs[5][s]))
                 x = np.hstack([x, rows[:, q:] @ transform])
             precision = w[label]
             weighted = x * precision[:, None]
@@ -63,8 +68,35 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             half = solve_triangular(factor[0], x.T, lower=True)
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
-            error[s], sd[s] = residual / keep, 1.0 / np.sqrt(precision * keep)
+            error[s], sd[s] = (residual / keep)[:n], (1.0 / np.sqrt(precision * keep))[:n]
+            if data.n_local:
+                sd[s] = np.sqrt(sd[s] ** 2 + draws.hyper["local_sd"][s] ** 2 * missed)
     return error, sd
+
+
+def missed_variance(encoding: RunEncoding) -> np.ndarray:
+    """Variance, per unit sd, that the local functions leave out of each run, shape (n,).
+
+    The others say nothing of it, so it is part of what is not known of a run left out, as it is
+    of any new run (`Predictor`).  Where the functions were learned from
+    the runs themselves, those learned without run i leave out more of it: by 1 / (1 - h)^2, with h
+    its leverage on their span, the first-order formula of principal components.
+    """
+    d, table = encoding.discrepancy, encoding.finished
+    if not (encoding.transfer and d.n_local):
+        return np.zeros(len(table))
+    points = d.local_points(table)
+    growth, phi = d.local_growth(points), d.local_functions(points)
+    missed = np.maximum(growth**2 - np.sum(phi**2, axis=1), 0.0)
+    _, which, times = np.unique(
+        np.round(points, 9), axis=0, return_inverse=True, return_counts=True
+    )
+    if len(times) == len(d.points):
+        vector = phi / growth[:, None] * np.sqrt(np.sum(d.directions**2, axis=0))
+        alone = times[which.ravel()] == 1
+        leverage = np.where(alone, np.minimum(np.sum(vector**2, axis=1), 0.9), 0.0)
+        missed /= (1.0 - leverage) ** 2
+    return missed
 
 
 def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:

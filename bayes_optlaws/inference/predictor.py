@@ -20,6 +20,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
 from bayes_optlaws.kernels.marginal import draw_coefficients
 from bayes_optlaws.model.discrepancy import Discrepancy
+from bayes_optlaws.model.drift import draw_beyond
 from bayes_optlaws.model.features import FeatureSet, Standardizer
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import Priors
@@ -28,7 +29,8 @@ MAX_SCALES = 64
 """New scales drawn jointly at once; beyond, in blocks of this many."""
 
 MAX_POINTS = 1024
-"""Candidates whose own part of the local correction is drawn jointly, scale by scale."""
+"""With no more distinct candidates than this, what the local functions leave out is drawn from
+its exact covariance; beyond, from this many random features, so that all see one function."""
 
 
 @njit(cache=True, nogil=True)
@@ -111,8 +113,8 @@ class Draws:
         Coefficients of the standardised dictionary, zero outside the combination.
     fields : array, shape (n_draws, n_fields, n_cells)
         Discrepancy over scales at its inducing points.
-    local : array, shape (n_draws, n_local)
-        Coefficients of the local functions.
+    local : array, shape (n_draws, n_local + sum(n_drift))
+        Coefficients of the local functions, then those of the drifts.
     divergence : dict of str to array, shape (n_draws, ...)
         Parameters of the divergence part; empty when it is not modelled.
     """
@@ -227,16 +229,21 @@ class Predictor:
         """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
         out = self.law(table)
         if not self.transfer:
-            return out
+            return self.capped(out)
         d = self.discrepancy
         out += self._over_scales(table, rng)
         if d.n_local:
             out += self._local(table, rng)
+        out += self._drift(table, rng)
         unseen = d.unseen(table)
         if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
             effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
             out += self.priors.unseen_sd * effect @ unseen.T
-        return out
+        return self.capped(out)
+
+    def capped(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log losses, none above that of an untrained model (`Priors.untrained_loss`)."""
+        return np.minimum(log_loss, np.log(self.priors.untrained_loss))
 
     def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Noise sd of log loss, shape (n_draws, n)."""
@@ -275,6 +282,16 @@ class Predictor:
                 out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
         return out
 
+    def _drift(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Drift of the slopes over scales: what the runs inform, and what is new beyond them."""
+        d, draws = self.discrepancy, self.draws
+        distinct, which = np.unique(d.standard_scales(table), axis=0, return_inverse=True)
+        out = draws.local[:, d.n_local :] @ d.drift_columns(distinct).T
+        for j, drift in enumerate(d.drifts):
+            fresh = draw_beyond(drift.beyond(distinct[:, j]), draws.n, rng)
+            out += draws.hyper["drift_sd"][:, [j]] * fresh
+        return out[:, which.ravel()]
+
     def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Local correction: what the runs inform, plus what the local functions leave out."""
         d, draws = self.discrepancy, self.draws
@@ -282,14 +299,17 @@ class Predictor:
         distinct, which = np.unique(points, axis=0, return_inverse=True)
         which = which.ravel()
         phi = d.local_functions(distinct)
-        out = (draws.local @ phi.T)[:, which]
-        for block in _blocks(len(distinct), MAX_POINTS):
-            factor = _psd_factor(
-                d.local_missed(distinct[block], phi[block], distinct[block], phi[block])
-            )
+        out = (draws.local[:, : d.n_local] @ phi.T)[:, which]
+        if len(distinct) <= MAX_POINTS:
+            factor = _psd_factor(d.local_missed(distinct, phi, distinct, phi))
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
+            return out + draws.hyper["local_sd"] * fresh[:, which]
+        features = d.local_frequencies(MAX_POINTS, rng)
+        normal = rng.standard_normal((draws.n, MAX_POINTS)) * draws.hyper["local_sd"]
+        for block in _blocks(len(distinct), MAX_POINTS):
+            missed = d.local_missed_features(distinct[block], phi[block], features)
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            out[:, mine] += draws.hyper["local_sd"] * fresh[:, which[mine] - block.start]
+            out[:, mine] += (normal @ missed.T)[:, which[mine] - block.start]
         return out
 
 

@@ -128,7 +128,7 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
     -------
     pymc.Model
         Free variables ``noise_sd``, ``noise_slope``, ``coefficient_sd`` and, with transfer,
-        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``.
+        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``, ``drift_sd``.
     """
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
@@ -148,8 +148,13 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             if len(data.fields) > 1:
                 slopes = _positive("slope_sd", priors.slope_sd, "slope")
                 field_sd = pt.concatenate([field_sd, slopes])
+            others = []
             if data.n_local:
-                local_sd = _positive("local_sd", priors.local_sd)[None]
+                others.append(_positive("local_sd", priors.local_sd)[None])
+            if data.n_drift:
+                others.append(_positive("drift_sd", priors.drift_sd, "scale"))
+            if others:
+                local_sd = pt.concatenate(others)[data.sd_entry]
         terms = Evidence()(
             noise_sd,
             slope,

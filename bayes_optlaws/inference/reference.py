@@ -26,9 +26,14 @@ JITTER = 1e-6
 RESOLUTION = 1e-6
 """Least noise sd, in quadrature."""
 
+PRIOR_DRAWS = 300
+"""Hyper-parameters and exponents tried for one draw of the prior."""
+
 
 def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
-    """Noise sd of every class given hyper-parameters, shape (..., n_classes).
+    """Noise sd of every class given hyper-parameters, shape (..., n_classes + 1).
+
+    The last is that of the slopes (`bayes_optlaws.model.slopes`): one.
 
     Parameters
     ----------
@@ -37,10 +42,11 @@ def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
         As from `HyperSpace.split`.
     """
     floor = np.repeat(hyper["noise_sd"], len(data.noise_covariates), axis=-1)
-    if not data.noise_names:
-        return np.hypot(floor, RESOLUTION)
-    growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ data.noise_covariates.T)
-    return np.sqrt(floor**2 + growth**2 + RESOLUTION**2)
+    square = floor**2 + RESOLUTION**2
+    if data.noise_names:
+        growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ data.noise_covariates.T)
+        square = square + growth**2
+    return np.concatenate([np.sqrt(square), np.ones_like(floor[..., :1])], axis=-1)
 
 
 def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]) -> np.ndarray:
@@ -50,12 +56,12 @@ def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]
 
 
 def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
-    """Prior covariance of the discrepancy coefficients: field by field, then the local ones.
+    """Prior covariance of the discrepancy coefficients: fields, local ones, drifts.
 
     Returns
     -------
     array, shape (m, m)
-        m = n_fields * n_cells + n_local; empty without transfer.
+        m = n_fields * n_cells + n_local + sum(n_drift); empty without transfer.
     """
     if not data.fields:
         return np.zeros((0, 0))
@@ -66,6 +72,8 @@ def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.
     blocks = [a**2 * over_cells for a in amplitude]
     if data.n_local:
         blocks.append(hyper["local_sd"][0] ** 2 * np.eye(data.n_local))
+    for j, n in enumerate(data.n_drift):
+        blocks.append(hyper["drift_sd"][j] ** 2 * np.eye(n))
     size = [len(b) for b in blocks]
     out = np.zeros((sum(size), sum(size)))
     start = 0
@@ -110,12 +118,15 @@ def covariance(
 
 
 def draw_prior(data: ModelData, priors: Priors, rng: np.random.Generator) -> Draws:
-    """One draw of everything from the prior.
+    """One draw of everything from the prior, given what is said of slopes.
+
+    Hyper-parameters and exponents are resampled from `PRIOR_DRAWS` by how well they agree with the
+    slopes, which are data; the coefficients are then drawn exactly.
 
     Parameters
     ----------
     data : ModelData
-        The statistics take no part.
+        The statistics of the runs take no part, those of the slopes do.
     priors : Priors
     rng : numpy Generator
 
@@ -125,13 +136,19 @@ def draw_prior(data: ModelData, priors: Priors, rng: np.random.Generator) -> Dra
         Of one row.
     """
     space = HyperSpace(data, priors)
-    hyper = space.split(space.mean + space.sd * rng.standard_normal(space.size))
-    k = int(rng.integers(data.tree.n_combinations))
-    selected = data.tree.selected(k)
+    tried = PRIOR_DRAWS if data.statistics.n[-1] else 1
+    x = space.mean + space.sd * rng.standard_normal((tried, space.size))
+    combinations = rng.integers(data.tree.n_combinations, size=tried)
+    given = [
+        _given_slopes(data, coefficient_sd(data, priors, space.split(v)), int(k))
+        for v, k in zip(x, combinations, strict=True)
+    ]
+    weight = np.exp([g[0] for g in given] - np.max([g[0] for g in given]))
+    i = int(rng.choice(tried, p=weight / weight.sum()))
+    hyper, k = space.split(x[i]), int(combinations[i])
+    _, selected, mean, factor = given[i]
     beta = np.zeros(data.column_block.size)
-    beta[selected] = coefficient_sd(data, priors, hyper)[selected] * rng.standard_normal(
-        selected.size
-    )
+    beta[selected] = mean + np.linalg.solve(factor.T, rng.standard_normal(selected.size))
     cov = discrepancy_covariance(data, hyper)
     u = np.linalg.cholesky(cov) @ rng.standard_normal(len(cov)) if len(cov) else np.zeros(0)
     split = len(data.fields) * len(data.cells)
@@ -142,6 +159,21 @@ def draw_prior(data: ModelData, priors: Priors, rng: np.random.Generator) -> Dra
         u[:split].reshape(1, len(data.fields), len(data.cells) if data.fields else 0),
         u[None, split:],
     )
+
+
+def _given_slopes(
+    data: ModelData, sd: np.ndarray, combination: int
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Log density of the slopes for a combination, its columns, and the coefficients given them.
+
+    Those are normal with the mean and the Cholesky factor of the precision that are returned.
+    """
+    s, selected = data.statistics, data.tree.selected(combination)
+    d = 1.0 / sd[selected] ** 2
+    factor = np.linalg.cholesky(s.gram[-1][np.ix_(selected, selected)] + np.diag(d))
+    half = np.linalg.solve(factor, s.xy[-1][selected])
+    value = 0.5 * half @ half + 0.5 * np.log(d).sum() - np.log(np.diag(factor)).sum()
+    return value, selected, np.linalg.solve(factor.T, half), factor
 
 
 def _positive(name: str, prior: LogNormal, dims: str | None = None):
@@ -156,7 +188,7 @@ def _noise(data: ModelData, priors: Priors):
         growth = _positive("noise_growth", priors.noise_growth)
         slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
         variance += growth**2 * pt.exp(2.0 * pt.dot(data.noise_covariates, slope))
-    return variance
+    return pt.concatenate([variance, [1.0]])  # the last class is that of the slopes
 
 
 def _discrepancy(data: ModelData, priors: Priors):
@@ -175,6 +207,10 @@ def _discrepancy(data: ModelData, priors: Priors):
     if data.n_local:
         sd = _positive("local_sd", priors.local_sd)
         parts.append(sd * pm.Normal("local_normal", shape=data.n_local))
+    if data.n_drift:
+        sds = _positive("drift_sd", priors.drift_sd, "scale")
+        for j, size in enumerate(data.n_drift):
+            parts.append(sds[j] * pm.Normal(f"drift_normal_{j}", shape=size))
     return pt.concatenate(parts)
 
 
@@ -204,7 +240,7 @@ def explicit_model(data: ModelData, priors: Priors, combination: int) -> pm.Mode
     pymc.Model
         Free variables as in `pymc_model.build_model`, and ``beta`` (the combination's
         columns, in the order of `Tree.selected`); the discrepancy is ``discrepancy``, made of
-        ``field_normal`` and ``local_normal``.
+        ``field_normal``, ``local_normal`` and ``drift_normal_*``.
     """
     selected = data.tree.selected(combination)
     block = data.column_block[selected]
@@ -255,8 +291,8 @@ def naive_model(
     block = data.column_block[selected]
     if np.any(block != block[0]):
         raise ValueError("the columns of all exponent combinations must be of the same blocks")
-    if rows is not None and len(s.n) > 1:
-        raise ValueError(f"run by run the noise must be of one class, and it has {len(s.n)}")
+    if rows is not None and len(s.n) > 2:
+        raise ValueError(f"run by run the noise must be of one class, and it has {len(s.n) - 1}")
     with pm.Model(coords=data.coords) as model:
         variance = _noise(data, priors)
         sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
@@ -266,12 +302,11 @@ def naive_model(
         if rows is not None:
             residual = y[:, None] - pt.dot(rows[:, selected], beta)
             total += pm.logp(pm.Normal.dist(0.0, pt.sqrt(variance[0])), residual).sum(axis=0)
-        else:
-            for c in range(len(s.n)):
-                gram = s.gram[c][selected[:, :, None], selected[:, None, :]]
-                square = s.yy[c] - 2.0 * pt.dot(s.xy[c][selected], beta)
-                square += pt.dot(pt.dot(gram, beta), beta)
-                total += -0.5 * square / variance[c]
-                total += -0.5 * s.n[c] * pt.log(2.0 * np.pi * variance[c])
+        for c in range(0 if rows is None else len(s.n) - 1, len(s.n)):
+            gram = s.gram[c][selected[:, :, None], selected[:, None, :]]
+            square = s.yy[c] - 2.0 * pt.dot(s.xy[c][selected], beta)
+            square += pt.dot(pt.dot(gram, beta), beta)
+            total += -0.5 * square / variance[c]
+            total += -0.5 * s.n[c] * pt.log(2.0 * np.pi * variance[c])
         pm.Potential("likelihood", pt.logsumexp(total))
     return model

@@ -75,8 +75,12 @@ def hyper_inputs(
     noise_covariates,
     cells,
 ):
-    """Noise precision, column precision, and the factor over scales with its derivative."""
-    w = 1.0 / noise_variance(noise_sd, noise_slope, noise_covariates)[0]
+    """Noise precision, column precision, and the factor over scales with its derivative.
+
+    The last noise class is that of the slopes (`bayes_optlaws.model.slopes`): its precision is one.
+    """
+    w = np.ones(noise_covariates.shape[0] + 1)
+    w[:-1] = 1.0 / noise_variance(noise_sd, noise_slope, noise_covariates)[0]
     d = np.empty(column_block.size)
     for j in range(d.size):
         sd = intercept_sd[0] if column_block[j] < 0 else coefficient_sd[column_block[j]]
@@ -146,7 +150,7 @@ def log_evidence_and_gradient(
     )
     growth = noise_variance(noise_sd, noise_slope, noise_covariates)[1]
     g_noise, g_slope = np.zeros(noise_sd.size), np.zeros(noise_slope.size)
-    for c in range(w.size):
+    for c in range(growth.size):
         g = -2.0 * w[c] * w[c] * g_w[c]
         g_noise[0] += g * noise_sd[0]
         if noise_sd.size > 1:
@@ -166,23 +170,25 @@ def log_evidence_and_gradient(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_density(x, mean, sd, is_log, sizes, args):
+def log_density(x, mean, sd, is_log, entry, sizes, args):
     """Log posterior density of the unconstrained hyper-parameters, and its gradient.
 
     Parameters
     ----------
     x : array
-        Logs of the positive hyper-parameters and slopes as they are, in the order of the first
-        six arguments of `log_evidence_and_gradient`.
+        Logs of the positive hyper-parameters and slopes as they are.
     mean, sd : arrays like x
         Of their normal priors.
     is_log : bool array like x
+    entry : int array
+        Entry of x behind each number in the first six arguments of `log_evidence_and_gradient`.
     sizes : int array, shape (6,)
         Lengths of those arguments.
     args : tuple
         The other arguments.
     """
-    value = np.where(is_log, np.exp(x), x)
+    value_of = np.where(is_log, np.exp(x), x)
+    value = value_of[entry]
     end = np.cumsum(sizes)
     r = log_evidence_and_gradient(
         value[: end[0]],
@@ -194,13 +200,13 @@ def log_density(x, mean, sd, is_log, sizes, args):
         *args,
     )
     z = (x - mean) / sd
-    gradient = np.empty_like(x)
+    gradient = np.zeros_like(x)
     i = 0
     for part in (r[1], r[2], r[3], r[4], r[5], r[6]):
         for j in range(part.size):
-            gradient[i] = part[j]
+            gradient[entry[i]] += part[j]
             i += 1
-    gradient = np.where(is_log, gradient * value, gradient) - z / sd
+    gradient = np.where(is_log, gradient * value_of, gradient) - z / sd
     return r[0] - 0.5 * np.dot(z, z), gradient
 
 
@@ -217,15 +223,16 @@ def _by_pointer(
     common, columns, n_candidates, n_columns, out, g0, g1, g2, g3, g4, g5,
 ):  # fmt: skip
     s = carray(size, (14,))
-    classes, p, q = s[0], s[1], s[2]
+    rows, p, q = s[0], s[1], s[2]
+    classes = rows - 1  # the last is that of the slopes
     parts = 2 if s[3] > 0 else 1
     r = log_evidence_and_gradient(
         carray(noise_sd, (parts,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
         carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(local_sd, (s[7],)),
         carray(column_block, (q,)), carray(intercept_sd, (1,)),
         carray(noise_covariates, (classes, s[3])), carray(cells, (s[8], 2)),
-        carray(gram, (classes, p, p)), carray(xy, (classes, p)), carray(yy, (classes,)),
-        carray(n, (classes,)), carray(log_prior, (s[9],)), carray(common, (s[10],)),
+        carray(gram, (rows, p, p)), carray(xy, (rows, p)), carray(yy, (rows,)),
+        carray(n, (rows,)), carray(log_prior, (s[9],)), carray(common, (s[10],)),
         carray(columns, (s[11], s[12], s[13])), carray(n_candidates, (s[11],)),
         carray(n_columns, (s[11],)),
     )  # fmt: skip

@@ -121,6 +121,12 @@ class SufficientStatistics:
         """The four arrays as the kernels take them."""
         return self.gram, self.xy, self.yy, self.n
 
+    def append(self, other: SufficientStatistics) -> SufficientStatistics:
+        """These classes, then those of another set with the same columns."""
+        return SufficientStatistics(
+            *(np.concatenate(pair) for pair in zip(self.args, other.args, strict=True))
+        )
+
 
 @njit(cache=True, error_model="numpy")
 def _lower_solve(L, B):
@@ -196,7 +202,7 @@ def _times_transform(A, scale_factor, amplitude, local_sd):
                 for j in range(f * n_cells, (f + 1) * n_cells):
                     out[i, j] = amplitude[f] * part[i, j]
     if m > s:
-        out[:, s:] = local_sd[0] * A[:, s:]
+        out[:, s:] = local_sd * A[:, s:]
     return out
 
 
@@ -298,8 +304,8 @@ def evidence_and_gradient(
         Cholesky factor of the correlation of the discrepancy over scales.
     amplitude : array, shape (n_fields,)
         Prior sd of each scale field (level, then slopes).
-    local_sd : array, shape (1,)
-        Prior sd of the local correction's coefficients; empty where there are none.
+    local_sd : array, shape (m - n_fields * n_cells,)
+        Prior sd of every other coefficient: local correction, drifts.
     gram, xy, yy, n : arrays
         `SufficientStatistics`; columns in the order dictionary, fields, local.
     log_prior : array, shape (n_combinations,)
@@ -413,7 +419,8 @@ def _covariance_gradient(vv, scale_factor, amplitude, local_sd):
     g_scale = np.dot(np.ascontiguousarray(inverse.T), np.dot(excess, inverse))
     g_local = np.zeros(local_sd.size)
     for i in range(n_fields * n_cells, vv.shape[0]):
-        g_local[0] += (vv[i, i] - 1.0) / local_sd[0]
+        j = i - n_fields * n_cells
+        g_local[j] = (vv[i, i] - 1.0) / local_sd[j]
     return g_scale, g_amp, g_local
 
 

@@ -29,6 +29,8 @@ class ModelData:
         Labels.
     n_local : int
         Functions of the local correction.
+    n_drift : tuple of int
+        Segments of the drifts over log N and over log tokens (empty without transfer).
     active : bool array, shape (n_combinations,), optional
         Combinations that count; all by default.
     """
@@ -41,6 +43,7 @@ class ModelData:
     cells: np.ndarray
     fields: tuple[str, ...]
     n_local: int
+    n_drift: tuple[int, ...] = ()
     active: np.ndarray | None = None
 
     @property
@@ -60,7 +63,21 @@ class ModelData:
             coords["noise_covariate"] = list(self.noise_names)
         if len(self.fields) > 1:
             coords["slope"] = list(self.fields[1:])
+        if self.n_drift:
+            coords["scale"] = ["N", "tokens"]
         return coords
+
+    @property
+    def sd_entry(self) -> np.ndarray:
+        """Which of (local_sd, drift_sd) each column after the fields has, shape (n_other,).
+
+        ``local_sd`` is counted only where there are local functions.
+        """
+        first = 1 if self.n_local else 0
+        local = np.zeros(self.n_local, dtype=np.int64)
+        return np.concatenate(
+            [local, np.repeat(first + np.arange(len(self.n_drift)), self.n_drift)]
+        )
 
     def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
         """Everything that the kernels take after the hyper-parameters."""

@@ -6,13 +6,16 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
 .. math::
 
-    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z),
+    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z)
+        + g_N(\log N) + g_D(\log D),
 
 with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, batch, warm-up and
 schedule shape) over scales, sharing one length-scale and a part that every (N, tokens) cell has
 for itself, and one local correction :math:`f` over scales and settings together, larger towards
 the edge of divergence, where a smooth law misses most.  Candidates of one cell share :math:`u`,
-so a doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
+so a doubtful level does not blur their ranking.  The drifts :math:`g_N` and :math:`g_D` of
+`bayes_optlaws.model.drift` are what never stops growing with distance.  (Own choice; the paper
+has no such term.)
 
 The processes over scales are carried by inducing points (the cells themselves while they are
 few), the local correction by the leading eigenfunctions of its kernel, so that the runs enter
@@ -30,6 +33,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from bayes_optlaws.model.drift import Drift
 from bayes_optlaws.schedules import integrals
 
 MAX_CELLS = 20
@@ -171,6 +175,11 @@ def _leading(points: np.ndarray) -> np.ndarray:
     return vector[:, :n] / np.sqrt(value[:n])
 
 
+def _cosines(points: np.ndarray, frequency: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Random Fourier features at points, shape (n_points, n_features)."""
+    return np.sqrt(2.0 / phase.size) * np.cos(points @ frequency + phase)
+
+
 _AT_ONCE = 20_000
 _NO_LOCAL = (np.zeros((0, 2)), np.zeros((0, 0)))
 
@@ -264,6 +273,8 @@ class Discrepancy:
         Where the local correction's kernel was decomposed: scale, then standardised settings.
     directions : array, shape (n_points, n_local)
         Its eigenvectors there, over the roots of the eigenvalues.
+    drifts : tuple of Drift
+        Over log N and over log tokens.
     """
 
     centre: np.ndarray
@@ -274,6 +285,7 @@ class Discrepancy:
     unit: dict[str, float]
     points: np.ndarray
     directions: np.ndarray
+    drifts: tuple[Drift, Drift]
 
     @classmethod
     def fit(cls, table: pd.DataFrame, *, max_cells: int = MAX_CELLS) -> Discrepancy:
@@ -289,7 +301,9 @@ class Discrepancy:
         }
         seen = np.unique(merge_scales(s - centre, np.zeros((0, 2))), axis=0)
         cells = inducing_points(seen, max_cells)
-        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL)
+        edges = zip(seen.min(axis=0), seen.max(axis=0), strict=True)
+        drifts = tuple(Drift(min(low, 0.0), max(high, 0.0)) for low, high in edges)
+        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL, drifts)
         if not varying:
             return found
         points = inducing_points(found.local_points(table), LOCAL_POINTS)
@@ -308,7 +322,16 @@ class Discrepancy:
     @property
     def n_columns(self) -> int:
         """Number of discrepancy columns."""
-        return len(self.fields) * len(self.cells) + self.n_local
+        return len(self.fields) * len(self.cells) + self.n_local + sum(self.n_drift)
+
+    @property
+    def n_drift(self) -> tuple[int, ...]:
+        """Number of columns of each drift."""
+        return tuple(d.n_columns for d in self.drifts)
+
+    def drift_columns(self, scale: np.ndarray) -> np.ndarray:
+        """Columns of both drifts at standard scales, shape (n, sum(n_drift))."""
+        return np.hstack([d.basis(x) for d, x in zip(self.drifts, scale.T, strict=True)])
 
     def standard_scales(self, table: pd.DataFrame) -> np.ndarray:
         """Scale coordinates from the centre, one for all runs of a cell, shape (n, 2)."""
@@ -355,13 +378,46 @@ class Discrepancy:
         growth = np.outer(self.local_growth(a), self.local_growth(b))
         return growth * local_correlation(a, b) - phi_a @ phi_b.T
 
+    def local_frequencies(
+        self, n: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random features of the local correction: frequencies, phases, their inner products.
+
+        Cosines of normal frequencies over scales and Student-t ones (5 degrees of freedom) over
+        settings have its correlation on average (Rahimi and Recht 2007, random Fourier features).
+        The last array, (n_local, n), is what the local functions carry of each feature.
+        """
+        over_scales = rng.standard_normal((2, n)) / LOCAL_SCALE_LENGTHS[:, None]
+        heavy = np.sqrt(5.0 / rng.chisquare(5.0, size=n)) / LOCAL_SETTING_LENGTH
+        over_settings = rng.standard_normal((self.points.shape[1] - 2, n)) * heavy
+        frequency = np.vstack([over_scales, over_settings])
+        phase = rng.uniform(0.0, 2 * np.pi, n)
+        return frequency, phase, self.directions.T @ _cosines(self.points, frequency, phase)
+
+    def local_missed_features(
+        self,
+        points: np.ndarray,
+        phi: np.ndarray,
+        features: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        """What the local functions leave out, as functions with coefficients of unit sd, (n, m).
+
+        Their covariance is that of `local_missed`, up to the error of random features; but any
+        number of points, also in parts, sees the same functions.  ``phi`` are the
+        `local_functions` at the points, ``features`` come from `local_frequencies`.
+        """
+        frequency, phase, carried = features
+        growth = self.local_growth(points)[:, None]
+        return growth * _cosines(points, frequency, phase) - phi @ carried
+
     def basis(self, table: pd.DataFrame) -> np.ndarray:
-        """Columns of the training runs, shape (n, n_columns): fields by cell, then local."""
+        """Columns of the runs, shape (n, n_columns): fields by cell, local, drifts."""
         over_cells = interpolation(self.standard_scales(table), self.cells)
         slopes = self.slopes(table)
         parts = [slopes[:, [j]] * over_cells for j in range(slopes.shape[1])]
         if self.n_local:
             parts.append(self.local_functions(self.local_points(table)))
+        parts.append(self.drift_columns(self.standard_scales(table)))
         return np.hstack(parts)
 
     def unseen(self, table: pd.DataFrame) -> np.ndarray:

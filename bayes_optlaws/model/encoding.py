@@ -19,6 +19,7 @@ from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.divergence import DivergenceData
 from bayes_optlaws.model.features import FeatureSet, Standardizer
 from bayes_optlaws.model.noise import NoiseClasses
+from bayes_optlaws.model.slopes import SlopePrior, slope_rows
 
 FEATURE_OPTIONS = ("auto", "paper")
 """Choices of the option ``features``."""
@@ -55,6 +56,8 @@ class RunEncoding:
         Gram matrices and layout of the loss part.
     divergence : DivergenceData
         What the divergence part reads of the table.
+    slope_rows, slope_response : array, shapes (n_slopes, p) and (n_slopes,)
+        Published slopes as observations of unit noise, see `bayes_optlaws.model.slopes`.
     """
 
     runs: pd.DataFrame
@@ -67,6 +70,8 @@ class RunEncoding:
     centre: float
     data: ModelData
     divergence: DivergenceData
+    slope_rows: np.ndarray
+    slope_response: np.ndarray
 
     @classmethod
     def from_runs(
@@ -76,6 +81,7 @@ class RunEncoding:
         features: str = "auto",
         transfer: bool = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
+        slope_prior: SlopePrior | None = None,
     ) -> RunEncoding:
         """Encode a validated run table; options as in `bayes_optlaws.OptLaw`.
 
@@ -92,7 +98,8 @@ class RunEncoding:
             exponents,
             batch=features == "auto" and table["batch_tokens"].nunique() > 1,
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
-        )
+            trends=features == "auto",
+        ).levelled(table)
         raw = feature_set.dictionary(table)
         standardizer = Standardizer.fit(raw, feature_set.column_exponent)
         discrepancy = Discrepancy.fit(table)
@@ -102,9 +109,16 @@ class RunEncoding:
         rows = standardizer(raw)
         if transfer:
             rows = np.hstack([rows, discrepancy.basis(table)])
+        slopes, slope = _slope_rows(
+            feature_set, standardizer, table, slope_prior, rows.shape[1] - raw.shape[1]
+        )
         data = ModelData(
             SufficientStatistics.from_rows(
                 rows, log_loss - centre, noise.label, n_classes=len(noise.covariates)
+            ).append(
+                SufficientStatistics.from_rows(
+                    slopes, slope, np.zeros(len(slope), dtype=int), n_classes=1
+                )
             ),
             feature_set.tree,
             feature_set.column_block,
@@ -113,10 +127,11 @@ class RunEncoding:
             discrepancy.cells if transfer else np.zeros((0, 0)),
             discrepancy.fields if transfer else (),
             discrepancy.n_local if transfer else 0,
+            discrepancy.n_drift if transfer else (),
         )
         return cls(
             runs, table, transfer, feature_set, standardizer, discrepancy, noise, centre, data,
-            DivergenceData.from_runs(runs),
+            DivergenceData.from_runs(runs), slopes, slope,
         )  # fmt: skip
 
     def rows(self, table: pd.DataFrame | None = None) -> np.ndarray:
@@ -132,3 +147,17 @@ class RunEncoding:
     def response(self) -> np.ndarray:
         """Log loss of the finished runs less their mean, shape (n_finished,)."""
         return np.log(self.finished["final_loss"].to_numpy(float)) - self.centre
+
+
+def _slope_rows(
+    features: FeatureSet,
+    standardizer: Standardizer,
+    table: pd.DataFrame,
+    prior: SlopePrior | None,
+    n_other: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the likelihood that state the law's slopes; none for the paper's form."""
+    if not features.trends:
+        return np.zeros((0, features.n_columns + n_other)), np.zeros(0)
+    x, y = slope_rows(lambda t: standardizer(features.dictionary(t)), table, prior or SlopePrior())
+    return np.hstack([x, np.zeros((len(x), n_other))]), y

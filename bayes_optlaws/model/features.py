@@ -18,7 +18,7 @@ it; the batch columns and negative scale exponents are our own choice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,9 @@ SIGNED_EXPONENTS = (-0.50, -0.30, -0.15, 0.15, 0.30, 0.50)
 
 SATURATING_EXPONENTS = (-0.50, -0.30, -0.15)
 """Negative candidates: the feature tends to a constant as N or the data grow (Chinchilla)."""
+
+TREND_EXPONENTS = (-0.40, -0.20, 0.0)
+"""Saturating candidates and the log-linear trend: exponent zero stands for the logarithm."""
 
 COARSE_EXPONENTS = (0.15, 0.30, 0.50)
 """Positive candidates, fewer: neighbouring ones cannot be told apart on real tables."""
@@ -61,11 +64,15 @@ class Feature:
         One of `BLOCKS`.
     fixed : bool
         The exponent is one: the three closed-form convergence terms of the paper's bounds.
+    free : bool
+        Its coefficient has the wide prior of the intercept, not that of its block: what is said
+        of slopes (`bayes_optlaws.model.slopes`) is then all that is known of it.
     """
 
     name: str
     block: str
     fixed: bool = False
+    free: bool = False
 
 
 FEATURES = (
@@ -95,6 +102,20 @@ BATCH_FEATURES = (
 )
 """Scale columns added when the batch size varies (own choice; the paper's batch is fixed)."""
 
+SCALE_FEATURES = (
+    Feature("N trend", "scale", fixed=True, free=True),
+    Feature("tokens trend", "scale", fixed=True, free=True),
+    Feature("N S", "scale"),
+)
+"""Scale columns that `OptLaw` adds but in the paper's form (own choice).
+
+Trends in N and tokens, of the shape that published laws have on average (`TREND_POWER`), carry
+what is said of slopes.  The product: the logarithm of a sum of a term in N and a term in the data
+is not a sum of terms in each, and without it both together are predicted too high."""
+
+TREND_POWER = 0.244
+"""Slopes of ``x**-0.244`` keep 57 % of themselves a decade further, see `model.slopes`."""
+
 _GROUP_OF = {"convergence": "cross", "escape": "escape", "mixed": "mixed"}
 
 EXPONENT_PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
@@ -118,6 +139,14 @@ EXPONENT_PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
         "escape": COARSE_EXPONENTS,
         "cross": COARSE_EXPONENTS,
     },
+    "trend": {
+        "model_size": TREND_EXPONENTS,
+        "data": TREND_EXPONENTS,
+        "settings": COARSE_EXPONENTS,
+        "mixed": COARSE_EXPONENTS,
+        "escape": COARSE_EXPONENTS,
+        "cross": COARSE_EXPONENTS,
+    },
     "both": {
         "model_size": SIGNED_EXPONENTS,
         "data": SIGNED_EXPONENTS,
@@ -129,12 +158,17 @@ EXPONENT_PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """Candidate exponents by group.
 
-``paper`` has the paper's groups and values.  In ``saturating`` and ``both`` model size (N), data
-(steps, tokens) and settings (LR, batch) have exponents of their own.
+``paper`` has the paper's groups and values.  In the others but ``signed`` model size (N), data
+(steps, tokens) and settings (LR, batch) have exponents of their own.  An exponent of zero stands
+for the logarithm, the limit of ``(x**p - 1) / p``: a straight line in log-log.
 """
 
-DEFAULT_EXPONENTS = "saturating"
+DEFAULT_EXPONENTS = "trend"
 """Own choice, by held-out scales: positive exponents of data are unbounded beyond the table."""
+
+TAPER = np.log(2.0)
+"""Beyond the largest value it had in the table, a feature that is not one of plain scale levels
+off within this many nats (own choice)."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +193,7 @@ def feature_bases(
     *,
     reference_batch: float = PAPER_BATCH,
     earlier: Earlier | None = None,
+    data_is_tokens: bool = False,
 ) -> dict[str, np.ndarray]:
     """Every feature before its exponent is applied, in the paper's units.
 
@@ -173,6 +208,9 @@ def feature_bases(
         Stages before the run.  Their convergence integrals are added by segment (the sum is the
         paper's, Section 5.3; by segment is inferred), and escape terms are those of the current
         stage over the square of its peak LR (the paper's), at the reference LR (own choice).
+    data_is_tokens : bool
+        S counts tokens, not steps: where the batch never varied the two are the same in the
+        table, and of a larger batch it is the tokens that set the loss (own choice).
 
     Returns
     -------
@@ -196,7 +234,7 @@ def feature_bases(
         ew, ec = ew * ratio, ec * ratio
     return {
         "N": n,
-        "S": steps * step,
+        "S": tokens if data_is_tokens else steps * step,
         "lr": lr,
         "1/Cw": 1 / cw,
         "1/Cc": 1 / cc,
@@ -210,11 +248,34 @@ def feature_bases(
         "Ec/Cc": ec / cc,
         "N Ew/Cw": n * ew / cw,
         "N Ec/Cc": n * ec / cc,
+        "N trend": n**-TREND_POWER,
+        "tokens trend": tokens**-TREND_POWER,
+        "N S": n * (tokens if data_is_tokens else steps * step),
         "tokens": tokens,
         "batch": batch,
         "lr/batch": lr / batch,
         "lr/sqrt(batch)": lr / np.sqrt(batch),
     }
+
+
+def tapered(base: np.ndarray, top: float) -> np.ndarray:
+    r"""Level a feature off beyond ``top``, the largest value it had in the table.
+
+    .. math:: \log x' = \log x_\text{top} + w\,(1 - e^{-(\log x - \log x_\text{top})/w}),
+       \qquad x > x_\text{top},
+
+    with w = `TAPER`: once differentiable, and bounded by :math:`x_\text{top} e^w`.
+
+    Examples
+    --------
+    >>> tapered(np.array([0.1, 1.0, 1000.0]), 1.0).round(3)
+    array([0.1, 1. , 2. ])
+    """
+    out = np.array(base, dtype=float)
+    beyond = out > top
+    if beyond.any() and top > 0:
+        out[beyond] = top * np.exp(-TAPER * np.expm1(-np.log(out[beyond] / top) / TAPER))
+    return out
 
 
 @dataclass(frozen=True)
@@ -229,6 +290,12 @@ class FeatureSet:
         Add `BATCH_FEATURES`.
     reference_batch : float
         Tokens that one step stands for, see `feature_bases`.
+    trends : bool
+        Add `SCALE_FEATURES`, and count S in tokens where the batch does not vary. Of no effect
+        with the paper's exponent groups.
+    top : mapping of str to float
+        Largest value of each feature in the fitted table, beyond which it levels off, see
+        `tapered`; features that are not named do not.
 
     Examples
     --------
@@ -240,6 +307,8 @@ class FeatureSet:
     exponents: Mapping[str, tuple[float, ...]]
     batch: bool = False
     reference_batch: float = PAPER_BATCH
+    trends: bool = False
+    top: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_options(
@@ -248,6 +317,7 @@ class FeatureSet:
         *,
         batch: bool = False,
         reference_batch: float = PAPER_BATCH,
+        trends: bool = False,
     ) -> FeatureSet:
         """Resolve a preset's name, a mapping, or None for the default preset."""
         if exponents is None:
@@ -258,7 +328,7 @@ class FeatureSet:
                     f"exponents must be one of {sorted(EXPONENT_PRESETS)} or a mapping from "
                     f"group to candidates, got {exponents!r}"
                 )
-            return cls(EXPONENT_PRESETS[exponents], batch, reference_batch)
+            return cls._of(EXPONENT_PRESETS[exponents], batch, reference_batch, trends)
         groups = {str(g): tuple(float(p) for p in c) for g, c in exponents.items()}
         known = [set(p) for p in EXPONENT_PRESETS.values()]
         if set(groups) not in known:
@@ -267,21 +337,34 @@ class FeatureSet:
                 f"got {sorted(groups)}"
             )
         for g, c in groups.items():
-            if not c or any(p == 0 or not np.isfinite(p) for p in c):
+            if not c or not all(np.isfinite(p) for p in c):
+                raise ValueError(f"candidates of exponent group {g!r} must be finite, got {c}")
+            if 0 in c and g not in ("model_size", "data"):
                 raise ValueError(
-                    f"candidates of exponent group {g!r} must be finite and non-zero, got {c}"
+                    f"candidates of exponent group {g!r} must not be zero, got {c}: only "
+                    "'model_size' and 'data' have a log-linear trend"
                 )
             if g in ("escape", "mixed") and min(c) < 0:
                 raise ValueError(
                     f"candidates of exponent group {g!r} must be positive (its features are zero "
                     f"for a schedule that never cools down), got {c}"
                 )
-        return cls(groups, batch, reference_batch)
+        return cls._of(groups, batch, reference_batch, trends)
+
+    @classmethod
+    def _of(cls, exponents, batch: bool, reference_batch: float, trends: bool) -> FeatureSet:
+        return cls(exponents, batch, reference_batch, trends and "scale" not in exponents)
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
         """Features in use, in table order."""
-        return FEATURES + (BATCH_FEATURES if self.batch else ())
+        own = SCALE_FEATURES if self.trends else ()
+        return FEATURES + (BATCH_FEATURES if self.batch else ()) + own
+
+    @property
+    def papers(self) -> bool:
+        """The exponent groups are the paper's."""
+        return "scale" in self.exponents
 
     def group_of(self, feature: Feature) -> str | None:
         """Exponent group of a feature; None when its exponent is fixed at one."""
@@ -291,7 +374,9 @@ class FeatureSet:
             return _GROUP_OF[feature.block]
         if "scale" in self.exponents:
             return "scale"
-        return {"N": "model_size", "S": "data", "tokens": "data"}.get(feature.name, "settings")
+        return {"N": "model_size", "S": "data", "tokens": "data", "N S": "data"}.get(
+            feature.name, "settings"
+        )
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -345,19 +430,41 @@ class FeatureSet:
 
     @cached_property
     def column_block(self) -> np.ndarray:
-        """Index into `BLOCKS` of each column's prior, -1 for the intercept."""
-        block = [BLOCKS.index(f.block) for f in self.features]
+        """Index into `BLOCKS` of each column's prior, -1 for the intercept and free features."""
+        block = [-1 if f.free else BLOCKS.index(f.block) for f in self.features]
         return np.array([-1 if j < 0 else block[j] for j in self.column_feature])
+
+    def bases(self, table: pd.DataFrame, earlier: Earlier | None = None) -> dict[str, np.ndarray]:
+        """Every feature in use before its exponent is applied, see `feature_bases`."""
+        found = feature_bases(
+            table,
+            reference_batch=self.reference_batch,
+            earlier=earlier,
+            data_is_tokens=self.trends and not self.batch,
+        )
+        return {f.name: tapered(found[f.name], self.top.get(f.name, np.inf)) for f in self.features}
+
+    def levelled(self, table: pd.DataFrame) -> FeatureSet:
+        """These features, levelling off beyond their largest values in a table.
+
+        Those of plain scale never do, and none does with the paper's groups.
+        """
+        if self.papers:
+            return self
+        bases = self.bases(table)
+        top = {f.name: float(bases[f.name].max()) for f in self.features if f.block != "scale"}
+        return replace(self, top=top)
 
     def dictionary(self, table: pd.DataFrame, earlier: Earlier | None = None) -> np.ndarray:
         """Raw dictionary, shape (n_runs, n_columns); the first column is one."""
-        bases = feature_bases(table, reference_batch=self.reference_batch, earlier=earlier)
+        bases = self.bases(table, earlier)
         out = np.ones((len(table), self.n_columns))
         for column, (j, p) in enumerate(
             zip(self.column_feature, self.column_exponent, strict=True)
         ):
             if j >= 0:
-                out[:, column] = bases[self.features[j].name] ** p
+                base = bases[self.features[j].name]
+                out[:, column] = base**p if p else np.log(base)
         return out
 
 
@@ -385,7 +492,8 @@ class Standardizer:
             sensible unit for candidates at which it does.
         """
         mean, sd = raw.mean(axis=0), raw.std(axis=0)
-        sd = np.hypot(sd, LEAST_SPREAD * np.abs(exponent * mean))
+        change = np.where(exponent == 0, 1.0, np.abs(exponent * mean))  # per nat, to first order
+        sd = np.hypot(sd, LEAST_SPREAD * change)
         mean[0], sd[0] = 0.0, 1.0
         return cls(mean, np.maximum(sd, 1e-12))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from bayes_optlaws.model.slopes import SlopePrior
+
 
 @dataclass(frozen=True)
 class LogNormal:
@@ -71,8 +73,16 @@ class Priors:
         Sd of the discrepancy in level, and in each slope per sd of its setting.
     local_sd : LogNormal
         Sd of the local correction over scales and settings, at the mean log LR.
+    drift_sd : LogNormal
+        Sd of the change of d log loss / d log scale over one nat of scale, see
+        `bayes_optlaws.model.drift`; one draw for model size, one for tokens.
+    slopes : SlopePrior
+        Of d log loss / d log N and d log loss / d log tokens, see `bayes_optlaws.model.slopes`.
     unseen_sd : float
         Sd of the effect, per natural unit, of a setting that never varied in the table.
+    untrained_loss : float
+        Nats a token that no finished run ends above: the loss of an untrained model, the log of
+        its vocabulary. By default that of 131,072 tokens; a smaller vocabulary has its own.
 
     Examples
     --------
@@ -90,4 +100,7 @@ class Priors:
     level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     local_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
+    drift_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    slopes: SlopePrior = field(default_factory=SlopePrior)
     unseen_sd: float = 0.02
+    untrained_loss: float = float(np.log(2**17))

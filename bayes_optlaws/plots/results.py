@@ -74,3 +74,14 @@ class ExplanationLike(Protocol):
     second: str
     table: pd.DataFrame
     prob: float
+
+
+class AllocationLike(Protocol):
+    """A `bayes_optlaws.decision.allocate.Allocation`, as far as it is drawn."""
+
+    flops: float
+    profile: pd.DataFrame
+    optimum: pd.Series
+    frontier: pd.DataFrame
+    exponents: pd.DataFrame
+    prob: float

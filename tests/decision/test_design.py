@@ -32,6 +32,7 @@ from bayes_optlaws.decision.design_value import (
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.model.discrepancy import matern52, squared_exponential
+from bayes_optlaws.model.drift import beyond_covariance
 from bayes_optlaws.runs.readers import read_candidates
 
 TWO = {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")}
@@ -106,6 +107,10 @@ def function_space(law, s, table, n_train=0):
     rest = kernel - phi @ phi.T
     rest[:n_train] = rest[:, :n_train] = 0.0
     cov = cov + hyper["local_sd"] ** 2 * (phi @ phi.T + rest)
+    for j in (0, 1):
+        columns = d.drifts[j].basis(scale[:, j])
+        new = beyond_covariance(*[d.drifts[j].beyond(scale[:, j])] * 2)
+        cov = cov + hyper["drift_sd"][j] ** 2 * (columns @ columns.T + new)
     u = d.unseen(table)
     return cov + law.priors.unseen_sd**2 * u @ u.T
 
@@ -123,8 +128,20 @@ def condition(law, s, table):
         slope = law.draws.hyper["noise_slope"][s]
         variance = w + (growth * np.exp(noise.covariates @ slope))[noise.label] ** 2
     y = np.log(train["final_loss"].to_numpy()) - law.encoding.centre
-    gain = np.linalg.solve(cov[:n, :n] + np.diag(variance), cov[:n, n:])
-    return law.encoding.centre + gain.T @ y, cov[n:, n:] - cov[n:, :n] @ gain
+    chosen = law.encoding.data.tree.selected(law.draws.combination[s])
+    block = law.encoding.data.column_block[chosen]
+    sd = law.draws.hyper["coefficient_sd"][s][block]
+    sd = np.where(block < 0, law.priors.intercept_sd, sd)
+    # the slopes are further data, of unit noise
+    slopes, slope = law.encoding.slope_rows, law.encoding.slope_response
+    both = pd.concat([train, _slim(table)])
+    columns = law.encoding.standardizer(law.encoding.features.dictionary(both))
+    with_rows = (columns[:, chosen] * sd**2) @ slopes[:, chosen].T
+    among = (slopes[:, chosen] * sd**2) @ slopes[:, chosen].T + np.eye(slope.size)
+    data = np.block([[cov[:n, :n] + np.diag(variance), with_rows[:n]], [with_rows[:n].T, among]])
+    to_new = np.vstack([cov[:n, n:], with_rows[n:].T])
+    gain = np.linalg.solve(data, to_new)
+    return law.encoding.centre + gain.T @ np.concatenate([y, slope]), cov[n:, n:] - to_new.T @ gain
 
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])

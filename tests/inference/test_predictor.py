@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from laws import encoded, with_draws
+from laws import encoded, everything, with_draws
 from scipy.special import logsumexp
 
 from bayes_optlaws.inference.density import HyperSpace
@@ -13,6 +13,7 @@ from bayes_optlaws.inference.nuts import sample
 from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.inference.reference import coefficient_sd, covariance, discrepancy_covariance
 from bayes_optlaws.model.discrepancy import matern52, scales, squared_exponential
+from bayes_optlaws.model.drift import beyond_covariance
 from bayes_optlaws.model.priors import LogNormal, Priors
 from bayes_optlaws.runs.readers import read_candidates
 
@@ -47,7 +48,7 @@ def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transf
     law = encoded(pocket, transfer=transfer, exponents=ONE)
     data = law.encoding.data
     hyper, draws = repeated(law, 8000, rng)
-    rows, y = law.encoding.rows(), law.encoding.response
+    rows, y, label = everything(law)
     selected = data.tree.selected(0)
     q = data.column_block.size
     prior = np.zeros((selected.size + rows.shape[1] - q,) * 2)
@@ -55,9 +56,7 @@ def test_recovered_coefficients_have_the_closed_form_moments(pocket, rng, transf
     prior[:s, :s] = np.diag(coefficient_sd(data, law.priors, hyper)[selected] ** 2)
     prior[s:, s:] = discrepancy_covariance(data, hyper)
     x = np.hstack([rows[:, selected], rows[:, q:]])
-    gain = np.linalg.solve(
-        covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label), x @ prior
-    )
+    gain = np.linalg.solve(covariance(data, law.priors, hyper, 0, rows, label), x @ prior)
     mean, cov = gain.T @ y, prior - prior @ x.T @ gain
     found = np.hstack([draws.beta[:, selected], draws.fields.reshape(draws.n, -1), draws.local])
     # where the runs decide almost everything, what is left of the prior is rounding
@@ -100,7 +99,7 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candid
     table = new_candidates(pocket)
     found = with_draws(law, draws).predictor().mean(table, rng) - law.encoding.centre
 
-    rows, y = law.encoding.rows(), law.encoding.response
+    rows, y, label = everything(law)
     selected, q = data.tree.selected(0), data.column_block.size
     n_fields, n_cells = len(d.fields), len(d.cells)
     x = law.encoding.standardizer(law.encoding.features.dictionary(table))[:, selected]
@@ -122,14 +121,50 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candid
         among += amplitude[f] ** 2 * np.outer(slope[:, f], slope[:, f]) * inside
     # local correction: what the runs inform, and the rest of its kernel, independent of them
     points, scale = d.local_points(table), [1.25, 3.0]
-    to_runs += hyper["local_sd"][0] ** 2 * d.local_functions(points) @ rows[:, -d.n_local :].T
+    first = q + n_fields * n_cells
+    local = rows[:, first : first + d.n_local]
+    to_runs += hyper["local_sd"][0] ** 2 * d.local_functions(points) @ local.T
+    # drifts: segments inside the table, an integrated Wiener process beyond
+    first += d.n_local
+    for j, (drift, x) in enumerate(zip(d.drifts, s.T, strict=True)):
+        own, variance = drift.basis(x), hyper["drift_sd"][j] ** 2
+        to_runs += variance * own @ rows[:, first : first + drift.n_columns].T
+        h = drift.beyond(x)
+        among += variance * (own @ own.T + beyond_covariance(h, h))
+        first += drift.n_columns
     growth = np.exp(points[:, 2 + d.varying.index("lr")])
     kernel = squared_exponential(points[:, :2] / scale, points[:, :2] / scale, 1.0)
     kernel *= matern52(points[:, 2:], points[:, 2:], 2.0)
     among += hyper["local_sd"][0] ** 2 * np.outer(growth, growth) * kernel
-    cov = covariance(data, law.priors, hyper, 0, rows, law.encoding.noise.label)
+    cov = covariance(data, law.priors, hyper, 0, rows, label)
     gain = np.linalg.solve(cov, to_runs.T)
     check_moments(found, gain.T @ y, among - to_runs @ gain)
+
+
+def test_any_number_of_neighbouring_candidates_is_drawn_from_one_function(pocket, rng):
+    """Differences of neighbours are as smooth at index 1,023 as anywhere, and nearly exact."""
+    law = encoded(pocket, exponents=ONE)
+    _, draws = repeated(law, 400, rng)
+    big = pocket.loc[pocket["n_params"].idxmax()]
+    row = {"n_params": 5e5, "tokens": 6e6, "batch_tokens": big["batch_tokens"], "min_lr": 0.0}
+    many = pd.DataFrame([{**row, "schedule": "linear", "warmup_steps": 256}] * 1200)
+    many = read_candidates(many.assign(peak_lr=np.geomspace(0.004, 0.04, 1200)))
+    drawn = with_draws(law, draws).predictor().mean(many, np.random.default_rng(1))
+    step = np.diff(drawn, axis=1).std(axis=0)
+    assert np.all(np.abs(np.diff(np.log(step))) < 0.05)
+    few = with_draws(law, draws).predictor().mean(many.iloc[:1000], np.random.default_rng(1))
+    exact = np.diff(few, axis=1).std(axis=0)
+    np.testing.assert_allclose(step[:999], exact, rtol=0.35)
+
+
+def test_no_finished_run_ends_above_an_untrained_model(pocket, rng):
+    """Also where the law is read far outside the table."""
+    law = encoded(pocket, exponents=ONE, priors=Priors(untrained_loss=np.log(256)))
+    _, draws = repeated(law, 200, rng)
+    far = new_candidates(pocket).assign(peak_lr=50.0)
+    found = with_draws(law, draws).predictor().mean(far, rng)
+    assert found.max() <= np.log(np.log(256)) + 1e-12
+    assert np.isfinite(found).all()
 
 
 def test_predictive_noise_adds_the_noise_of_the_settings(pocket, rng):

@@ -56,7 +56,7 @@ class Problem:
             rng.uniform(0.5, 2, q),
             factor(rng, cells),
             rng.uniform(0.5, 1, fields),
-            rng.uniform(0.5, 1, min(local, 1)),
+            rng.uniform(0.5, 1, local),
         )
         self.log_prior = np.log(rng.dirichlet(np.ones(self.tree.n_combinations)))
 
@@ -71,8 +71,7 @@ class Problem:
     @property
     def transform(self):
         _, _, scale, amplitude, local_sd = self.inputs
-        n_local = self.rows.shape[1] - self.q - amplitude.size * len(scale)
-        blocks = [a * scale for a in amplitude] + [sd * np.eye(n_local) for sd in local_sd]
+        blocks = [a * scale for a in amplitude] + [np.diag(local_sd)]
         return block_diag(*blocks) if blocks else np.zeros((0, 0))
 
     def dense(self, k):

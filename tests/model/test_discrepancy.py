@@ -80,7 +80,7 @@ def test_interpolation_is_exact_at_inducing_points_and_the_kriging_mean_elsewher
     np.testing.assert_allclose(w[8:], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_basis_is_slope_times_field_in_the_own_cell_plus_the_local_correction(pocket, rng):
+def test_basis_is_slope_times_field_in_the_own_cell_plus_local_correction_and_drifts(pocket, rng):
     d = Discrepancy.fit(pocket)
     cell = pocket[["n_params", "tokens"]].drop_duplicates()
     assert len(d.cells) == len(cell) <= MAX_CELLS
@@ -88,11 +88,14 @@ def test_basis_is_slope_times_field_in_the_own_cell_plus_the_local_correction(po
     u = rng.normal(size=d.n_columns)
     found = d.basis(pocket) @ u
     fields = u[: len(d.fields) * len(d.cells)].reshape(len(d.fields), len(d.cells))
-    local = u[len(d.fields) * len(d.cells) :]
+    local = u[len(d.fields) * len(d.cells) :][: d.n_local]
+    drift = u[len(d.fields) * len(d.cells) + d.n_local :]
     s = scales(pocket) - d.centre
     nearest = np.linalg.norm(s[:, None] - d.cells[None], axis=2).argmin(axis=1)
     expected = np.einsum("rf,fr->r", d.slopes(pocket), fields[:, nearest])
     expected += d.local_functions(d.local_points(pocket)) @ local
+    n, tokens = (drifts.basis(x) for drifts, x in zip(d.drifts, s.T, strict=True))
+    expected += np.hstack([n, tokens]) @ drift
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -229,3 +232,21 @@ def test_more_cells_than_the_limit_are_carried_by_interpolation(pocket):
     u[: len(d.cells)] = smooth(d.cells)
     error = d.basis(table) @ u - smooth(d.standard_scales(table))
     assert np.sqrt(np.mean(error**2)) < 0.1 * smooth(d.standard_scales(table)).std()
+
+
+def test_random_features_have_the_covariance_of_what_is_missed(pocket, rng):
+    """Averaged over many sets of features, within Monte-Carlo error; each set is one function."""
+    d = Discrepancy.fit(pocket)
+    points = d.local_points(pocket.iloc[:6]) + 0.5 * rng.normal(size=(6, d.points.shape[1]))
+    phi = d.local_functions(points)
+    expected = d.local_missed(points, phi, points, phi)
+    sets, found = 400, []
+    for _ in range(sets):
+        part = d.local_missed_features(points, phi, d.local_frequencies(64, rng))
+        found.append(part @ part.T)
+    error = np.std(found, axis=0) / np.sqrt(sets)
+    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4.5 * error + 1e-9)
+    features = d.local_frequencies(64, rng)
+    whole = d.local_missed_features(points, phi, features)
+    halves = [d.local_missed_features(points[i], phi[i], features) for i in (slice(3), slice(3, 6))]
+    np.testing.assert_allclose(np.vstack(halves), whole, rtol=1e-12)

@@ -12,9 +12,11 @@ from bayes_optlaws.model.features import (
     LEAST_SPREAD,
     PAPER_BATCH,
     PAPER_EXPONENTS,
+    TAPER,
     FeatureSet,
     Standardizer,
     feature_bases,
+    tapered,
 )
 from bayes_optlaws.runs.readers import read_candidates
 
@@ -118,13 +120,16 @@ def test_every_combination_takes_each_feature_once_with_one_exponent_a_group():
 
 @pytest.mark.parametrize("preset", EXPONENT_PRESETS)
 @pytest.mark.parametrize("batch", [False, True])
-def test_presets_give_each_feature_one_column_in_each_combination(preset, batch):
-    law = FeatureSet.from_options(preset, batch=batch)
+@pytest.mark.parametrize("trends", [False, True])
+def test_presets_give_each_feature_one_column_in_each_combination(preset, batch, trends):
+    law = FeatureSet.from_options(preset, batch=batch, trends=trends)
+    assert law.trends == (trends and preset not in ("paper", "signed"))
     assert law.tree.n_combinations == np.prod([len(c) for c in law.exponents.values()])
-    assert law.tree.n_selected == 16 + 4 * batch
+    own = 3 * law.trends
+    assert law.tree.n_selected == 16 + 4 * batch + own
     for k in (0, law.tree.n_combinations // 2, law.tree.n_combinations - 1):
         features = law.column_feature[law.tree.selected(k)]
-        assert sorted(features) == list(range(-1, 15 + 4 * batch))
+        assert sorted(features) == list(range(-1, 15 + 4 * batch + own))
 
 
 def test_linear_and_cosine_share_convergence_and_differ_in_escape_by_pi_squared_over_eight():
@@ -142,7 +147,8 @@ def test_linear_and_cosine_share_convergence_and_differ_in_escape_by_pi_squared_
 def test_only_the_escape_features_change_their_time_unit_with_the_reference_batch(polygon):
     """In steps of twice the tokens everything that is time doubles, per time halves."""
     a, b = feature_bases(polygon), feature_bases(polygon, reference_batch=2 * PAPER_BATCH)
-    power = {"S": 1, "1/Cw": -1, "1/Cc": -1, "N/C": -1, "1/(Cw Cc)": -2, "Ew": -1, "Ec": -1,
+    power = {"S": 1, "N S": 1}
+    power |= {"1/Cw": -1, "1/Cc": -1, "N/C": -1, "1/(Cw Cc)": -2, "Ew": -1, "Ec": -1,
              "E/N": -1, "Ew Ec": -2, "Ew/Cw": -2, "Ec/Cc": -2, "N Ew/Cw": -2,
              "N Ec/Cc": -2}  # fmt: skip
     for name in a:
@@ -174,8 +180,8 @@ def test_a_constant_column_has_the_unit_of_a_least_spread():
     [
         ("papr", "exponents must be one of"),
         ({"scale": (0.1,)}, "exponent groups must be"),
-        ({**EXPONENT_PRESETS["paper"], "scale": ()}, "'scale' must be finite and non-zero"),
-        ({**EXPONENT_PRESETS["paper"], "scale": (0.1, 0.0)}, "'scale' must be finite"),
+        ({**EXPONENT_PRESETS["paper"], "scale": ()}, "'scale' must be finite"),
+        ({**EXPONENT_PRESETS["paper"], "scale": (0.1, 0.0)}, "'scale' must not be zero"),
         ({**EXPONENT_PRESETS["paper"], "cross": (np.nan,)}, "'cross' must be finite"),
         ({**EXPONENT_PRESETS["paper"], "escape": (-0.1,)}, "'escape' must be positive"),
     ],
@@ -191,3 +197,37 @@ def test_a_schedule_that_never_cools_down_has_finite_features(pocket):
     drop = [c for c in ("cooldown_start_step", "decay_end_step", "plateau_lr") if c in table]
     candidates = read_candidates(table.drop(columns=[*drop, "final_loss", "diverged"]))
     assert np.all(np.isfinite(FeatureSet.from_options(None).dictionary(candidates)))
+
+
+def test_features_level_off_beyond_the_table_and_are_untouched_within(pocket):
+    """Those of plain scale never do; in the paper's form none does."""
+    law = FeatureSet.from_options(None, trends=True).levelled(pocket)
+    plain, own = feature_bases(pocket, data_is_tokens=True), law.bases(pocket)
+    for f in law.features:
+        np.testing.assert_allclose(own[f.name], plain[f.name], rtol=1e-12)
+    far = pocket.assign(n_params=1e6 * pocket["n_params"])
+    grown = law.bases(far)
+    assert grown["N"].max() == pytest.approx(1e6 * own["N"].max())
+    for name in ("N/C", "N Ew/Cw", "N Ec/Cc"):
+        assert grown[name].max() <= own[name].max() * np.exp(TAPER) * (1 + 1e-12)
+    papers = FeatureSet.from_options("paper").levelled(pocket)
+    assert papers.bases(far)["N/C"].max() == pytest.approx(1e6 * papers.bases(pocket)["N/C"].max())
+
+
+def test_levelling_off_is_continuous_with_its_slope_and_rising():
+    x = np.geomspace(0.1, 1e4, 4001)
+    y = np.log(tapered(x, 1.0))
+    slope = np.diff(y) / np.diff(np.log(x))
+    assert np.all(slope >= 0) and np.all(slope < 1 + 1e-9)
+    assert np.abs(np.diff(slope)).max() < 0.01
+
+
+def test_an_exponent_of_zero_is_the_logarithm_the_limit_of_small_exponents(pocket):
+    """Standardised columns of x**p and log x agree as p goes to zero."""
+    groups = {**EXPONENT_PRESETS["trend"], "model_size": (-1e-5, 0.0)}
+    law = FeatureSet.from_options(groups)
+    raw = law.dictionary(pocket)
+    columns = Standardizer.fit(raw, law.column_exponent)(raw)
+    is_n = np.flatnonzero([j >= 0 and law.features[j].name == "N" for j in law.column_feature])
+    power, log = columns[:, is_n].T
+    np.testing.assert_allclose(power, -log, atol=1e-3)
