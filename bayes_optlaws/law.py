@@ -1,12 +1,7 @@
 """OptLaw: the whole of the package in one object.
 
-A table of finished runs is checked (`runs.read_runs`), turned into arrays (`encoding.RunEncoding`)
-and sampled: NUTS over the few hyper-parameters, then exact draws of exponents, coefficients and
-discrepancy.  The result is a frozen `FittedLaw`, which predictions, rankings, designs, reports and
-files take.
-
-Divergent runs take no part in the loss (their loss says nothing about the law); they are what
-`divergence` learns from.
+A run table is checked, turned into arrays (`RunEncoding`) and sampled; the result is a frozen
+`FittedLaw`, which all that answers takes.  Only the divergence part learns from diverged runs.
 """
 
 from __future__ import annotations

@@ -62,11 +62,7 @@ def check(arguments: argparse.Namespace) -> int:
     finished = runs[~runs["diverged"]]
     cells = finished.groupby(["n_params", "tokens"]).size()
     varies = varying(runs)
-    odd = None
-    if arguments.fit:
-        with warnings.catch_warnings():  # said below
-            warnings.simplefilter("ignore", UserWarning)
-            odd = fit_law(arguments, Path(arguments.runs)).odd_runs()
+    odd = _odd(arguments) if arguments.fit else None
     if arguments.json:
         print_json(
             {
@@ -79,7 +75,7 @@ def check(arguments: argparse.Namespace) -> int:
                 "columns": records(mapping.table, index=False),
                 "unused": mapping.unused["column"].tolist(),
             }
-            | ({} if odd is None else {"odd_runs": records(odd.reset_index(), index=False)})
+            | ({} if odd is None else {"odd_runs": records(odd, index=False)})
         )
         return DONE
     print(f"{len(runs)} runs, {int(runs['diverged'].sum())} diverged: the table is valid.\n")
@@ -97,10 +93,18 @@ def check(arguments: argparse.Namespace) -> int:
         shown = ", ".join(unused[:12]) + (f" and {len(unused) - 12} more" * (len(unused) > 12))
         print_wrapped(f"Columns that play no part: {shown}.")
     if odd is not None:
-        print_wrapped(odd_sentence(odd) if len(odd) else "No run is contradicted by the others.")
+        named = odd_sentence(odd.set_index("run_id")) if len(odd) else None
+        print_wrapped(named or "No run is contradicted by the others.")
     if target is not None:
         print(f"next: bayes-optlaws rank {quoted(target)} candidates.csv")
     return DONE
+
+
+def _odd(arguments: argparse.Namespace) -> pd.DataFrame:
+    """Runs that the others contradict, after a fit."""
+    with warnings.catch_warnings():  # said in the answer
+        warnings.simplefilter("ignore", UserWarning)
+        return fit_law(arguments, Path(arguments.runs)).odd_runs().reset_index()
 
 
 def _print_mapping(mapping: ColumnMapping) -> None:

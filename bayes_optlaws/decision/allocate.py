@@ -319,7 +319,7 @@ class _Profiles:
         for n in sizes:
             d = compute / (6.0 * n) if compute is not None else tokens
             rows.append(self._best(judge, float(n), float(d)))  # type: ignore[arg-type]
-        table = read_candidates(pd.DataFrame(rows))
+        table = read_candidates(pd.DataFrame(rows), warn=False)
         table.index = pd.Index([f"N={short(n)}" for n in table["n_params"]])
         rng = np.random.default_rng(self.random_seed)
         drawn = self.law.draw_loss(table, "mean", rng, max_draws=self.max_draws)

@@ -316,11 +316,12 @@ def _sample_by_nuts(
         recovered, log_ratio = recover(space, hyper, active, rng)
         ratio = np.exp(log_ratio - log_ratio.max())
         efficiency = ratio.sum() ** 2 / (ratio**2).sum() / ratio.size
-        if efficiency >= MIN_EFFICIENCY:
+        weighted = bool(np.ptp(log_ratio) > 1e-9)
+        # psislw takes minus log weights
+        pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
+        if efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K:
             break
-    pareto_k = np.nan
-    if np.ptp(log_ratio) > 1e-9:
-        pareto_k = float(array_stats.psislw(-log_ratio)[1])  # takes minus log weights
+    if weighted:
         index = [
             c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
         ]
