@@ -85,7 +85,7 @@ def _settings(
     return _Settings(
         lr,
         warmup,
-        read_candidates(candidates),
+        read_candidates(candidates, warn=False),
         here[~here["diverged"]],
         here[here["diverged"]],
         f"{scale_label(n_params, tokens)}, {schedule}, {short(steps)} steps",

@@ -212,7 +212,7 @@ def settings_to_compare(runs: pd.DataFrame) -> pd.DataFrame:
                     row.pop(column, None)
             row["run_id"] = f"{row['schedule']}-lr{lr:.3g}-w{warmup:g}"
             rows.append(row)
-    return _named(read_candidates(pd.DataFrame(rows)))
+    return _named(read_candidates(pd.DataFrame(rows), warn=False))
 
 
 def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
