@@ -28,6 +28,7 @@ from bayes_optlaws.cli.law import (
     law_of,
     quoted,
     show_progress,
+    stages_of,
     warn_unconverged,
 )
 from bayes_optlaws.cli.output import (
@@ -42,6 +43,7 @@ from bayes_optlaws.cli.output import (
     records,
     save_figure,
     say_unknown_divergence,
+    say_unknown_stage_risk,
     use_file_backend,
     with_folder,
     write_csv,
@@ -172,13 +174,16 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    target = free(arguments.output, arguments.force, inputs=[arguments.law, arguments.candidates])
+    stages = stages_of(arguments)
+    inputs = [arguments.law, arguments.candidates, *stages.values()]
+    target = free(arguments.output, arguments.force, inputs=inputs)
     candidates = candidates_of(arguments.candidates)
     law = law_of(arguments)
     table = law.predict(
         candidates,
         kind=arguments.kind,
         prob=arguments.prob,
+        **stages,
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
@@ -188,24 +193,30 @@ def _predict(arguments: argparse.Namespace) -> int:
         return DONE
     warn_unconverged(law)
     interval = f"{100 * arguments.prob:g} % interval"
+    level = "loss"
+    if stages and not (table["level"] == "loss").all():
+        level = "score"  # no run of this stage was given
     rows = [
         (
             str(label),
-            f"{row.loss_mean:.4f}",
-            f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
+            f"{row.score if level == 'score' else row.loss_mean:.4f}",
+            "–" if np.isnan(row.loss_lower) else f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
             percent(row.p_diverge),
             f"{row.extrapolation:.2f}",
         )
         for label, row in zip(table.index, table.itertuples(), strict=True)
     ]
-    print_table(["candidate", "loss", interval, "diverges", "decades beyond the fit"], rows)
-    if table["p_diverge"].isna().all():
+    print_table(["candidate", level, interval, "diverges", "decades beyond the fit"], rows)
+    if stages:
+        say_unknown_stage_risk()
+    elif table["p_diverge"].isna().all():
         say_unknown_divergence()
     return DONE
 
 
 def _rank(arguments: argparse.Namespace) -> int:
-    inputs = [arguments.law, arguments.candidates]
+    stages = stages_of(arguments)
+    inputs = [arguments.law, arguments.candidates, *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
@@ -217,10 +228,11 @@ def _rank(arguments: argparse.Namespace) -> int:
         kind=arguments.kind,
         prob=arguments.prob,
         tie=arguments.tie,
+        **stages,
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
-    known = divergence_known(law)
+    known = divergence_known(law) and not stages
     table = ranking.table if known else ranking.table.assign(p_diverge=np.nan)
     write_csv(table, target)
     if figure is not None:
@@ -240,7 +252,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         )
         return DONE
     warn_unconverged(law)
-    print_ranking(ranking, divergence=known)
+    print_ranking(ranking, divergence=known, later_stage=bool(stages))
     return DONE
 
 

@@ -106,15 +106,18 @@ def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
     note(f"written to {target}")
 
 
-def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
+def print_ranking(ranking: Ranking, *, divergence: bool, later_stage: bool = False) -> None:
     """Print the answer and the table; ``divergence`` says whether its probability is known."""
+    scores = ranking.level == "score"
+    value = "score" if scores else "loss"
+    low, high = ("gap_lower", "gap_upper") if scores else ("loss_lower", "loss_upper")
     print_wrapped(ranking.answer())
     print()
     rows = [
         (
             str(label),
-            f"{row.loss_mean:.4f}",
-            f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
+            f"{getattr(row, 'score' if scores else 'loss_mean'):.4f}",
+            f"{getattr(row, low):.4f} to {getattr(row, high):.4f}",
             percent(row.p_best),
             percent(row.p_best_or_tied),
             f"{row.expected_rank:.1f}",
@@ -124,16 +127,26 @@ def print_ranking(ranking: Ranking, *, divergence: bool) -> None:
         )
         for label, row in zip(ranking.table.index, ranking.table.itertuples(), strict=True)
     ]
-    interval = f"{100 * ranking.prob:g} % interval"
-    heads = ["candidate", "loss", interval, "P(best)", "or tied", "rank", "regret", "diverges",
+    interval = f"{100 * ranking.prob:g} % interval" + " of the gap to the first" * scores
+    heads = ["candidate", value, interval, "P(best)", "or tied", "rank", "regret", "diverges",
              "tie group"]  # fmt: skip
     print_table(heads, rows)
     print(
-        "loss and regret in nats per token; or tied: within "
+        f"{value} and regret in nats per token; or tied: within "
         f"{ranking.tie:.2g} nats of the best; tie group 1 is not shown to be worse than the first."
     )
-    if not divergence:
+    if later_stage:
+        say_unknown_stage_risk()
+    elif not divergence:
         say_unknown_divergence()
+
+
+def say_unknown_stage_risk() -> None:
+    """Say that the runs from scratch do not tell the risk of a later stage."""
+    print(
+        "Whether a later stage diverges is not known from runs from scratch: losses and "
+        "probabilities are those of runs that finish."
+    )
 
 
 def say_unknown_divergence() -> None:

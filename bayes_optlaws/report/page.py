@@ -46,6 +46,9 @@ _RANKING = {
     "p_diverge": "P(diverges)",
     "tie_group": "tie group",
 }
+_SCORES = {"score": "score", "gap_lower": "from", "gap_upper": "to"} | {
+    k: v for k, v in _RANKING.items() if not k.startswith("loss_")
+}
 _PLAN = {
     "n_params": "parameters",
     "tokens": "tokens",
@@ -66,6 +69,8 @@ def report(
     pool: pd.DataFrame | str | Path | None = None,
     path: str | Path = "report.html",
     *,
+    history: pd.DataFrame | str | Path | None = None,
+    stage_runs: pd.DataFrame | str | Path | None = None,
     kind: str = "new_run",
     prob: float = 0.9,
     tie: float | None = None,
@@ -88,6 +93,9 @@ def report(
         (`bayes_optlaws.runs.pools.default_pool`).
     path : path
         Where to write; a file that is there is replaced, once the page is complete.
+    history, stage_runs : DataFrame or path, optional
+        The candidates are a later stage, as in ``OptLaw.rank``. No runs are then proposed: those of
+        the pool are from scratch.
     kind, prob, tie, random_seed, allow_unconverged
         As in ``OptLaw.rank``.
     n_runs : int
@@ -117,19 +125,27 @@ def report(
     law.require_converged(allow_unconverged)
     asked = candidates is not None
     table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
+    if not asked and history is not None:
+        raise ValueError("history is given without candidates: name the later stages to rank")
+    stage = law.stage(table, history, stage_runs)
     ranking = rank(
-        law, table, kind=kind, prob=prob, tie=tie, random_seed=random_seed,
+        law, table, kind=kind, prob=prob, tie=tie, stage=stage, random_seed=random_seed,
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     plan = None
-    if n_runs and len(table) > 1:
+    if n_runs and len(table) > 1 and stage is None:
         own = default_pool(law.runs, table) if pool is None else _named(read_candidates(pool))
         plan = design(
             law, own, decide=table, n_runs=n_runs, max_draws=DESIGN_DRAWS,
             random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
         )  # fmt: skip
     predicted = law.predict(
-        table, kind=kind, prob=prob, random_seed=random_seed, allow_unconverged=allow_unconverged
+        table,
+        kind=kind,
+        prob=prob,
+        stage=stage,
+        random_seed=random_seed,
+        allow_unconverged=allow_unconverged,
     ).loc[ranking.table.index]
     sections = [
         ("answer", "The answer", _answer(law, table, predicted, ranking, asked)),
@@ -218,15 +234,17 @@ def _answer(
 ) -> str:
     best = ranking.table.iloc[0]
     label = str(ranking.table.index[0])
-    known = law.models_divergence
     risk = predicted["p_diverge"].iloc[0]
+    scores = ranking.level == "score"
+    unknown = "not known" if law.models_divergence else "not modelled"
     tiles = [
+        ("final loss", "not known") if scores else
         (f"final loss, {100 * ranking.prob:g} % interval",
          f"{best['loss_lower']:.3f} to {best['loss_upper']:.3f} nats"),
         ("ends lowest", percent(best["p_best"])),
         (f"within {significant(ranking.tie)} nats of the lowest", percent(best["p_best_or_tied"])),
         ("regret on average", f"{significant(best['expected_regret'])} nats"),
-        ("diverges", percent(risk) if known else "not modelled"),
+        ("diverges", unknown if np.isnan(risk) else percent(risk)),
     ]  # fmt: skip
     tied = [str(name) for name in ranking.table.index[ranking.table["tie_group"] == 1]]
     if len(ranking.table) == 1:
@@ -235,11 +253,12 @@ def _answer(
         headline = "Choose, told apart from all others:"
     else:
         headline = f"Choose (or any of the {len(tied)} in tie group 1):"
-    shown = ranking.table[list(_RANKING)].copy()
+    columns = _SCORES if scores else _RANKING
+    shown = ranking.table[list(columns)].copy()
     shown["p_diverge"] = predicted["p_diverge"]
-    shown = shown.rename(columns=_RANKING)
+    shown = shown.rename(columns=columns)
     four, shares = number(4), ("P(best)", "best or tied", "P(diverges)")
-    formats = {name: four for name in ("loss", "from", "to", "regret")}
+    formats = {name: four for name in ("loss", "score", "from", "to", "regret")}
     formats |= {name: percent for name in shares}
     scales = table[["n_params", "tokens"]].drop_duplicates()
     where = scale_label(*scales.iloc[0]) if len(scales) == 1 else f"{len(scales)} scales"
@@ -256,7 +275,8 @@ def _answer(
         parts.wide(html.table(shown, formats=formats, shade=shares, max_rows=25)),
         html.paragraphs(
             [
-                "Loss and regret in nats per token. Regret: how far above the lowest the choice "
+                ("Score: ranks, and is no loss; from and to: of the gap to the first. " * scores)
+                + "Loss and regret in nats per token. Regret: how far above the lowest the choice "
                 "ends, on average. Tie group 1: not shown to be worse than the first."
             ]
         ),
@@ -306,6 +326,11 @@ def _warnings(
         )
     if not law.models_divergence:
         said.append("Divergence is not modelled: all figures are those of runs that finish.")
+    elif predicted["p_diverge"].isna().all():
+        said.append(
+            "The candidates are a later stage: whether it diverges is not known from runs from "
+            "scratch, and all figures are those of runs that finish."
+        )
     elif law.divergence_note:
         said.append(f"On divergence: {law.divergence_note}.")
     elif predicted["p_diverge"].iloc[0] >= RISK:
