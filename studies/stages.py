@@ -6,8 +6,10 @@ for the same number of tokens, each with several seeds. The truth is the mean ov
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from bayes_optlaws.inference.fitted import FittedLaw
     from bayes_optlaws.law import OptLaw
 
-__all__ = ["METHODS", "compare_sets", "pair_calibration", "summarize_sets"]
+__all__ = ["METHODS", "compare_sets", "pair_calibration", "summarize_pairs", "summarize_sets"]
 
 METHODS = {
     "law": "shipped form of the prior, learned from all other sets; no run of the set known",
@@ -201,6 +203,46 @@ def summarize_sets(sets: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def summarize_pairs(pairs: pd.DataFrame, *, sure: float = 0.95) -> pd.DataFrame:
+    """Return, by method, how pairs come out: learning rates, shapes, fine-tuning, ties apart.
+
+    Returns
+    -------
+    DataFrame
+        ``lr``: pairs of different peak LR in continual training; ``shape``: of one peak LR there,
+        further apart than the standard error of the truth; ``tuned``: all pairs of fine-tuning;
+        each as the number of pairs, the mean ``_said`` and the share ``_right``.
+        ``within_noise`` pairs are nearer than the standard error of the truth, ``undecided`` the
+        share of them said with less than 0.9. ``sure`` pairs are said with more than ``sure``,
+        ``sure_wrong`` is the share of them that came out wrong.
+    """
+    p = pairs["p"]
+    table = pairs.assign(said=np.maximum(p, 1 - p))
+    table["right"] = np.where(p == 0.5, 0.5, (p > 0.5) == pairs["lower"])
+    tuned = table["set"].str.startswith("tuned")
+    apart = table["gap"] > table["gap_se"]
+    parts = {
+        "lr": ~tuned & ~table["same_lr"],
+        "shape": ~tuned & table["same_lr"] & apart,
+        "tuned": tuned,
+    }
+    rows = {}
+    for method, mine in table.groupby("method", sort=False):
+        row = rows[method] = {}
+        for name, part in parts.items():
+            some = mine[part[mine.index]]
+            row |= {
+                name: len(some),
+                f"{name}_said": some["said"].mean(),
+                f"{name}_right": some["right"].mean(),
+            }
+        near = mine[~apart[mine.index]]
+        row |= {"within_noise": len(near), "undecided": (near["said"] < 0.9).mean()}
+        called = mine[mine["said"] > sure]
+        row |= {"sure": len(called), "sure_wrong": 1 - called["right"].mean()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
 def pair_calibration(
     pairs: pd.DataFrame, edges: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ) -> pd.DataFrame:
@@ -219,3 +261,24 @@ def pair_calibration(
     return by.agg(
         pairs=("said", "size"), said=("said", "mean"), right=("right", "mean")
     ).sort_index()
+
+
+def main() -> None:
+    """Compare all methods on the shipped sets; ``python -m studies.stages LAW.nc``."""
+    from bayes_optlaws import OptLaw, datasets
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("law", metavar="LAW.nc", help="fitted to the shipped grid `pocket`")
+    parser.add_argument("--out", default="studies/results", help="where result tables go")
+    arguments = parser.parse_args()
+    law = OptLaw.load(arguments.law)
+    sets, pairs = compare_sets(law, datasets.load("pocket-stages"), max_draws=2000)
+    table = summarize_sets(sets, pairs).join(summarize_pairs(pairs))
+    out = Path(arguments.out)
+    table.to_csv(out / "stages.csv", float_format="%.4g")
+    sets.to_csv(out / "stages-sets.csv", index=False, float_format="%.4g")
+    print(table.T.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bayes_optlaws.cli.output import note
+from bayes_optlaws.cli.output import UsageError, note
 from bayes_optlaws.cli.reading import read_plan, reading
 from bayes_optlaws.runs.readers import read_runs
 
@@ -54,6 +54,16 @@ def candidates_of(path: str, arguments: argparse.Namespace) -> pd.DataFrame:
     """Read candidates, named by their ``run_id`` where the table gives it."""
     table = read_plan(path, arguments)
     return table.set_index(pd.Index(table["run_id"], name=None))
+
+
+def stages_of(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Tables of earlier and of later stages, where the call names them, as options of the law."""
+    given = {"history": arguments.history, "stage_runs": arguments.stage_runs}
+    if arguments.history is None and arguments.stage_runs is not None:
+        raise UsageError(
+            "--stage-runs without --history: name the stages that the candidates continue"
+        )
+    return {name: Path(path) for name, path in given.items() if path is not None}
 
 
 def failures_of(law: OptLaw) -> list[str]:

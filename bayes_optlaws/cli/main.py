@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
@@ -26,6 +28,7 @@ from bayes_optlaws.cli.law import (
     law_of,
     quoted,
     show_progress,
+    stages_of,
     warn_unconverged,
 )
 from bayes_optlaws.cli.output import (
@@ -40,6 +43,7 @@ from bayes_optlaws.cli.output import (
     print_wrapped,
     records,
     save_figure,
+    say_unknown_stage_risk,
     use_file_backend,
     with_folder,
     write_csv,
@@ -137,13 +141,16 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    target = free(arguments.output, arguments.force, inputs=[arguments.law, arguments.candidates])
+    stages = stages_of(arguments)
+    inputs = [arguments.law, arguments.candidates, *stages.values()]
+    target = free(arguments.output, arguments.force, inputs=inputs)
     candidates = candidates_of(arguments.candidates, arguments)
     law = law_of(arguments)
     table = law.predict(
         candidates,
         kind=arguments.kind,
         prob=arguments.prob,
+        **stages,
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
@@ -162,23 +169,29 @@ def _predict(arguments: argparse.Namespace) -> int:
         return DONE
     warn_unconverged(law)
     interval = f"{100 * arguments.prob:g} % interval"
+    level = "loss"
+    if stages and not (table["level"] == "loss").all():
+        level = "score"  # no run of this stage was given
     rows = [
         (
             str(label),
-            f"{row.loss_mean:.4f}",
-            f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
+            f"{row.score if level == 'score' else row.loss_mean:.4f}",
+            "–" if np.isnan(row.loss_lower) else f"{row.loss_lower:.4f} to {row.loss_upper:.4f}",
             percent(row.p_diverge),
             f"{row.extrapolation:.2f}",
         )
         for label, row in zip(table.index, table.itertuples(), strict=True)
     ]
-    print_table(["candidate", "loss", interval, "diverges", "decades beyond the fit"], rows)
+    print_table(["candidate", level, interval, "diverges", "decades beyond the fit"], rows)
+    if stages:
+        say_unknown_stage_risk()
     print_notes(table.attrs["notes"])
     return DONE
 
 
 def _rank(arguments: argparse.Namespace) -> int:
-    inputs = [arguments.law, arguments.candidates]
+    stages = stages_of(arguments)
+    inputs = [arguments.law, arguments.candidates, *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
@@ -191,6 +204,7 @@ def _rank(arguments: argparse.Namespace) -> int:
         prob=arguments.prob,
         tie=arguments.tie,
         search=not arguments.no_search,
+        **stages,
         random_seed=arguments.seed or 0,
         allow_unconverged=arguments.allow_unconverged,
     )
@@ -220,6 +234,8 @@ def _rank(arguments: argparse.Namespace) -> int:
         return DONE
     warn_unconverged(law)
     print_ranking(ranking)
+    if stages:
+        say_unknown_stage_risk()
     return DONE
 
 

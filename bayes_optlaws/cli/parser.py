@@ -236,8 +236,9 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     p.add_argument("--pool", metavar="POOL.csv", help="runs that could be made next")
     p.add_argument(
         "--n-runs", type=_at_least(0), default=5, metavar="N",
-        help="runs to propose, 0 for none (default: 5)",
+        help="runs to propose, 0 for none (default: 5; with --history always none)",
     )  # fmt: skip
+    _add_stages(p)
     _add_kind(p, "mean")
     _add_tie(p)
     _add_search(p)
@@ -357,6 +358,7 @@ def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
 def _add_question(p: argparse.ArgumentParser, *, kind: str) -> None:
     p.add_argument("law", metavar="LAW.nc", help="saved law, or a run table to fit first")
     p.add_argument("candidates", metavar="CANDIDATES.csv", help="planned runs, one row each")
+    _add_stages(p)
     _add_kind(p, kind)
     _add_result(p)
 
@@ -366,6 +368,21 @@ def _add_search(p: argparse.ArgumentParser) -> None:
         "--no-search",
         action="store_true",
         help="do not look for a setting that is better than all candidates: faster",
+    )
+
+
+def _add_stages(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--history",
+        metavar="HISTORY.csv",
+        help="the candidates are a later stage, on other data or not: the stages before it, one "
+        "row each (or rows with a column candidate where they differ)",
+    )
+    p.add_argument(
+        "--stage-runs",
+        metavar="STAGES.csv",
+        help="runs of later stages that were made, with the columns stage and parent, and the runs "
+        "that they continue (of use with --history)",
     )
 
 

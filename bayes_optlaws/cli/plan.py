@@ -17,6 +17,7 @@ from bayes_optlaws.cli.law import (
     candidates_of,
     law_of,
     show_progress,
+    stages_of,
     warn_unconverged,
 )
 from bayes_optlaws.cli.output import (
@@ -140,7 +141,11 @@ def print_plan(plan: DesignPlan, *, default: bool) -> None:
 def report(arguments: argparse.Namespace) -> int:
     """Write the page."""
     given = (arguments.candidates, arguments.pool)
-    target = free(arguments.output, arguments.force, inputs=[arguments.law, *filter(None, given)])
+    stages = stages_of(arguments)
+    if stages and arguments.candidates is None:
+        raise UsageError("--history without --candidates: name the later stages to rank")
+    inputs = [arguments.law, *filter(None, given), *stages.values()]
+    target = free(arguments.output, arguments.force, inputs=inputs)
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target}: a report ends in .html")
     candidates, pool = (None if path is None else candidates_of(path, arguments) for path in given)
@@ -151,6 +156,7 @@ def report(arguments: argparse.Namespace) -> int:
         candidates,
         pool,
         target,
+        **stages,
         kind=arguments.kind,
         prob=arguments.prob,
         tie=arguments.tie,

@@ -35,8 +35,11 @@ COLUMNS = (
 COLUMN_SD = 0.05
 """Prior sd of each coefficient before any later stage was measured, nats."""
 
-HALF_SHARE = 0.2
-"""Share of the steps in warm-up at which its column has half of its limit."""
+HALF_SHARE, SHARE_SCALE = 0.2, 0.3
+"""Share of the steps in warm-up at which its column has half of its limit, and that limit."""
+
+LATER_LR = 0.25
+"""Peak LR of a later stage, over that of runs from scratch, where the columns of LR are zero."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ def change_columns(table: pd.DataFrame, reference: Reference) -> np.ndarray:
     """
     area = integrals(table)
     lr, steps = table["peak_lr"].to_numpy(float), table["steps"].to_numpy(float)
-    x = np.log(lr / reference.lr)
+    x = np.log(lr / (LATER_LR * reference.lr))
     n = np.log(table["n_params"].to_numpy(float) / reference.n_params)
     d = np.log(table["tokens"].to_numpy(float) / reference.tokens)
     shape = np.log(2 * (area.conv_warmup + area.conv_cooldown) / (lr * steps))
     share = table["warmup_steps"].to_numpy(float) / steps
-    return np.column_stack([x, x * x, x * n, x * d, x * shape, share / (share + HALF_SHARE)])
+    warm = SHARE_SCALE * share / (share + HALF_SHARE)
+    return np.column_stack([x, x * x, x * n, x * d, x * shape, warm])
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class StagePrior:
         schedule as if trained from scratch. On the shipped sets it ranks other model sizes worse.
     """
 
-    deviation: LogNormal = LogNormal(0.0025, 0.25)
+    deviation: LogNormal = LogNormal(0.0016, 0.26)
     noise: LogNormal = LogNormal(0.002, 1.0)
     level_sd: float = 1.0
     change: StageChange = field(default_factory=StageChange.shipped)

@@ -46,6 +46,9 @@ _RANKING = {
     "rank_without_risk": "without risk",
 }
 _WHAT = {"mean": "expected loss over seeds", "new_run": "loss of one run"}
+_SCORES = {"score": "score", "gap_lower": "from", "gap_upper": "to"} | {
+    k: v for k, v in _RANKING.items() if not k.startswith("loss_")
+}
 _PLAN = {
     "n_params": "parameters",
     "tokens": "tokens",
@@ -67,6 +70,8 @@ def report(
     pool: pd.DataFrame | str | Path | None = None,
     path: str | Path = "report.html",
     *,
+    history: pd.DataFrame | str | Path | None = None,
+    stage_runs: pd.DataFrame | str | Path | None = None,
     kind: str = "mean",
     search: bool = True,
     prob: float = 0.9,
@@ -90,6 +95,9 @@ def report(
         (`bayes_optlaws.runs.pools.default_pool`).
     path : path
         Where to write; a file that is there is replaced, once the page is complete.
+    history, stage_runs : DataFrame or path, optional
+        The candidates are a later stage, as in ``OptLaw.rank``. No runs are then proposed: those of
+        the pool are from scratch.
     kind, prob, tie, search, random_seed, allow_unconverged
         As in ``OptLaw.rank``.
     n_runs : int
@@ -119,19 +127,27 @@ def report(
     law.require_converged(allow_unconverged)
     asked = candidates is not None
     table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
+    if not asked and history is not None:
+        raise ValueError("history is given without candidates: name the later stages to rank")
+    stage = law.stage(table, history, stage_runs)
     ranking = rank(
-        law, table, kind=kind, prob=prob, tie=tie, search=search, random_seed=random_seed,
+        law, table, kind=kind, prob=prob, tie=tie, search=search, stage=stage,
+        random_seed=random_seed,
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     plan = None
-    if n_runs and len(table) > 1:
+    if n_runs and len(table) > 1 and stage is None:
         own = default_pool(law.runs, table) if pool is None else _named(read_candidates(pool))
         plan = design(
             law, own, decide=table, n_runs=n_runs, max_draws=DESIGN_DRAWS,
             random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
         )  # fmt: skip
     predicted = law.predict(
-        table, prob=prob, random_seed=random_seed, allow_unconverged=allow_unconverged
+        table,
+        prob=prob,
+        stage=stage,
+        random_seed=random_seed,
+        allow_unconverged=allow_unconverged,
     ).loc[ranking.table.index]
     sections = [
         ("answer", "The answer", _answer(table, ranking, asked)),
@@ -220,7 +236,10 @@ def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
     label = str(ranking.table.index[0])
     places = min(ranking.decimals["loss"], 3)
     regret = known(best["expected_regret"], best["expected_regret_se"])
+    scores = ranking.level == "score"
+    names = _SCORES if scores else _RANKING
     tiles = [
+        ("final loss", "not known") if scores else
         (f"loss of one run, {100 * ranking.prob:g} % interval",
          f"{best['loss_lower']:.{places}f} to {best['loss_upper']:.{places}f} nats"),
         ("lowest expected loss" if ranking.kind == "mean" else "ends lowest",
@@ -232,12 +251,12 @@ def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
          percent(best["p_diverge"]) if ranking.divergence_modelled else "not modelled"),
     ]  # fmt: skip
     headline = ranking.headline if ranking.can_choose else f"{ranking.headline} The likeliest best:"
-    shown = ranking.table[[name for name in _RANKING if name in ranking.table]].copy()
+    shown = ranking.table[[name for name in names if name in ranking.table]].copy()
     if not ranking.risk_matters:
         shown = shown.drop(columns="rank_without_risk", errors="ignore")
-    shown = shown.rename(columns=_RANKING)
+    shown = shown.rename(columns=names)
     shares = ("P(best)", "best or tied", "P(diverges)")
-    formats = {name: number(ranking.decimals["loss"]) for name in ("loss", "from", "to")}
+    formats = {name: number(ranking.decimals["loss"]) for name in ("loss", "score", "from", "to")}
     formats |= {"regret": number(ranking.decimals["regret"])}
     formats |= {name: percent for name in shares}
     scales = table[["n_params", "tokens"]].drop_duplicates()
@@ -255,7 +274,8 @@ def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
         parts.wide(html.table(shown, formats=formats, shade=shares, max_rows=25)),
         html.paragraphs(
             [
-                "Loss and regret in nats per token. Loss: of one run that finishes. Regret: "
+                ("Score: ranks, and is no loss; from and to: of the gap to the first. " * scores)
+                + "Loss and regret in nats per token. Loss: of one run that finishes. Regret: "
                 f"how far the {_WHAT[ranking.kind]} lies above the lowest, on average, a diverged "
                 f"run counting as {ranking.divergence_cost:.3g} nats. Tie group 1: none is shown "
                 f"to be worse than another by more than {significant(ranking.tie)} nats."

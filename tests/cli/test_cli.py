@@ -18,6 +18,7 @@ from bayes_optlaws.cli.law import candidates_of
 from bayes_optlaws.cli.main import main
 from bayes_optlaws.cli.parser import parser
 from bayes_optlaws.datasets import load
+from bayes_optlaws.inference.stages import history
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
@@ -531,3 +532,55 @@ def test_the_module_runs_as_a_process(tmp_path):
     assert done.returncode == 1
     assert len(json.loads(done.stdout)["problems"]) == 260
     assert done.stderr == ""
+
+
+@pytest.fixture
+def later(tmp_path):
+    """Candidates of a later stage, the stage before it, and the measured table, as files."""
+    runs = load("pocket-stages")
+    own = (runs["block"] == "weak_d64_4000") & (runs["seed"] == 0)
+    outcome = ["final_loss", "train_loss", "diverged"]
+    candidates = write(runs[own].drop(columns=outcome), tmp_path / "later.csv")
+    past = write(history(runs, "families_d64_12000-003"), tmp_path / "history.csv")
+    return candidates, past, write(runs, tmp_path / "stages.csv")
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_later_stage_is_ranked_and_predicted(measured, later, law_file, small_law, capsys):
+    candidates, past, runs = later
+    more = ["--history", past] + (["--stage-runs", runs] if measured else [])
+    assert main(["rank", str(law_file), candidates, "--json", *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = read_candidates(candidates)
+    table = table.set_index(table["run_id"].to_numpy())
+    expected = small_law.rank(table, history=past, stage_runs=runs if measured else None)
+    assert found["answer"] == expected.answer()
+    assert not found["divergence_modelled"]
+    assert all(row["p_diverge"] is None for row in found["table"])
+    for command in ("rank", "predict"):
+        assert main([command, str(law_file), candidates, *more]) == 0
+        text = capsys.readouterr().out
+        assert "Whether a later stage diverges is not known" in " ".join(text.split())
+        assert "nan" not in text
+        heads = next(line for line in text.splitlines() if line.split()[:1] == ["candidate"])
+        assert ("score" in heads) != measured and ("loss" in heads) == measured
+
+
+def test_a_report_of_a_later_stage(later, law_file, tmp_path, capsys):
+    candidates, past, runs = later
+    page = tmp_path / "page.html"
+    argv = ["report", str(law_file), "--candidates", candidates, "-o", str(page), "--force"]
+    for more in ([], ["--stage-runs", runs]):
+        assert main([*argv, "--history", past, *more]) == 0
+        text = page.read_text()
+        assert "The candidates are a later stage" in text
+        assert ("no losses" in text) == (not more)
+        assert ">nan" not in text
+
+
+def test_stage_runs_without_history_are_a_wrong_call(later, law_file, capsys):
+    candidates, past, runs = later
+    assert main(["rank", str(law_file), candidates, "--stage-runs", runs]) != 0
+    assert "--history" in capsys.readouterr().err
+    assert main(["report", str(law_file), "--history", past]) != 0
+    assert "--candidates" in capsys.readouterr().err

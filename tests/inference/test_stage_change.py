@@ -9,6 +9,7 @@ from bayes_optlaws import datasets
 from bayes_optlaws.inference.stage_change import (
     COLUMN_SD,
     COLUMNS,
+    LATER_LR,
     Reference,
     StageChange,
     change_columns,
@@ -34,8 +35,8 @@ def _row(**changes) -> pd.DataFrame:
 def test_columns_by_hand():
     """A triangle has half of its peak LR on average: the shape column is then zero."""
     reference = Reference(0.02, 2e6, 1e6)
-    x = np.log(0.5)
-    expected = [x, x * x, x * np.log(0.5), x * np.log(4), 0.0, 0.25 / 0.45]
+    x = np.log(0.5 / 0.25)
+    expected = [x, x * x, x * np.log(0.5), x * np.log(4), 0.0, 0.3 * 0.25 / 0.45]
     got = change_columns(_row(), reference)
     np.testing.assert_allclose(got, [expected], atol=1e-12)
     flat = change_columns(_row(schedule="constant", warmup_steps=0), reference)
@@ -141,5 +142,5 @@ def test_shipped_numbers_say_what_the_shipped_sets_show():
     later = table[table["stage"] > 1]
     n = np.log(later["n_params"] / reference.n_params)
     d = np.log(later["tokens"] / reference.tokens)
-    best = reference.lr * np.exp(-(linear + size * n + tokens * d) / (2 * square))
+    best = LATER_LR * reference.lr * np.exp(-(linear + size * n + tokens * d) / (2 * square))
     assert best.between(0.0003, 0.03).all()

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 
 from bayes_optlaws import datasets
+from bayes_optlaws.inference.stages import read_stages
+from studies.stage_prior import learn_prior
 from studies.stages import (
     METHODS,
     compare_sets,
     pair_calibration,
+    summarize_pairs,
     summarize_sets,
 )
 
@@ -82,3 +85,34 @@ def test_a_point_ranking_counts_as_sure(compared):
     for method in ("least squares", "least squares without history"):
         assert rows.loc[method, "brier"] == pytest.approx(1 - rows.loc[method, "right"])
         assert rows.loc[method, "p_best"] == rows.loc[method, "top1"]
+
+
+def test_parts_of_the_pairs_by_hand():
+    """Six pairs of one method: two of LRs, two of shapes, one within the noise, one of tuning."""
+    pairs = pd.DataFrame(
+        [
+            ("weak_a", 0.9, True, 0.02, False),
+            ("weak_a", 0.8, False, 0.02, False),
+            ("weak_a", 0.03, False, 0.02, True),
+            ("weak_a", 0.6, False, 0.02, True),
+            ("weak_a", 0.7, True, 0.001, True),
+            ("tuned_a", 0.99, False, 0.02, False),
+        ],
+        columns=["set", "p", "lower", "gap", "same_lr"],
+    ).assign(method="m", gap_se=0.01)
+    row = summarize_pairs(pairs).loc["m"]
+    assert row[["lr", "shape", "tuned", "within_noise", "sure"]].tolist() == [2, 2, 1, 1, 2]
+    assert row["lr_said"] == pytest.approx(0.85) and row["lr_right"] == 0.5
+    assert row["shape_said"] == pytest.approx(0.785) and row["shape_right"] == 0.5
+    assert row["tuned_right"] == 0 and row["undecided"] == 1 and row["sure_wrong"] == 0.5
+
+
+def test_a_prior_is_learned_of_what_it_is_given(small_law, runs):
+    """Losses of a set that was left out change nothing; those of one that was not do."""
+    table = read_stages(runs)
+    out = (table["block"] == "weak_d64_4000").to_numpy()
+    changed = table.copy()
+    changed.loc[out, "final_loss"] *= np.exp(0.2 * np.arange(out.sum()) / out.sum())
+    a, b = (learn_prior(small_law.fitted, t[~out]) for t in (table, changed))
+    c = learn_prior(small_law.fitted, changed)
+    assert a == b and a != c
