@@ -7,6 +7,9 @@ STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
 KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predictor.py
 
+# Where CI=true (as forges set it) the very versions that the tests passed with are installed.
+LOCK := $(if $(filter true,$(CI)),--constraint .ci/constraints.txt)
+
 .PHONY: help setup demo test lint format notebooks docs trackers evaluate benchmark clean distclean
 
 help:
@@ -28,7 +31,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	@.ci/find-python $(BIN)/python >/dev/null
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK) -e '.[test]'
 	@touch $@
 
 # numba compiles for minutes once; set-up pays for that, so that the demo does not.

@@ -2,19 +2,25 @@
 
 A saved law holds its options, its run table and its draws; everything else is computed again
 from the table when it is loaded, so a file has no second copy of anything that could disagree.
+
+The file is NetCDF, followed by a line with the SHA-256 of all before it, which is checked before
+anything is read: a file that was damaged is refused. That guards against accidents. It is no proof
+of origin, so take a law file from those from whom you would take its numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
-import tempfile
-from dataclasses import MISSING, asdict, fields
+import re
+import warnings
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -27,19 +33,40 @@ from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text import files
+from bayes_optlaws.text.printable import printable
+from bayes_optlaws.text.typed import from_text, to_text
 
-FORMAT = 3
+FORMAT = 4
 """Version of the file's layout; a reader refuses one it does not know."""
+
+_UNSIGNED = 3  # format without checksum, its table as CSV; still read
+_SEAL = re.compile(rb"\nbayes_optlaws sha256 ([0-9a-f]{64})\n\Z")
+SEAL_SIZE = 64 + 23
+"""Bytes of the last line."""
+_HYPER = (
+    "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
+    "level_sd", "slope_sd", "local_sd", "drift_sd",
+)  # fmt: skip
 
 
 class LawFileError(ValueError):
     """A file that is not a law, is damaged, or has an unknown format."""
 
 
+class LawFileWarning(UserWarning):
+    """A law file that another version of the package wrote."""
+
+
 def save(law: FittedLaw, path: Path) -> Path:
     """Write a law; see `OptLaw.save`."""
+    files.require_target(path)
+    return files.write(path, _bytes(law))
+
+
+def _bytes(law: FittedLaw) -> bytes:
+    """Return the file of a law, after reading it back."""
     sample, draws = law.sample, law.draws
-    table = law.runs.to_csv(index_label="__index__")
     given = law.options
     options = {
         "features": given["features"],
@@ -55,13 +82,18 @@ def save(law: FittedLaw, path: Path) -> Path:
         "stage_prior": None if given["stage_prior"] is None else asdict(given["stage_prior"]),
         "random_seed": law.random_seed,
     }
-    contents = {"beta": (("sample", "column"), draws.beta), "table": ((), table)}
+    tables = {"table": law.runs}
     if law.stage_runs is not None:
-        contents["stage_table"] = ((), law.stage_runs.to_csv(index_label="__index__"))
+        tables["stage_table"] = law.stage_runs
+    # Text as bytes: HDF5 keeps strings elsewhere, where no size limits what is read.
+    texts = {
+        name: (f"{name}_byte", np.frombuffer(to_text(table).encode(), dtype=np.uint8))
+        for name, table in tables.items()
+    }
     tree = law.posterior.copy()
     tree["bayes_optlaws"] = xr.DataTree(
         xr.Dataset(
-            contents,
+            {"beta": (("sample", "column"), draws.beta), **texts},
             attrs={
                 "format": FORMAT,
                 "package_version": version("bayes-optlaws"),
@@ -73,16 +105,22 @@ def save(law: FittedLaw, path: Path) -> Path:
             },
         )
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".nc.part", dir=path.parent)
-    os.close(handle)
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    # In memory: HDF5 ends the process when the disk is full.
+    data = bytes(tree.to_netcdf(engine="h5netcdf"))
+    data = seal(data)
+    with h5py.File(io.BytesIO(_sealed(data)), "r") as file:
+        for name, table in tables.items():
+            back = _table(file, name, FORMAT)
+            try:
+                pd.testing.assert_frame_equal(back, table, check_freq=False)
+                same = back.attrs == table.attrs
+            except AssertionError as error:
+                raise ValueError(f"the run table cannot be stored: {error}") from None
+            if not same:
+                raise ValueError("the run table cannot be stored: its attrs would change")
+        if not np.array_equal(_numbers(file, "bayes_optlaws/beta"), draws.beta, equal_nan=True):
+            raise ValueError("the draws cannot be stored")
+    return data
 
 
 def _plain(exponents) -> str | dict[str, list[float]]:
@@ -102,39 +140,148 @@ def _dataclass(kind: type, stored: dict[str, Any] | None) -> Any:
     }
     values = {}
     for name, value in stored.items():
+        if is_dataclass(default.get(name)) != isinstance(value, dict) and value is not None:
+            raise TypeError(f"{kind.__name__}.{name} cannot be {value!r}")
         if isinstance(value, dict):
             value = _dataclass(type(default[name]), value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 
 
-def _table(stored: xr.DataArray) -> pd.DataFrame:
-    """Rows kept as text, so that every column comes back."""
-    table = pd.read_csv(io.StringIO(str(stored.item())), index_col="__index__")
-    table.index.name = None
-    return table
-
-
 def load(path: Path) -> FittedLaw:
     """Read a law; see `OptLaw.load`."""
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as stored:
-            tree = stored.load()
-        meta = tree["bayes_optlaws"]
-        form = int(meta.attrs["format"])
-        options = json.loads(meta.attrs["options"])
-    except Exception as error:
-        raise LawFileError(
-            f"{path} is not a law written by OptLaw.save, or it is damaged ({error})"
-        ) from error
-    if form != FORMAT:
-        raise LawFileError(
-            f"{path} has format {form}, written by bayes_optlaws "
-            f"{meta.attrs.get('package_version')}; this version reads format {FORMAT}"
+    if not path.is_file():
+        raise LawFileError(f"{path} is not a law written by OptLaw.save: it is no regular file")
+    data = path.read_bytes()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with h5py.File(io.BytesIO(_sealed(data)), "r") as file:
+                law = _law(file, sealed=_SEAL.search(data[-SEAL_SIZE:]) is not None)
+        except _OtherFormat as error:
+            raise LawFileError(f"{path} has {error}") from None
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever is in the file: its reader must not fail otherwise
+            why = printable(f"{type(error).__name__}: {error}"[:300])
+            raise LawFileError(
+                f"{path} is not a law written by OptLaw.save, or it is damaged ({why})"
+            ) from error
+    for warning in said:
+        if issubclass(warning.category, LawFileWarning):
+            warnings.warn(f"{path}: {warning.message}", LawFileWarning, stacklevel=3)
+    return law
+
+
+class _OtherFormat(Exception):
+    """A format that this version does not read."""
+
+
+def seal(data: bytes) -> bytes:
+    """Return NetCDF with the line that tells its SHA-256."""
+    return data + b"\nbayes_optlaws sha256 " + hashlib.sha256(data).hexdigest().encode() + b"\n"
+
+
+def _sealed(data: bytes) -> bytes:
+    """Return a file without its last line, which must tell its digest; format 3 has none."""
+    last = _SEAL.search(data[-SEAL_SIZE:])
+    if last is None:
+        return data
+    content = data[:-SEAL_SIZE]
+    if hashlib.sha256(content).hexdigest().encode() != last[1]:
+        raise ValueError("its contents do not have the checksum that they were written with")
+    return content
+
+
+def _numbers(file: h5py.File, name: str, dimensions: int | None = None) -> np.ndarray:
+    """Return one array of numbers, refused where reading it could take more than the file has."""
+    stored = file[name]
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is no array of numbers")
+    if stored.id.get_storage_size() < stored.size * stored.dtype.itemsize:
+        raise ValueError(f"{name} is larger than what the file holds of it")
+    if dimensions is not None and stored.ndim != dimensions:
+        raise ValueError(f"{name} has {stored.ndim} dimensions, not {dimensions}")
+    return stored[()]
+
+
+def _require_own(group: h5py.Group, depth: int = 0) -> None:
+    """Refuse links, and arrays that lie in other files or are put together from others."""
+    if depth > 1:
+        raise ValueError("it has groups within groups")
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        stored = group[name]
+        if isinstance(stored, h5py.Group):
+            _require_own(stored, depth + 1)
+        elif not isinstance(stored, h5py.Dataset):
+            raise ValueError(f"{name} is no array")
+        elif stored.external is not None or stored.is_virtual:
+            raise ValueError(f"{name} is kept outside the file")
+
+
+def _text_attribute(group: h5py.Group, name: str) -> str:
+    value = group.attrs[name]
+    value = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value
+
+
+def _table(file: h5py.File, name: str, form: int) -> pd.DataFrame:
+    if form == _UNSIGNED:
+        stored = file["bayes_optlaws"][name]
+        if not isinstance(stored, h5py.Dataset) or stored.shape != ():
+            raise ValueError(f"{name} is no text")
+        text = stored.asstr()[()]
+        table = pd.read_csv(io.StringIO(text), index_col="__index__", dtype={"run_id": str})
+        table.index.name = None
+        return table
+    return from_text(_numbers(file, f"bayes_optlaws/{name}", 1).tobytes().decode())
+
+
+def _stats(file: h5py.File, group: str) -> xr.Dataset:
+    """Return sampler statistics: what is numbers by chain and draw."""
+    names = [n for n in file[group] if n not in ("chain", "draw")]
+    found: dict[str, Any] = {}
+    for name in names:
+        stored = file[group].get(name)
+        if isinstance(stored, h5py.Dataset) and stored.ndim == 2 and stored.dtype.kind in "biuf":
+            values = _numbers(file, f"{group}/{name}", 2)
+            flag = stored.attrs.get("dtype") in ("bool", b"bool")
+            found[name] = (("chain", "draw"), values.astype(bool) if flag else values)
+    stored = {k: v for k, v in file[group].attrs.items() if not k.startswith("_")}
+    attrs = {k: np.asarray(v).item() for k, v in stored.items() if np.size(v) == 1}
+    out = xr.Dataset(found, attrs=attrs)
+    coords = {d: np.arange(n) for d, n in out.sizes.items()}
+    return out.assign_coords(coords)
+
+
+def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
+    _require_own(file)
+    meta = file["bayes_optlaws"]
+    form = int(np.asarray(meta.attrs["format"]).item())
+    wrote = _text_attribute(meta, "package_version")
+    options = json.loads(_text_attribute(meta, "options"))
+    here = version("bayes-optlaws")
+    if form not in (FORMAT, _UNSIGNED):
+        raise _OtherFormat(
+            f"format {form}, written by bayes_optlaws {printable(wrote)}; this version ({here}) "
+            f"reads formats {_UNSIGNED} and {FORMAT}: fit again, or use that version"
         )
-    runs = read_runs(_table(meta["table"]))
+    if form == FORMAT and not sealed:
+        raise ValueError("its checksum is missing")
+    if wrote != here:
+        warnings.warn(
+            f"written by bayes_optlaws {printable(wrote)}, read by {here}: predictions can differ "
+            "where the law's formulas have changed since; fit again to be sure",
+            LawFileWarning,
+            stacklevel=2,
+        )
+    runs = read_runs(_table(file, "table", form))
     own_risk = _dataclass(DivergencePriors, options["divergence_priors"])
     given = {
         "features": options["features"],
@@ -153,37 +300,45 @@ def load(path: Path) -> FittedLaw:
     )
     stage_runs = None
     if "stage_table" in meta:
-        stage_runs = stages.read_stages(_table(meta["stage_table"]))
-    posterior = tree["posterior"].to_dataset()
-    chains, n = posterior.sizes["chain"], posterior.sizes["draw"]
-    flat = lambda name: posterior[name].to_numpy().reshape(chains * n, -1)  # noqa: E731
-    names = [
-        "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
-        "level_sd", "slope_sd", "local_sd", "drift_sd",
-    ]  # fmt: skip
-    hyper = {k: flat(k) for k in names if k in posterior}
+        stage_runs = stages.read_stages(_table(file, "stage_table", form))
+    posterior = file["posterior"]
+    combination = _numbers(file, "posterior/combination", 2)
+    chains, n = combination.shape
+
+    def flat(name: str) -> np.ndarray:
+        """Return draws of one parameter over all chains, the first axis."""
+        values = _numbers(file, f"posterior/{name}")
+        if values.shape[:2] != (chains, n):
+            raise ValueError(f"{name} has shape {values.shape}, not one value a draw")
+        return values.reshape(chains * n, -1)
+
+    hyper = {k: flat(k) for k in _HYPER if k in posterior}
     n_fields, n_cells = len(encoding.data.fields), len(encoding.data.cells)
     total = chains * n
     over_cells = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
         total, n_fields, n_cells if n_fields else 0
     )
     local = flat("local_correction") if n_fields else np.zeros((total, 0))
+    beta = _numbers(file, "bayes_optlaws/beta", 2)
+    if beta.shape != (total, len(encoding.features.column_feature)):
+        raise ValueError(f"beta has shape {beta.shape}, which does not fit the table")
+    labels = ("divergence_direction", "divergence_column")
     draws = Draws(
         hyper,
-        flat("combination")[:, 0].astype(np.int64),
-        meta["beta"].to_numpy(),
+        combination.reshape(-1).astype(np.int64),
+        beta,
         over_cells,
         local,
         {
-            str(k): posterior[k].to_numpy().reshape(total, *posterior[k].shape[2:])
+            k: flat(k).reshape(total, *posterior[k].shape[2:])
             for k in posterior
-            if str(k).startswith("divergence_")
+            if k.startswith("divergence_") and posterior[k].ndim >= 2 and k not in labels
         },
     )
     sample = Sample(
-        draws, chains, tree["sample_stats"].to_dataset(), float(meta.attrs["kept"]),
-        float(meta.attrs["pareto_k"]),
-        tree["divergence_stats"].to_dataset() if "divergence_stats" in tree else None,
+        draws, chains, _stats(file, "sample_stats"), float(np.asarray(meta.attrs["kept"]).item()),
+        float(np.asarray(meta.attrs["pareto_k"]).item()),
+        _stats(file, "divergence_stats") if "divergence_stats" in file else None,
         str(meta.attrs.get("method", "nuts")), str(meta.attrs.get("note", "")),
     )  # fmt: skip
     return FittedLaw(

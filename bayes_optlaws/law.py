@@ -566,7 +566,7 @@ class OptLaw(WithOptions):
 
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
-        """Read a law written by `save`; nothing is sampled again."""
+        """Read a law that `save` wrote, from where you trust; nothing is sampled again."""
         return cls.from_fitted(archive.load(Path(path)))
 
     @classmethod

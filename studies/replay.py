@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +27,13 @@ from bayes_optlaws import datasets
 from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
+from bayes_optlaws.evaluation.manifest import MANIFEST, open_folder, read_result
 from bayes_optlaws.evaluation.refits import METHODS, refit
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.importance import MAX_PARETO_K
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.runs.readers import read_candidates, read_runs
+from bayes_optlaws.text import files
 from studies.replay_plot import plot_replay
 
 START = 5
@@ -190,6 +191,14 @@ def _path(folder: Path, table: str, objective: str, share: float, repeat: int) -
     return folder / table / f"{objective.replace(' ', '-')}_{100 * share:g}_{repeat}.json"
 
 
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _done(path: Path) -> bool:
+    return path.exists() and read_result(path, _read) is not None
+
+
 def study(
     table: str,
     folder: str | Path,
@@ -229,23 +238,23 @@ def study(
     """
     runs, target = problem(table, data)
     folder = Path(folder)
+    open_folder(
+        folder / table, study="replay", script=Path(__file__).read_text(encoding="utf-8"),
+        runs=runs, target=target.tolist(), options=options,
+    )  # fmt: skip
     todo = [
         (objective, share, repeat)
         for repeat in range(max(repeats, law_repeats))
         for share in shares
         for objective in objectives
         if repeat < (repeats if objective in RANDOM else law_repeats)
-        and not _path(folder, table, objective, share, repeat).exists()
+        and not _done(_path(folder, table, objective, share, repeat))
     ]
 
     def work(objective: str, share: float, repeat: int) -> None:
         result = replay(runs, target, objective=objective, share=share, repeat=repeat, **options)
         result |= {"objective": objective, "share": share, "repeat": repeat}
-        path = _path(folder, table, objective, share, repeat)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = path.with_suffix(f".{os.getpid()}.part")
-        waiting.write_text(json.dumps(result))
-        waiting.replace(path)
+        files.write(_path(folder, table, objective, share, repeat), json.dumps(result))
         print(json.dumps(result), flush=True)
 
     Parallel(n_jobs=n_jobs)(delayed(work)(*task) for task in todo)
@@ -264,10 +273,10 @@ def summary(folder: str | Path, table: str) -> pd.DataFrame:
         Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat);
         ``repeats`` that count, and those ``left_out``.
     """
-    files = sorted((Path(folder) / table).glob("*.json"))
-    if not files:
+    found = sorted(p for p in (Path(folder) / table).glob("*.json") if p.name != MANIFEST)
+    if not found:
         raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
-    results = pd.DataFrame([json.loads(f.read_text()) for f in files])
+    results = pd.DataFrame([_read(path) for path in found])
     bad = results["pareto_k"] > MAX_PARETO_K
     keys = ["share", "objective"]
     groups = results[~bad].groupby(keys)[list(MEASURES)]

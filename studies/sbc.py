@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from arviz_stats.ecdf_utils import ecdf_pit
 from joblib import Parallel, delayed
 
 from bayes_optlaws.datasets import load
+from bayes_optlaws.evaluation.manifest import open_folder, read_result
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference import reference as explicit
 from bayes_optlaws.inference.datatree import coefficients
@@ -44,6 +44,7 @@ from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
+from bayes_optlaws.text import files
 
 N_RANKS = 199
 """Draws that a truth is ranked among; thinned to this many, so that they are near independent."""
@@ -319,14 +320,16 @@ def study(
     DataFrame
         As from `read_results`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("*.part"):
-        left.unlink()
     law = prepare(runs, **(law_options or {}))
     targets = default_targets(runs) if targets is None else targets
+    folder = open_folder(
+        folder, study="sbc", script=Path(__file__).read_text(encoding="utf-8"), runs=runs,
+        targets=targets, source=source, random_seed=random_seed, law_options=law_options or {},
+        options=options,
+    )  # fmt: skip
     truths = None
-    todo = [i for i in range(n) if not _result_path(folder, i).exists()]
+    paths = [_result_path(folder, i) for i in range(n)]
+    todo = [i for i, p in enumerate(paths) if not p.exists() or read_result(p, _read) is None]
     if source == "posterior" and todo:
         truths = sampling.sample(
             law.encoding.data, law.priors, draws=500, tune=500, chains=4,
@@ -337,9 +340,7 @@ def study(
         row = replicate(
             law, targets, i, source=source, truths=truths, random_seed=random_seed, **options
         )
-        part = _result_path(folder, i).with_suffix(".part")
-        part.write_text(json.dumps(row))
-        os.replace(part, _result_path(folder, i))
+        files.write(_result_path(folder, i), json.dumps(row))
 
     if n_jobs == 1:
         for i in todo:
@@ -347,6 +348,10 @@ def study(
     else:
         Parallel(n_jobs=n_jobs)(delayed(work)(i) for i in todo)
     return read_results(folder)
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _result_path(folder: Path, i: int) -> Path:

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -106,6 +109,53 @@ def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, t
     with pytest.raises(RuntimeError, match="no posterior yet"):
         law.save(tmp_path / "law.nc")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), RuntimeError("no memory")])
+@pytest.mark.parametrize("where", ["sample", "sample_divergence"])
+def test_a_second_fit_that_fails_leaves_the_first_posterior_whole(
+    small_law, pocket, monkeypatch, where, fault
+):
+    law = bo.OptLaw.from_fitted(small_law.fitted)
+    before = law.predict(pocket.iloc[:5])
+
+    def stop(*args, **options):
+        raise fault
+
+    monkeypatch.setattr(sampling, "sample", lambda *args, **options: small_law.fitted.sample)
+    monkeypatch.setattr(sampling, where, stop)
+    other = pocket.iloc[::2].assign(final_loss=lambda t: 1.1 * t["final_loss"])
+    with pytest.raises(type(fault)):
+        law.fit(other, **QUICK)
+    assert law.fitted is small_law.fitted
+    pd.testing.assert_frame_equal(law.predict(pocket.iloc[:5]), before)
+
+
+def test_a_refused_table_changes_nothing(small_law, pocket):
+    law = bo.OptLaw.from_fitted(small_law.fitted)
+    with pytest.raises(bo.RunTableError):
+        law.fit(pocket.assign(peak_lr=-1.0), **QUICK)
+    assert law.fitted is small_law.fitted
+
+
+def test_two_threads_that_fit_one_law_do_not_mix(small_law, pocket, monkeypatch):
+    """Both samplers are under way at once; what is left is one table with its own posterior."""
+    law = bo.OptLaw(transfer=False, divergence=False)
+    both = threading.Barrier(2, timeout=60)
+    tables = [pocket, pocket.iloc[::2]]
+
+    def sample(data, priors, **options):
+        both.wait()
+        draws = replace(small_law.fitted.draws, divergence={})
+        draws = replace(draws, beta=np.full_like(draws.beta, options["random_seed"]))
+        return replace(small_law.fitted.sample, draws=draws)
+
+    monkeypatch.setattr(sampling, "sample", sample)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: law.fit(tables[i], **QUICK, random_seed=i), range(2)))
+    seed = law.random_seed
+    assert len(law.runs) == len(tables[seed])
+    assert (law.fitted.draws.beta == seed).all()
 
 
 @pytest.mark.slow

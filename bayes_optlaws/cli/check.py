@@ -14,12 +14,11 @@ from bayes_optlaws.cli.law import BAD_INPUT, DONE, fit_law, quoted
 from bayes_optlaws.cli.output import (
     UsageError,
     free,
-    note,
     print_json,
     print_table,
     print_wrapped,
     records,
-    with_folder,
+    write_csv,
 )
 from bayes_optlaws.cli.reading import in_options, reading
 from bayes_optlaws.inference.odd_runs import odd_sentence
@@ -27,6 +26,7 @@ from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
 from bayes_optlaws.runs.mapping import ColumnMapping, suggest_mapping
 from bayes_optlaws.runs.overview import overview, varying
 from bayes_optlaws.runs.readers import RunTableError, read_runs
+from bayes_optlaws.text import files
 from bayes_optlaws.text.numbers import short
 
 _CELLS_SHOWN = 12
@@ -57,8 +57,7 @@ def check(arguments: argparse.Namespace) -> int:
         )
         return BAD_INPUT
     if target is not None:
-        _clean(runs).to_csv(with_folder(target), index=False)
-        note(f"written to {target}")
+        write_csv(_clean(runs), target, index=False)
     finished = runs[~runs["diverged"]]
     cells = finished.groupby(["n_params", "tokens"]).size()
     varies = varying(runs)
@@ -160,9 +159,9 @@ def init(arguments: argparse.Namespace) -> int:
                "schedule", "final_loss", "diverged"]  # fmt: skip
     runs = datasets.load("pocket")[columns]
     whole = {name: runs[name].astype(np.int64) for name in columns[1:4] + columns[5:6]}
-    runs.assign(**whole).to_csv(with_folder(runs_at), index=False)
-    demo.candidates().to_csv(plan_at, index=False)
-    book_at.write_text(json.dumps(notebook(), indent=1) + "\n", encoding="utf-8")
+    files.write(runs_at, files.csv_text(runs.assign(**whole), index=False))
+    files.write(plan_at, files.csv_text(demo.candidates(), index=False))
+    files.write(book_at, json.dumps(notebook(), indent=1) + "\n")
     print(f"written to {folder}: {', '.join(names)}")
     print_wrapped(
         "runs.csv is the shipped grid, 260 small runs that were really trained: put your own rows "

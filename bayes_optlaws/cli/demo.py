@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.cli.output import write_figure
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,6 +83,6 @@ def write_figures(
     for name, draw in drawings.items():
         path = folder / f"{name}.png"
         figure = draw()
-        figure.savefig(path, dpi=110)
+        write_figure(figure, path, dpi=110)
         plt.close(figure)
         done(path)

@@ -45,13 +45,13 @@ from bayes_optlaws.cli.output import (
     save_figure,
     say_unknown_stage_risk,
     use_file_backend,
-    with_folder,
     write_csv,
 )
 from bayes_optlaws.cli.parser import DEMO_CHAINS, parser
 from bayes_optlaws.cli.plan import design, evaluate, print_plan, report
 from bayes_optlaws.cli.reading import in_options, refusal
 from bayes_optlaws.runs.readers import RunTableError, RunTableWarning, read_candidates
+from bayes_optlaws.text import files
 from bayes_optlaws.text.html import percent
 from bayes_optlaws.text.printable import printable
 
@@ -275,8 +275,7 @@ def _datasets(arguments: argparse.Namespace) -> int:
     record = datasets.describe(arguments.name)
     target = free(arguments.output, arguments.force, inputs=[])
     if target is not None:
-        datasets.load(arguments.name).to_csv(with_folder(target), index=False)
-        note(f"written to {target}")
+        write_csv(datasets.load(arguments.name), target, index=False)
     if arguments.json:
         fields = ("name", "title", "origin", "licence", "rows", "run_table", "shipped", "caveats")
         print_json({field: getattr(record, field) for field in fields})
@@ -328,9 +327,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     more = law.design(pool, plan, n_runs=3, random_seed=arguments.seed, progressbar=False)
     print_plan(more, default=True)
     # The demo owns its folder: the same names are written again at each call.
-    plan.to_csv(folder / "candidates.csv", index=False)
-    ranking.table.to_csv(folder / "ranking.csv")
-    more.table.to_csv(folder / "plan.csv", index_label="run")
+    files.write(folder / "candidates.csv", files.csv_text(plan, index=False))
+    files.write(folder / "ranking.csv", files.csv_text(ranking.table))
+    files.write(folder / "plan.csv", files.csv_text(more.table, index_label="run"))
     law.save(folder / "law.nc")
     names: list[str] = []
     use_file_backend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import textwrap
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.text import files
 from bayes_optlaws.text.html import percent
 from bayes_optlaws.text.printable import printable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
     from bayes_optlaws.decision.design import DesignPlan
@@ -49,14 +52,10 @@ def free(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None
         raise UsageError(f"{target} is a folder: give the name of a file")
     if any(target.resolve() == Path(i).resolve() for i in inputs):
         raise UsageError(f"{target} is also an input: give another name")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no regular file: give another name")
     if target.exists() and not force:
         raise UsageError(f"{target} exists: give another name, or --force to replace it")
-    return target
-
-
-def with_folder(target: Path) -> Path:
-    """Make the folder of an output and return the output."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
@@ -69,7 +68,7 @@ def write_csv(
 ) -> None:
     """Write a result, where an output was asked for."""
     if target is not None:
-        table.to_csv(with_folder(target), index=index, index_label=index_label)
+        files.write(target, files.csv_text(table, index=index, index_label=index_label))
         note(f"written to {target}")
 
 
@@ -106,9 +105,16 @@ def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure = result.plot()
-    figure.savefig(with_folder(target), dpi=150)
+    write_figure(figure, target, dpi=150)
     plt.close(figure)
     note(f"written to {target}")
+
+
+def write_figure(figure: Figure, target: Path, *, dpi: int) -> None:
+    """Write a figure in the format that its name says."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=target.suffix.lower().removeprefix("."), dpi=dpi)
+    files.write(target, drawn.getvalue())
 
 
 def print_ranking(ranking: Ranking) -> None:

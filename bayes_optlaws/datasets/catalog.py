@@ -10,6 +10,7 @@ source is a set of files, at a pinned commit and checked against SHA-256 (``pip 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path, PurePosixPath
 
@@ -88,7 +89,7 @@ def load(name: str, *, folder: str | os.PathLike | None = None) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        When there is no table of that name.
+        When there is no table of that name, or a published file does not have its SHA-256.
     FileNotFoundError
         When a public table is in none of the places and cannot be downloaded as files.
     ImportError
@@ -236,11 +237,26 @@ def _published_files(record: Dataset, folder: str | os.PathLike | None) -> dict[
     for place in places:
         found = _stored_files(record, place)
         if found is not None:
+            _require_published(record, found)
             return found
     looked = ", ".join(str(place) for place in places)
     if folder is not None or not record.files:
         raise FileNotFoundError(_not_found(record, looked, folder is not None))
     return _download(record)
+
+
+def _require_published(record: Dataset, found: dict[str, Path]) -> None:
+    """Refuse files whose contents are not those that were published."""
+    for path, digest in record.files.items():
+        stored = found[_stored_name(record, path)]
+        with stored.open("rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != digest:
+            raise ValueError(
+                f"{stored} is not the published file of {record.name}: its SHA-256 is "
+                f"{actual[:12]}..., that of {record.base_url}{path} {digest[:12]}...; it is "
+                "damaged or changed: delete it and fetch it again"
+            )
 
 
 def _not_found(record: Dataset, looked: str, folder_given: bool) -> str:

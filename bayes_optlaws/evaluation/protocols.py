@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-import os
+import io
 import re
 import time
 import zlib
@@ -25,9 +25,11 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 
 from bayes_optlaws import baselines as laws
+from bayes_optlaws.evaluation.manifest import code_digest, read_result, table_digest
 from bayes_optlaws.evaluation.metrics import bootstrap_se, log_score, summarize
 from bayes_optlaws.evaluation.splits import Split, block_labels, make_splits
 from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text import files
 
 POOLED = "all"
 """Label of the row that pools all blocks."""
@@ -36,11 +38,6 @@ BASELINE_DRAWS = dict.fromkeys(
     ("gaussian-process", "gp-linear-scale", "gp-linear-settings", "quadratic"), 2000
 )
 OTHER_DRAWS = 200  # each is a refit
-
-_COLUMNS = (
-    "n_params", "tokens", "batch_tokens", "steps", "peak_lr", "warmup_steps", "schedule", "min_lr",
-    "decay_end_step", "plateau_lr", "cooldown_start_step", "final_loss", "diverged",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def evaluate(
         name to a baseline or another `OptLaw`.
     folder : path, optional
         Keep one file a task there; what is there is not computed again. A file is found again only
-        by the same runs, split, options and seed; after a change of the law's code take another.
+        by the same runs, split, options, seed and code; a damaged one is made again.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
     method : {"nuts", "importance"}
@@ -383,9 +380,9 @@ def _task(
     path = None
     if folder is not None:
         path = Path(folder) / _file_name(name, law, runs, split, sampling, random_seed)
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as stored:
-                return _unpack(stored)
+        known = read_result(path, _read) if path.is_file() else None
+        if known is not None:
+            return known
     key = (zlib.crc32(name.encode()), zlib.crc32(split.name.encode()))
     seeds = np.random.SeedSequence(random_seed, spawn_key=key).generate_state(2)
     fit = runs.iloc[split.fit]
@@ -408,10 +405,9 @@ def _task(
     result["seconds"] = time.perf_counter() - start
     result["cpu_seconds"] = time.process_time() - cpu
     if path is not None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as stream:
-            np.savez_compressed(stream, **result)
-        os.replace(partial, path)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **result)
+        files.write(path, packed.getvalue())
     return result
 
 
@@ -440,8 +436,14 @@ def _predict_baseline(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]
     }
 
 
-def _unpack(stored: Mapping) -> dict[str, Any]:
-    return {k: v.item() if v.ndim == 0 else v for k, v in stored.items()}
+def _read(path: Path) -> dict[str, Any]:
+    # np.load leaves a damaged file open
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        found = {k: v.item() if v.ndim == 0 else v for k, v in stored.items()}
+    missing = {"converged", "seconds", "cpu_seconds"} - set(found)
+    if missing:
+        raise KeyError(f"{sorted(missing)} missing")
+    return found
 
 
 def _file_name(
@@ -449,8 +451,9 @@ def _file_name(
 ) -> str:
     """Name of a task's file: readable, and with a hash of all that the result depends on."""
     digest = hashlib.sha256()
-    used = runs.iloc[np.concatenate([split.fit, split.test])][list(_COLUMNS)]
-    digest.update(pd.util.hash_pandas_object(used, index=False).to_numpy().tobytes())
+    used = runs.iloc[np.concatenate([split.fit, split.test])].reset_index(drop=True)
+    digest.update(table_digest(used).encode())
+    digest.update(code_digest().encode())
     digest.update(repr((split.fit.size, type(law).__name__, random_seed)).encode())
     if not isinstance(law, laws.Baseline):
         digest.update(repr(sorted(sampling.items())).encode())

@@ -6,8 +6,6 @@ inside; it fetches nothing and prints.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +23,7 @@ from bayes_optlaws.report import parts as parts
 from bayes_optlaws.report.checks import trust
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates
-from bayes_optlaws.text import html
+from bayes_optlaws.text import files, html
 from bayes_optlaws.text.html import known, number, percent, significant
 from bayes_optlaws.text.numbers import scale_label, short
 
@@ -162,22 +160,7 @@ def report(
         f"bayes_optlaws {version('bayes-optlaws')}, {when}; {finished:,} runs that finished and "
         f"{len(law.runs) - finished:,} that diverged"
     )
-    return _write(path, parts.page(title, made, sections))
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write beside the final place and move there, so that no half page is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".html.part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return files.write(path, parts.page(title, made, sections))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,12 @@ h,ffnh,numh,numl,lr,bs,ti,loss,smooth loss,exp_name,D,N,D/N
 
 
 @pytest.fixture
-def steplaw_folder(tmp_path: Path) -> Path:
+def steplaw_folder(tmp_path: Path, monkeypatch) -> Path:
+    """Folder with few rows in the published form, as if these had been published."""
+    record = datasets.describe("steplaw")
+    digest = hashlib.sha256(STEPLAW_ROWS.encode()).hexdigest()
+    published = dataclasses.replace(record, files=dict.fromkeys(record.files, digest))
+    monkeypatch.setitem(catalog.RECORDS, "steplaw", published)
     folder = tmp_path / "tables" / "steplaw"
     folder.mkdir(parents=True)
     (folder / "dense_lr_bs_loss.csv").write_text(STEPLAW_ROWS)
@@ -81,6 +86,13 @@ def test_published_file_is_found(steplaw_folder, monkeypatch, tmp_path, place):
         (tmp_path / "cache").mkdir()
         steplaw_folder.parent.rename(tmp_path / "cache" / "bayes_optlaws")
     assert datasets.load("steplaw", folder=folder)["n_params"].tolist() == [214663680] * 4
+
+
+def test_a_published_file_that_was_changed_is_refused(steplaw_folder):
+    path = steplaw_folder / "dense_lr_bs_loss.csv"
+    path.write_text(path.read_text().replace("2.41", "2.42"))
+    with pytest.raises(ValueError, match="is not the published file of steplaw: its SHA-256 is"):
+        datasets.load("steplaw", folder=steplaw_folder)
 
 
 def test_steplaw_conversion(steplaw_folder):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from studies import replay
 from studies.replay_plot import plot_replay
 
@@ -50,8 +51,15 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
     replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
     assert len(asked) == 8, "what is done was done again"
     assert len(capsys.readouterr().out.splitlines()) == 8
-    for path in (tmp_path / "pocket").iterdir():
+    with pytest.raises(FolderError, match="options was"):
+        replay.study("pocket", tmp_path, repeats=3, law_repeats=1, draws=7, **options)
+    done = [p for p in (tmp_path / "pocket").iterdir() if p.name != MANIFEST]
+    for path in done:
         assert json.loads(path.read_text())["share"] in (0.01, 0.05)
+    done[0].write_text(done[0].read_text()[:20])
+    with pytest.warns(DamagedResultWarning, match=done[0].name):
+        replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
+    assert len(asked) == 9
     figure = plot_replay({"pocket": table})
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["regret", "random"]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from bayes_optlaws.inference.reference import draw_prior
 from studies import sbc
 
@@ -30,13 +31,23 @@ def test_a_study_resumes_where_it_was(pocket, tmp_path):
     first = sbc.study(pocket, 2, tmp_path, law_options=OPTIONS, **QUICK)
     one = tmp_path / "replication-00000.json"
     stamp = one.stat().st_mtime_ns
-    (tmp_path / "replication-00001.json").unlink()
-    (tmp_path / "replication-00001.part").write_text("{ half a")
-    again = sbc.study(pocket, 3, tmp_path, law_options=OPTIONS, **QUICK)
+    (tmp_path / "replication-00001.json").write_text('{"replication": 1, "quant')
+    with pytest.warns(DamagedResultWarning, match=r"replication-00001\.json is damaged"):
+        again = sbc.study(pocket, 3, tmp_path, law_options=OPTIONS, **QUICK)
     assert one.stat().st_mtime_ns == stamp
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        f"replication-{i:05d}.json" for i in range(3)
+        MANIFEST,
+        *(f"replication-{i:05d}.json" for i in range(3)),
     ]
+    for options in (
+        {"law_options": OPTIONS | {"features": "paper"}}, {"random_seed": 7},
+        {"source": "posterior"},
+        {"draws": QUICK["draws"] + 1},
+    ):  # fmt: skip
+        with pytest.raises(FolderError, match="results of other inputs"):
+            sbc.study(pocket, 3, tmp_path, **({"law_options": OPTIONS} | QUICK | options))
+    with pytest.raises(FolderError, match="runs was table"):
+        sbc.study(pocket.iloc[:-1], 3, tmp_path, law_options=OPTIONS, **QUICK)
     columns = ["replication", "quantity", "truth", "rank", "lower"]
     pd.testing.assert_frame_equal(
         first[columns], again.loc[again["replication"] < 2, columns].reset_index(drop=True)
