@@ -46,7 +46,7 @@ def test_a_study_resumes_where_it_was(pocket, tmp_path):
     ):  # fmt: skip
         with pytest.raises(FolderError, match="results of other inputs"):
             sbc.study(pocket, 3, tmp_path, **({"law_options": OPTIONS} | QUICK | options))
-    with pytest.raises(FolderError, match="runs was table"):
+    with pytest.raises(FolderError, match='runs was "table'):
         sbc.study(pocket.iloc[:-1], 3, tmp_path, law_options=OPTIONS, **QUICK)
     columns = ["replication", "quantity", "truth", "rank", "lower"]
     pd.testing.assert_frame_equal(
