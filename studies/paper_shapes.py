@@ -5,8 +5,8 @@ All laws are fitted to the pocket grid alone (linear schedules); truth is the me
 
 from __future__ import annotations
 
-from functools import cache
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
