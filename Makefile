@@ -7,7 +7,7 @@ STAMP := $(VENV)/.bayes-optlaws-installed
 WARM := $(VENV)/.bayes-optlaws-compiled
 KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predictor.py
 
-.PHONY: help setup demo test lint format notebooks docs evaluate benchmark clean distclean
+.PHONY: help setup demo test lint format notebooks docs trackers evaluate benchmark clean distclean
 
 help:
 	@echo "make setup      create .venv and install the package with its test tools"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make format     apply ruff's fixes and formatting"
 	@echo "make notebooks  execute every notebook"
+	@echo "make trackers   install W&B, MLflow, TensorBoard and test the importers with them"
 	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make evaluate   held-out evaluation, the paper's tables; FOLDER=/path/to/tables adds public tables"
 	@echo "make benchmark  timed tests, and the slow ones"
@@ -53,6 +54,11 @@ test: lint
 
 notebooks: $(STAMP) $(WARM)
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
+
+# The trackers' libraries are large, so set-up leaves them out and their tests are skipped there.
+trackers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,trackers]'
+	$(BIN)/python -m pytest tests/runs/test_importers.py
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

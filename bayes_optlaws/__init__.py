@@ -22,6 +22,14 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 
 # Public name -> where it is: a module, or a module and the name in it after a colon.
 _PUBLIC = {
+    "ColumnMapping": "runs.mapping:ColumnMapping",
+    "candidates": "runs.candidates:candidates",
+    "default_pool": "runs.pools:default_pool",
+    "from_mlflow": "runs.importers:from_mlflow",
+    "from_tensorboard": "runs.importers:from_tensorboard",
+    "from_trainer": "runs.importers:from_trainer",
+    "from_wandb": "runs.importers:from_wandb",
+    "suggest_mapping": "runs.mapping:suggest_mapping",
     "ConvergenceError": "inference.nuts:ConvergenceError",
     "DesignPlan": "decision.design:DesignPlan",
     "LogNormal": "model.priors:LogNormal",

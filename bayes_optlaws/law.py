@@ -61,7 +61,8 @@ class OptLaw(WithOptions):
     Parameters
     ----------
     features : {"auto", "paper"}
-        ``"auto"`` adds batch columns when the batch size varies; ``"paper"`` never does.
+        ``"auto"`` adds trends in model size and tokens whose slopes are known from published laws,
+        and batch columns when the batch size varies; ``"paper"`` adds nothing.
     transfer : bool
         Let the law be wrong, the more so the further from scales and settings seen.
     divergence : bool or DivergencePriors
@@ -435,8 +436,8 @@ class OptLaw(WithOptions):
 
     def design(
         self,
-        pool: Table,
-        decide: Table,
+        pool: Table | None = None,
+        decide: Table | None = None,
         n_runs: int | None = 5,
         objective: str = "regret",
         cost: str | Sequence[float] | None = "flops",
@@ -447,8 +448,8 @@ class OptLaw(WithOptions):
 
         Parameters
         ----------
-        pool : DataFrame or path
-            Runs that could be made: a candidate table, see `bayes_optlaws.pool`.
+        pool : DataFrame or path, optional
+            Candidate table of what could be made (default: `bayes_optlaws.default_pool`).
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
@@ -461,15 +462,15 @@ class OptLaw(WithOptions):
         law = self.fitted
         law.require_converged(bool(options.get("allow_unconverged", False)))
         return design(
-            law, read_candidates(pool), decide=read_candidates(decide), n_runs=n_runs,
-            objective=objective, cost=cost, budget=budget, **options,
+            law, pool if pool is None else read_candidates(pool), decide=read_candidates(decide),
+            n_runs=n_runs, objective=objective, cost=cost, budget=budget, **options,
         )  # fmt: skip
 
     def suggest(
         self,
-        n_params: float,
-        tokens: float,
-        batch_tokens: float | Sequence[float],
+        n_params: float | str,
+        tokens: float | str,
+        batch_tokens: float | str | Sequence[float | str],
         *,
         families: Sequence[str] | str | None = None,
         bounds: Mapping[str, float | tuple[float, float]] | None = None,
@@ -480,8 +481,8 @@ class OptLaw(WithOptions):
 
         Parameters
         ----------
-        n_params, tokens : float
-            Model size and budget of the run to plan.
+        n_params, tokens : float or str
+            Model size and budget of the run to plan; "1.5B" is read, too.
         batch_tokens : float or sequence
             Tokens a step; of several, the best is chosen too.
         families : str or sequence, optional
@@ -584,7 +585,16 @@ class OptLaw(WithOptions):
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
         """Read a law written by `save`; nothing is sampled again."""
-        fitted = archive.load(Path(path))
+        return cls.from_fitted(archive.load(Path(path)))
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedLaw) -> OptLaw:
+        """Return a law with a posterior that there is.
+
+        Parameters
+        ----------
+        fitted : FittedLaw
+        """
         law = cls(**fitted.options)
         law._fitted_law = fitted
         return law

@@ -8,8 +8,7 @@ was broken off goes on where it stopped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bayes_optlaws import baselines, datasets
 from bayes_optlaws.evaluation.metrics import coverage, pairwise, pit
-from bayes_optlaws.evaluation.protocols import POOLED, HeldOut, held_out, tabulate
+from bayes_optlaws.evaluation.protocols import POOLED, HeldOut, held_out_by, tabulate
 from bayes_optlaws.plots.calibration import calibration
-from bayes_optlaws.runs.readers import read_runs
+from studies.scenarios import LAW, NEAR, PLAIN, RIVALS, Study, methods
 
-LAW, PLAIN, RIVAL = "opt-law", "opt-law without transfer", "gaussian-process"
+RIVAL = "gaussian-process"
 CURVES = (LAW, PLAIN, RIVAL)
 """Methods whose calibration curves are kept and drawn."""
 
@@ -32,90 +30,7 @@ PIT_BINS = 10
 START, END = "<!-- calibration table -->", "<!-- end calibration table -->"
 
 
-@dataclass(frozen=True)
-class Study:
-    """One evaluation: a table, what is fitted and what is tested.
-
-    Attributes
-    ----------
-    name, title : str
-    table : str
-        Name of the table in `bayes_optlaws.datasets`.
-    split : callable
-        From the validated runs to keyword arguments of `held_out`.
-    group : str, optional
-        The group of runs that is used.
-    extrapolates : bool
-        Whether scales or schedules are tested that were not fitted.
-    """
-
-    name: str
-    title: str
-    table: str
-    split: Callable[[pd.DataFrame], dict[str, Any]]
-    group: str | None = None
-    extrapolates: bool = True
-
-
-def _families(runs: pd.DataFrame) -> dict[str, Any]:
-    """Fit without a schedule family, test that family at 124M."""
-    size = np.isclose(runs["n_params"], 123587328)
-    kind = runs["schedule"].to_numpy(object)
-    return {
-        "test": {
-            f"without {name}": (kind != name, (kind == name) & size)
-            for name in sorted(set(kind[size]))
-        }
-    }
-
-
-def _sizes(runs: pd.DataFrame) -> dict[str, Any]:
-    """Fit 124M, test 208M."""
-    n = runs["n_params"]
-    return {"test": {"208M": (np.isclose(n, 123587328), np.isclose(n, 208540416))}}
-
-
-STUDIES = (
-    Study(
-        "steplaw-n", "Step Law: fit N <= 0.43B, test 0.54B and 1.07B", "steplaw",
-        lambda r: {"test": r["n_params"] > 0.45e9},
-    ),
-    Study(
-        "steplaw-d", "Step Law: fit D < 30B tokens, test the longer", "steplaw",
-        lambda r: {"test": r["tokens_nominal"] >= 30e9},
-    ),
-    Study("pocket-n", "Pocket: largest N", "pocket", lambda r: {"protocol": "hold-out-largest-n"}),
-    Study("pocket-d", "Pocket: largest D", "pocket", lambda r: {"protocol": "hold-out-largest-d"}),
-    Study(
-        "marin-n", "Marin: fit N <= 0.54B, test 1.2B", "marin",
-        lambda r: {"test": r["n_params"] > 1e9},
-    ),
-    Study("schaipp-n", "Schaipp: fit 124M, test 208M", "schaipp", _sizes, "slimpajama"),
-    Study(
-        "schaipp-family", "Schaipp: a schedule family not fitted, 124M", "schaipp", _families,
-        "slimpajama",
-    ),
-    Study(
-        "pocket-5fold", "Pocket: 5 folds", "pocket", lambda r: {"k": 5}, extrapolates=False
-    ),
-    Study(
-        "steplaw-5fold", "Step Law: 5 folds", "steplaw", lambda r: {"k": 5}, extrapolates=False
-    ),
-)  # fmt: skip
-"""In the order in which they are run."""
-
-
-def compared(runs: pd.DataFrame) -> dict[str, Any]:
-    """Return what the law is compared with."""
-    from bayes_optlaws.law import OptLaw  # here, so that tables and plots do not load PyMC
-
-    return {
-        PLAIN: OptLaw(transfer=False),
-        RIVAL: baselines.GaussianProcess(),
-        "generalized": baselines.GeneralizedOptLaw(batch=runs["batch_tokens"].nunique() > 1),
-        "simplified": baselines.SimplifiedOptLaw(),
-        "chinchilla": baselines.Chinchilla(),
-    }
+STUDIES = NEAR
 
 
 def run_study(
@@ -127,7 +42,7 @@ def run_study(
     n_jobs: int = 1,
     random_seed: int = 0,
     without: Sequence[str] = (),
-    **sampling: int,
+    **sampling: Any,
 ) -> pd.DataFrame:
     """Run one study and write ``<name>.csv`` and ``<name>-curves.csv``.
 
@@ -143,19 +58,17 @@ def run_study(
     n_jobs, random_seed, **sampling
         As for `held_out`.
     without : sequence of str
-        Methods of `compared` that are left out.
+        Methods that are left out.
 
     Returns
     -------
     DataFrame
         As from `evaluate`.
     """
-    from bayes_optlaws.law import OptLaw
-
-    runs = read_runs(datasets.load(study.table, folder=folder), group=study.group)
-    others = {k: v for k, v in compared(runs).items() if k not in without}
-    found = held_out(
-        OptLaw(), runs, n_jobs=n_jobs, baselines=others, random_seed=random_seed,
+    runs = study.runs(folder)
+    compared = methods(runs, [m for m in (LAW, PLAIN, *RIVALS) if m not in without])
+    found = held_out_by(
+        compared, runs, n_jobs=n_jobs, random_seed=random_seed, required=(LAW,),
         folder=None if work is None else Path(work) / study.name, **sampling, **study.split(runs),
     )  # fmt: skip
     table = tabulate(found)

@@ -6,9 +6,9 @@ the pool's total FLOPs by one objective, refitting between batches, and then ran
 runs; their measured losses are the truth.
 
 Run it with ``python -m studies.replay --table pocket``: each (objective, budget,
-repeat) writes one file, what is there already is not done again.  The refits take their draws by
-importance sampling (`bayes_optlaws.inference.importance`), seconds instead of the minute that
-NUTS takes; ``--posterior nuts`` does without it.
+repeat) writes one file, what is there already is not done again.  The refits are by importance
+sampling (`bayes_optlaws.evaluation.refits`), seconds instead of the minute that NUTS takes;
+``--posterior nuts`` does without it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from joblib import Parallel, delayed
 
 from bayes_optlaws import datasets
 from bayes_optlaws.decision.design import COMPARISONS, OBJECTIVES, choose
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.evaluation import metrics
-from bayes_optlaws.inference import nuts as sampling
-from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.inference.importance import laplace_sample
+from bayes_optlaws.evaluation.refits import POSTERIORS, refit
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 from studies.replay_plot import plot_replay
 
@@ -48,8 +43,6 @@ SHORTLIST = 150
 """Pool runs scored again after the first choice, those of highest first worth."""
 
 TABLES = ("steplaw", "pocket")
-
-POSTERIORS = ("laplace", "nuts")
 
 RANDOM = ("random", "cost-weighted random", "space-filling")
 """Rules with chance in them; of the others only the posterior draws differ by repeat."""
@@ -92,46 +85,7 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
     return 6.0 * runs["n_params"].to_numpy(float) * runs["tokens"].to_numpy(float)
 
 
-def quick_fit(
-    runs: pd.DataFrame, *, draws: int = 300, random_seed: int = 0, posterior: str = "laplace",
-    tune: int = 300,
-) -> FittedLaw:  # fmt: skip
-    """Fit the loss part with every default, by importance sampling from the mode or by NUTS.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        Validated run table.
-    draws : int
-        In all (importance sampling) or of each of the four chains.
-    random_seed : int
-    posterior : {"laplace", "nuts"}
-    tune : int
-        Of NUTS.
-
-    Returns
-    -------
-    FittedLaw
-        By importance sampling it has no chains, so its diagnostics are nan and its intervals are
-        given only with ``allow_unconverged=True``.
-    """
-    law = OptLaw(divergence=False)
-    if posterior == "nuts":
-        law.fit(runs, draws=draws, tune=tune, random_seed=random_seed, progressbar=False)
-        return law.fitted
-    encoding, priors = law.encode(runs), Priors()
-    found = laplace_sample(
-        HyperSpace(encoding.data, priors), draws=draws, rng=np.random.default_rng(random_seed)
-    )
-    # without chains the gate cannot be passed, only waived
-    sample = sampling.Sample(
-        found.draws, chains=1, sample_stats=xr.Dataset(attrs={"ess": found.ess}), kept=1.0,
-        pareto_k=found.pareto_k,
-    )  # fmt: skip
-    return FittedLaw(encoding, priors, sample, random_seed, options=law.get_params())
-
-
-def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
+def predicted(law: OptLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
     """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
     rng = np.random.default_rng(random_seed)
     mean = law.predictor().mean(table, rng)
@@ -149,7 +103,7 @@ def replay(
     tune: int = 300,
     stages: int = STAGES,
     batch: int = BATCH,
-    posterior: str = "laplace",
+    posterior: str = "importance",
 ) -> dict[str, float]:
     """Spend a share of the pool's FLOPs by one objective, then decide.
 
@@ -165,7 +119,7 @@ def replay(
     repeat : int
         Seed.
     draws, tune, posterior
-        Of each fit, as for `quick_fit`.
+        Of each fit, as for `bayes_optlaws.evaluation.refits.refit`.
     stages, batch : int
         Refits while the budget is spent, each spending an equal part of what is left, and most
         runs between two of them. Rules that do not look at the law spend it all at once.
@@ -187,10 +141,10 @@ def replay(
     start = len(known)
     left = share * cost.sum()
 
-    def fit(k: int) -> FittedLaw:
-        return quick_fit(
-            pool.iloc[known], draws=draws, tune=tune, random_seed=1000 * repeat + k,
-            posterior=posterior,
+    def fit(k: int) -> OptLaw:
+        return refit(
+            OptLaw(divergence=False), pool.iloc[known], draws=draws, tune=tune,
+            random_seed=1000 * repeat + k, posterior=posterior,
         )  # fmt: skip
 
     if objective in RULES:
@@ -319,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", choices=TABLES, default="pocket")
     parser.add_argument("--out", default="out/replay")
     parser.add_argument("--folder", help="of the public tables (default $BAYES_OPTLAWS_DATA)")
-    parser.add_argument("--posterior", choices=POSTERIORS, default="laplace")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="importance")
     parser.add_argument("--csv", help="write the summary here, too")
     parser.add_argument("--figure", help="draw all tables that have results there")
     parser.add_argument("--only-summary", action="store_true", help="replay nothing more")

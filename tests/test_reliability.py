@@ -49,10 +49,12 @@ def run_tables(draw):
     return table
 
 
+@pytest.mark.filterwarnings("ignore::bayes_optlaws.runs.RunTableWarning")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=run_tables(), transfer=st.booleans())
 def test_every_valid_table_has_a_finite_model(table, transfer):
-    law = encoded(read_runs(table), transfer=transfer)
+    runs = read_runs(table, units={"n_params": 1})  # tiny as it may be: it is meant
+    law = encoded(runs, transfer=transfer)
     space = HyperSpace(law.encoding.data, law.priors)
     value, gradient = space.log_density(space.mean)
     assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -14,6 +14,11 @@ name                    class                       law
 ``generalized``         `GeneralizedOptLaw`         generalized Opt-Law by least squares (16)
 ``multi-power-law``     `MultiPowerLaw`             Multi-Power-Law of the final loss (9)
 ``gaussian-process``    `GaussianProcess`           Gaussian process on log inputs
+``gp-linear-scale``     `LinearMeanProcess`         free linear mean, log N and log D alone
+``gp-linear-settings``  `LinearMeanProcess`         free linear mean, all settings
+``quadratic``           `QuadraticRegression`       full quadratic in the log settings
+``step-law``            `StepLaw`                   Chinchilla times a bowl in log LR and log batch
+``step-law-gp``         `StepLawProcess`            that form, a Gaussian process on its residuals
 ======================  ==========================  =============================================
 
 Examples
@@ -31,18 +36,23 @@ from typing import Any
 
 from bayes_optlaws.baselines.base import Baseline
 
-# Name -> module and class; a law is imported when it is asked for.
+# Name -> module, class and its options; a law is imported when it is asked for.
 _LAWS = {
-    "constant": ("constant", "ConstantBlockMean"),
-    "chinchilla": ("chinchilla", "Chinchilla"),
-    "linear": ("linear", "LinearRegression"),
-    "tissue": ("tissue", "TissueAnnealing"),
-    "simplified": ("simplified", "SimplifiedOptLaw"),
-    "generalized": ("generalized", "GeneralizedOptLaw"),
-    "multi-power-law": ("multi_power", "MultiPowerLaw"),
-    "gaussian-process": ("gaussian_process", "GaussianProcess"),
+    "constant": ("constant", "ConstantBlockMean", {}),
+    "chinchilla": ("chinchilla", "Chinchilla", {}),
+    "linear": ("linear", "LinearRegression", {}),
+    "tissue": ("tissue", "TissueAnnealing", {}),
+    "simplified": ("simplified", "SimplifiedOptLaw", {}),
+    "generalized": ("generalized", "GeneralizedOptLaw", {}),
+    "multi-power-law": ("multi_power", "MultiPowerLaw", {}),
+    "gaussian-process": ("gaussian_process", "GaussianProcess", {}),
+    "gp-linear-scale": ("linear_mean_process", "LinearMeanProcess", {"inputs": "scale"}),
+    "gp-linear-settings": ("linear_mean_process", "LinearMeanProcess", {"inputs": "settings"}),
+    "quadratic": ("quadratic", "QuadraticRegression", {}),
+    "step-law": ("step_law", "StepLaw", {}),
+    "step-law-gp": ("step_law", "StepLawProcess", {}),
 }
-_MODULES = {law: module for module, law in _LAWS.values()}
+_MODULES = {law: module for module, law, _ in _LAWS.values()}
 
 __all__ = ["Baseline", "available", "get", *sorted(_MODULES)]
 
@@ -80,9 +90,9 @@ def get(name: str, **options: Any) -> Baseline:
     """
     if name not in _LAWS:
         raise ValueError(f"name = {name!r} is no baseline; choose from {', '.join(_LAWS)}")
-    return getattr(
-        importlib.import_module(f"bayes_optlaws.baselines.{_LAWS[name][0]}"), _LAWS[name][1]
-    )(**options)
+    module, law, defaults = _LAWS[name]
+    found = importlib.import_module(f"bayes_optlaws.baselines.{module}")
+    return getattr(found, law)(**(defaults | options))
 
 
 def __getattr__(name: str) -> Any:

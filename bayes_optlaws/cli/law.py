@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bayes_optlaws.cli.output import UsageError, note
-from bayes_optlaws.runs.readers import read_candidates, read_runs
+from bayes_optlaws.cli.reading import read_plan, reading
+from bayes_optlaws.runs.readers import read_runs
 
 if TYPE_CHECKING:
     from bayes_optlaws.law import OptLaw
@@ -24,7 +25,7 @@ TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 
 def fit_law(arguments: argparse.Namespace, source: Path) -> OptLaw:
     """Fit a law to a run table, with the options of the call."""
-    runs = read_runs(source, group=arguments.group)
+    runs = read_runs(source, group=arguments.group, **reading(arguments))
     from bayes_optlaws.law import OptLaw
 
     law = OptLaw(transfer=not arguments.no_transfer, exponents=arguments.exponents)
@@ -49,9 +50,9 @@ def law_of(arguments: argparse.Namespace) -> OptLaw:
     return OptLaw.load(source)
 
 
-def candidates_of(path: str) -> pd.DataFrame:
+def candidates_of(path: str, arguments: argparse.Namespace) -> pd.DataFrame:
     """Read candidates, named by their ``run_id`` where the table gives it."""
-    table = read_candidates(path)
+    table = read_plan(path, arguments)
     return table.set_index(pd.Index(table["run_id"], name=None))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
     DONE,
@@ -50,8 +51,10 @@ from bayes_optlaws.cli.output import (
 )
 from bayes_optlaws.cli.parser import DEMO_CHAINS, parser
 from bayes_optlaws.cli.plan import design, evaluate, print_plan, report
-from bayes_optlaws.runs.readers import RunTableError, RunTableWarning, read_candidates, read_runs
+from bayes_optlaws.cli.reading import in_options, refusal
+from bayes_optlaws.runs.readers import RunTableError, RunTableWarning, read_candidates
 from bayes_optlaws.text.html import percent
+from bayes_optlaws.text.printable import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _COMMANDS[arguments.command](arguments)
         except KeyboardInterrupt:
             return _fail("interrupted; nothing was written", code=130)
+        except RunTableError as error:
+            return _fail(refusal(error))
         except (ImportError, OSError, ValueError) as error:
             # What the package raises names rule and remedy; a traceback would hide them.
             return _fail(error)
@@ -98,50 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: object, *, code: int = BAD_INPUT) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    lines = (printable(line) for line in str(message).split("\n"))
+    print("error: " + "\n".join(lines), file=sys.stderr)
     return code
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    try:
-        runs = read_runs(arguments.runs, group=arguments.group)
-    except RunTableError as error:
-        if not arguments.json:
-            raise
-        problems = error.problems.astype(object)
-        print_json({"ok": False, "problems": records(problems)})
-        return BAD_INPUT
-    finished = runs[~runs["diverged"]]
-    cells = finished.groupby(["n_params", "tokens"]).size()
-    varies = [
-        column
-        for column in ("n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule")
-        if finished[column].nunique() > 1
-    ]
-    if arguments.json:
-        print_json(
-            {
-                "ok": True,
-                "runs": len(runs),
-                "diverged": int(runs["diverged"].sum()),
-                "cells": len(cells),
-                "varies": varies,
-            }
-        )
-        return DONE
-    print(f"{len(runs)} runs, {int(runs['diverged'].sum())} diverged: the table is valid.")
-    print(f"{len(cells)} (n_params, tokens) cells:")
-    for (n_params, tokens), count in cells.items():
-        print(f"  N = {n_params:<12,.0f} tokens = {tokens:<16,.0f} {count} finished runs")
-    print(f"Varies among finished runs: {', '.join(varies) or 'nothing'}.")
-    missing = [name for name in ("peak_lr", "warmup_steps") if name not in varies]
-    if missing:
-        print(f"Nothing can be learned about {' and '.join(missing)}: every run has the same.")
-    return DONE
+    print(f"warning: {printable(in_options(str(message)))}", file=sys.stderr)
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -177,7 +145,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     stages = stages_of(arguments)
     inputs = [arguments.law, arguments.candidates, *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
-    candidates = candidates_of(arguments.candidates)
+    candidates = candidates_of(arguments.candidates, arguments)
     law = law_of(arguments)
     table = law.predict(
         candidates,
@@ -221,7 +189,7 @@ def _rank(arguments: argparse.Namespace) -> int:
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
         check_figure_name(figure)
-    candidates = candidates_of(arguments.candidates)
+    candidates = candidates_of(arguments.candidates, arguments)
     law = law_of(arguments)
     ranking = law.rank(
         candidates,
@@ -371,7 +339,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "demo": _demo,
-    "check": _check,
+    "init": init,
+    "check": check,
     "fit": _fit,
     "predict": _predict,
     "rank": _rank,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.text.html import percent
+from bayes_optlaws.text.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 def note(text: str) -> None:
     """Print a remark to standard error."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def free(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None:
@@ -76,7 +77,11 @@ def print_wrapped(text: str, *, indent: str = "") -> None:
     """Print prose in lines of readable length."""
     print(
         textwrap.fill(
-            text, 100, break_on_hyphens=False, initial_indent=indent, subsequent_indent=indent * 2
+            printable(text),
+            100,
+            break_on_hyphens=False,
+            initial_indent=indent,
+            subsequent_indent=indent * 2,
         )
     )
 
@@ -169,7 +174,7 @@ def print_table(
     for i, head in enumerate(heads):
         table.add_column(Text(head), justify="left" if i in left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     _console().print(table)
 
 

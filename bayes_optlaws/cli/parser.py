@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bayes_optlaws import __version__
+from bayes_optlaws.cli.reading import add_reading
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
 DRAWS, TUNE, CHAINS = 1000, 300, 4
@@ -34,6 +35,30 @@ A candidate table is the same without final_loss and diverged. Other columns are
 """
 
 
+# How each command is called, and one example.
+_CALLS = {
+    "demo": ("[-o DIR] [--report]", "--report"),
+    "init": ("[DIR] [--force]", "my-sweep"),
+    "check": (
+        "RUNS.csv [-o CLEAN.csv] [options]",
+        "wandb-export.csv --status crashed=diverged --cooldown 0.2 -o runs.csv",
+    ),
+    "fit": ("RUNS.csv -o LAW.nc [options]", "runs.csv -o law.nc --seed 1"),
+    "predict": ("LAW.nc CANDIDATES.csv [options]", "law.nc candidates.csv -o losses.csv"),
+    "rank": ("LAW.nc CANDIDATES.csv [options]", "law.nc candidates.csv --figure ranking.png"),
+    "design": (
+        "LAW.nc --decide CANDIDATES.csv [options]",
+        "law.nc --decide candidates.csv --n-runs 3 -o plan.csv",
+    ),
+    "report": (
+        "LAW.nc [--candidates CANDIDATES.csv] [options]",
+        "law.nc --candidates candidates.csv -o report.html",
+    ),
+    "evaluate": ("RUNS.csv [options]", "runs.csv --protocol hold-out-largest-n -o metrics.csv"),
+    "datasets": ("[NAME] [-o FILE.csv]", "pocket -o runs.csv"),
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; ``command`` names the one that was called."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -47,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=(
             "a first session:\n"
             "  bayes-optlaws demo                               the whole way on shipped runs\n"
-            "  bayes-optlaws datasets pocket -o runs.csv        a table to look at\n"
-            "  bayes-optlaws check runs.csv                     is my table all right?\n"
+            "  bayes-optlaws init                               tables and a notebook for a start\n"
+            "  bayes-optlaws check export.csv -o runs.csv       is my table all right?\n"
             "  bayes-optlaws fit runs.csv -o law.nc             fit once\n"
             "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
             "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
@@ -63,8 +88,14 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
         description = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
+        call, example = _CALLS[name]
         added = commands.add_parser(
-            name, help=summary, description=description, formatter_class=raw
+            name,
+            help=summary,
+            usage=f"bayes-optlaws {name} {call}".strip(),
+            description=description,
+            epilog=f"example:\n  bayes-optlaws {name} {example}",
+            formatter_class=raw,
         )
         added.set_defaults(command=name)
         return added
@@ -85,13 +116,25 @@ def parser() -> argparse.ArgumentParser:
     _add_sampling(p, seed=2, draws=DEMO_DRAWS)
 
     p = command(
+        "init",
+        "write a run table, candidates and a notebook to begin with",
+        "The table is the shipped grid; put your own rows in its place.",
+    )
+    p.add_argument("folder", nargs="?", default="bayes_optlaws_start", metavar="DIR")
+    _add_force(p)
+
+    p = command(
         "check",
-        "check a run table and say what can be learned from it",
-        f"Lists every fault of every row, with rule and remedy.\n\n{_COLUMNS}",
+        "check a run table or a tracker's export and say what can be learned from it",
+        "Shows what each column is taken for and lists every fault, with rule and remedy. With -o\n"
+        f"the clean table is written.\n\n{_COLUMNS}",
     )
     p.add_argument("runs", metavar="RUNS.csv")
+    p.add_argument("-o", "--output", metavar="CLEAN.csv", help="write the table as it is read")
     _add_group(p)
+    _add_force(p)
     _add_json(p)
+    add_reading(p)
 
     p = command("fit", "fit a law to a run table and save it", _COLUMNS)
     p.add_argument("runs", metavar="RUNS.csv")
@@ -297,6 +340,7 @@ def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
     p.add_argument(
         "--exponents", metavar="PRESET", help="candidate exponents; `paper` for those of the paper"
     )
+    add_reading(p)
 
 
 def _add_question(p: argparse.ArgumentParser) -> None:

@@ -33,6 +33,7 @@ from bayes_optlaws.cli.output import (
     use_file_backend,
     write_csv,
 )
+from bayes_optlaws.cli.reading import reading
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text.html import percent, significant
 
@@ -58,8 +59,8 @@ def design(arguments: argparse.Namespace) -> int:
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
         check_figure_name(figure)
-    decide = candidates_of(arguments.decide)
-    pool = None if arguments.pool is None else candidates_of(arguments.pool)
+    decide = candidates_of(arguments.decide, arguments)
+    pool = None if arguments.pool is None else candidates_of(arguments.pool, arguments)
     law = law_of(arguments)
     if pool is None:
         from bayes_optlaws.runs.pools import default_pool
@@ -134,7 +135,7 @@ def report(arguments: argparse.Namespace) -> int:
     target = free(arguments.output, arguments.force, inputs=inputs)
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target}: a report ends in .html")
-    candidates, pool = (None if path is None else candidates_of(path) for path in given)
+    candidates, pool = (None if path is None else candidates_of(path, arguments) for path in given)
     law = law_of(arguments)
     use_file_backend()
     note("writing the report ...")
@@ -162,7 +163,7 @@ def report(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Judge the law on runs that it was not fitted to."""
     target = free(arguments.output, arguments.force, inputs=[arguments.runs])
-    runs = read_runs(Path(arguments.runs), group=arguments.group)
+    runs = read_runs(Path(arguments.runs), group=arguments.group, **reading(arguments))
     from bayes_optlaws import baselines
     from bayes_optlaws.evaluation import evaluate as judge
     from bayes_optlaws.law import OptLaw

@@ -36,7 +36,7 @@ def available(*, shipped: bool | None = None) -> list[str]:
     Examples
     --------
     >>> available(shipped=False)
-    ['steplaw', 'marin', 'schaipp', 'multi-power-law', 'porian', 'modded-nanogpt']
+    ['steplaw', 'marin', 'schaipp', 'multi-power-law', 'porian', 'modded-nanogpt', ...]
     """
     return [d.name for d in RECORDS.values() if shipped is None or d.shipped == shipped]
 

@@ -256,6 +256,105 @@ def as_published(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(diverged=table["diverged"].astype(bool))
 
 
+def _far(t: pd.DataFrame, group: object, kept: list[str], **columns: object) -> pd.DataFrame:
+    """Run table from columns that the prepared table names as the run table does."""
+    steps = t["steps"] if "steps" in t else t["tokens"] / t["batch_tokens"]
+    tokens = t["tokens"] if "tokens" in t else t["steps"] * t["batch_tokens"]
+    batch = t["batch_tokens"] if "batch_tokens" in t else tokens / steps
+    out = pd.DataFrame(
+        {
+            "run_id": t["run_id"],
+            "group": group,
+            "block": _cell(t["n_params"], tokens),
+            "n_params": t["n_params"],
+            "tokens": tokens,
+            "batch_tokens": batch,
+            "steps": steps,
+            "peak_lr": t["peak_lr"],
+            "warmup_steps": t["warmup_steps"],
+            "schedule": t["schedule"],
+            "min_lr": t["min_lr"].fillna(0.0) if "min_lr" in t else 0.0,
+            "final_loss": t["final_loss"],
+            "diverged": t["diverged"].astype(bool) if "diverged" in t else False,
+        }
+    )
+    return out.assign(**columns).join(t[kept])
+
+
+def chinchilla_epoch(table: pd.DataFrame) -> pd.DataFrame:
+    """Chinchilla's points by Epoch AI, all of them.
+
+    Assumed: one batch, one peak learning rate, a cosine to a tenth and 1 % of warm-up; the figure
+    gives none of them. ``few_tokens`` marks the five points of fewest tokens a parameter, which
+    Besiroglu et al. (arXiv 2404.10102) leave out.
+    """
+    t = table.reset_index(drop=True)
+    few = (t["tokens"] / t["n_params"]).rank(method="first") <= 5
+    return _far(t, "chinchilla", ["flops"], few_tokens=few)
+
+
+def openlm(table: pd.DataFrame) -> pd.DataFrame:
+    """open_lm runs, without those that stop before their warm-up ends.
+
+    ``group`` is the training set; all losses are those on C4.
+    """
+    done = table["warmup_steps"] < table["tokens"] / table["batch_tokens"]
+    t = table[done].reset_index(drop=True)
+    kept = ["n_params_nonembed", "weight_decay", "multiplier", "seed", "loss_openlm"]
+    return _far(t, t["group"], kept)
+
+
+def loss_to_loss(table: pd.DataFrame) -> pd.DataFrame:
+    """IsoFLOP sweeps and one larger run a data set; ``group`` is the data set.
+
+    Assumed: peak learning rate, cosine to 0 and 5 % of warm-up; the table gives none of them.
+    """
+    t = table.reset_index(drop=True)
+    return _far(t, t["group"], ["iso_flop", "kind", "n_layers", "d_model", "train_loss"])
+
+
+def olmo_ladder(table: pd.DataFrame) -> pd.DataFrame:
+    """OLMo-2 ladder: cosine, WSD and constant runs, five of them made twice.
+
+    All rows are kept. The WSD runs of one size share a trunk, of which the constant run is the
+    end: ``trunk`` names it.
+    """
+    t = table.reset_index(drop=True)
+    size = t["run_id"].str.split("-").str[1]
+    own = t["run_id"].where(t["schedule"] == "cosine", "trunk-" + size)
+    hold = t["cooldown_start_step"].where(t["schedule"] == "wsd").astype(float)
+    return _far(t, "olmo", ["multiplier", "loss_pile"], cooldown_start_step=hold, trunk=own)
+
+
+def gemstones(table: pd.DataFrame) -> pd.DataFrame:
+    """Gemstones: constant, half-LR and cooled-down points.
+
+    All points are kept: a constant run read at a step is a finished run of that length. Points
+    of one trunk share its data and its seed: ``trunk`` names it. Assumed: the learning rates
+    (0.005 and half of it) and a warm-up of 75 steps.
+    """
+    t = table.reset_index(drop=True)
+    hold = t["cooldown_start_step"].where(t["schedule"] == "wsd").astype(float)
+    trunk = t["shape"] + "-" + t["lr_label"]
+    return _far(t, "gemstones", ["shape", "lr_label"], cooldown_start_step=hold, trunk=trunk)
+
+
+def gemstones_lr(table: pd.DataFrame) -> pd.DataFrame:
+    """Gemstones' sweep of learning rates over four shapes.
+
+    Assumed: 2,000 steps, 100 of them warm-up, and a constant schedule.
+    """
+    return _far(table.reset_index(drop=True), "gemstones-lr", ["shape"])
+
+
+def cifar5m(table: pd.DataFrame) -> pd.DataFrame:
+    """Transformers on CIFAR-5M pixels; cyclic and quadratic schedules are ``array`` rows."""
+    t = table.reset_index(drop=True)
+    held = t["cooldown_start_step"].where(t["schedule"] == "wsd").astype(float)
+    kept = ["conv_warmup", "conv_cooldown", "escape_warmup", "escape_cooldown", "family", "width"]
+    return _far(t, "cifar5m", kept, cooldown_start_step=held, seed=t["seed"])
+
+
 CONVERT: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "steplaw": steplaw,
     "marin": marin,
@@ -263,4 +362,11 @@ CONVERT: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "multi-power-law": multi_power_law,
     "porian": as_published,
     "modded-nanogpt": as_published,
+    "chinchilla-epoch": chinchilla_epoch,
+    "openlm": openlm,
+    "loss-to-loss": loss_to_loss,
+    "olmo-ladder": olmo_ladder,
+    "gemstones": gemstones,
+    "gemstones-lr": gemstones_lr,
+    "cifar5m": cifar5m,
 }

@@ -346,5 +346,129 @@ RECORDS: dict[str, Dataset] = {
                 "losses are pinned near 3.28 by the contest; the optimizer is mostly Muon",
             ),
         ),
+        Dataset(
+            name="chinchilla-epoch",
+            title="Chinchilla's figure 4 read back: N 57M to 16B, 1e18 to 1e22 FLOP",
+            origin=(
+                "github.com/epoch-research/analyzing-chinchilla at "
+                "92258837425e1b5f2851d624287f0120583a3d0e, data/svg_extracted_data.csv"
+            ),
+            licence="none seen",
+            rows=245,
+            run_table=True,
+            shipped=False,
+            folder="chinchilla_epoch",
+            caveats=(
+                "losses are read from the colours of a figure, so they are quantised",
+                "batch, peak LR, cosine and warm-up are placeholders, the same in every row",
+                "few_tokens marks the five points that Besiroglu et al. leave out",
+            ),
+        ),
+        Dataset(
+            name="openlm",
+            title="open_lm over-training testbed: 11M to 6.9B, 5 to 640 tokens a parameter",
+            origin=(
+                "github.com/mlfoundations/scaling at a003c4913793ac2ae7ef87b28ecb562955d026d5, "
+                "exp_data/models; Gadre et al. 2024"
+            ),
+            licence="MIT",
+            rows=65,
+            run_table=True,
+            shipped=False,
+            folder="openlm_overtraining",
+            caveats=(
+                "training sets are groups: pass group= to read_runs",
+                "four runs that stop before their warm-up ends are left out",
+                "one seed; peak LR is 3e-3 but for the 7B runs (3e-4)",
+                "final_loss is the loss on C4, whatever was trained on",
+            ),
+        ),
+        Dataset(
+            name="loss-to-loss",
+            title="IsoFLOP sweeps on several data sets, and one run of 1e21 FLOP on each",
+            origin=(
+                "github.com/KempnerInstitute/loss-to-loss-notebooks at "
+                "457ce81a019019bc3981937c20a70c52f5fad436, data/{sweep,extrapolation}.csv"
+            ),
+            licence="none seen",
+            rows=269,
+            run_table=True,
+            shipped=False,
+            folder="loss_to_loss",
+            caveats=(
+                "data sets are groups: pass group= to read_runs",
+                "peak LR, cosine and warm-up are placeholders, the same in every row",
+                "batch_tokens is tokens over steps",
+            ),
+        ),
+        Dataset(
+            name="olmo-ladder",
+            title="OLMo-2 model ladder: 190M to 3B, cosine, WSD and constant",
+            origin=(
+                "github.com/allenai/OLMo at 9bc064c72b1439640993e7ff28238e7b8f855aee, "
+                "scripts/scaling/data"
+            ),
+            licence="Apache-2.0",
+            rows=60,
+            run_table=True,
+            shipped=False,
+            folder="olmo_ladder",
+            caveats=(
+                "LR, batch and warm-up are functions of the size, never crossed",
+                "WSD and constant runs of one size share a trunk; five cosine runs are repeats",
+            ),
+        ),
+        Dataset(
+            name="gemstones",
+            title="Gemstones: 22 shapes, 48M to 2B, constant, half LR and cooled down",
+            origin=(
+                "github.com/mcleish7/gemstone-scaling-laws at "
+                "5f420478f6057b0cbb4d13405fb10ca64675bccb, wandb_dfs"
+            ),
+            licence="MIT",
+            rows=619,
+            run_table=True,
+            shipped=False,
+            folder="gemstones",
+            caveats=(
+                "points are read along constant-LR runs or cooled down from them: trunk names "
+                "those that are not independent",
+                "learning rates and warm-up are assumed labels",
+            ),
+        ),
+        Dataset(
+            name="gemstones-lr",
+            title="Gemstones' sweep of learning rates over four shapes",
+            origin=(
+                "github.com/mcleish7/gemstone-scaling-laws at "
+                "5f420478f6057b0cbb4d13405fb10ca64675bccb, data/preflight_mup_olmo_variant.csv"
+            ),
+            licence="MIT",
+            rows=24,
+            run_table=True,
+            shipped=False,
+            folder="gemstones_lr_preflight",
+            caveats=(
+                "steps, warm-up and the constant schedule are assumed, the same in every row",
+                "diverged: the loss is above 6 nats",
+            ),
+        ),
+        Dataset(
+            name="cifar5m",
+            title="CIFAR-5M transformers: 12M to 79M by nine schedule families",
+            origin=(
+                "github.com/shikaiqiu/supercollapse at 003336f61d167a47cbe8a356faac85759daacdff, "
+                "logs/c5m_schedules.pkl"
+            ),
+            licence="none seen",
+            rows=45,
+            run_table=True,
+            shipped=False,
+            folder="supercollapse_cifar5m",
+            caveats=(
+                "pixels, not text; losses differ by less than 0.03 nats",
+                "LR, batch and warm-up never vary; one seed",
+            ),
+        ),
     )
 }

@@ -26,6 +26,7 @@ from bayes_optlaws.decision.design_value import pair_gain
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.plots.plan import plot_plan
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
+from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import short
 from bayes_optlaws.text.progress import counter
@@ -197,7 +198,7 @@ class DesignPlan:
 
 def design(
     law: FittedLaw,
-    pool: pd.DataFrame,
+    pool: pd.DataFrame | None,
     *,
     decide: pd.DataFrame,
     n_runs: int | None = 5,
@@ -215,8 +216,9 @@ def design(
     Parameters
     ----------
     law : FittedLaw
-    pool : DataFrame
+    pool : DataFrame or None
         Runs that could be made, a candidate table (see `bayes_optlaws.pool`); a row is one run.
+        None: runs like those of the table, `bayes_optlaws.default_pool`.
     decide : DataFrame
         Candidate table of the large runs among which the choice is.
     n_runs : int, optional
@@ -290,6 +292,8 @@ def design(
         raise ValueError(f"budget is {budget!r}: it must be positive")
     law.require_converged(allow_unconverged)
     candidates = decide
+    if pool is None:
+        pool = default_pool(law.runs, candidates)
     if len(candidates) < 2 and objective in OBJECTIVES:
         raise ValueError(
             f"decide has {len(candidates)} row: there is nothing to choose; give two or more"

@@ -108,7 +108,8 @@ class Space:
                     "plateau_lr": plateau,
                     "cooldown_start_step": cool,
                 }
-            )
+            ),
+            warn=False,
         )
 
 

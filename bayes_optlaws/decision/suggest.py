@@ -24,6 +24,7 @@ from bayes_optlaws.plots.suggestion import plot_suggestion
 from bayes_optlaws.runs.rows import schedule_of
 from bayes_optlaws.schedules import Schedule
 from bayes_optlaws.text import html
+from bayes_optlaws.text.numbers import as_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,9 +190,9 @@ class Suggestion:
 
 def suggest(
     law: FittedLaw,
-    n_params: float,
-    tokens: float,
-    batch_tokens: float | Sequence[float],
+    n_params: float | str,
+    tokens: float | str,
+    batch_tokens: float | str | Sequence[float | str],
     *,
     families: Sequence[str] | str | None = None,
     bounds: Mapping[str, float | tuple[float, float]] | None = None,
@@ -209,8 +210,8 @@ def suggest(
     Parameters
     ----------
     law : FittedLaw
-    n_params, tokens : float
-        Model size and budget of the run to plan.
+    n_params, tokens : float or str
+        Model size and budget of the run to plan; "1.5B" is read, too.
     batch_tokens : float or sequence
         Tokens a step; of several, the best is chosen too.
     families : str or sequence, optional
@@ -259,6 +260,7 @@ def suggest(
     if n_alternatives < 0:
         raise ValueError(f"n_alternatives is {n_alternatives!r}: it must not be negative")
     law.require_converged(allow_unconverged)
+    n_params, tokens, batch_tokens = map(as_numbers, (n_params, tokens, batch_tokens))
     sp = space(
         law.runs, n_params=n_params, tokens=tokens, batch_tokens=batch_tokens, families=families,
         bounds=bounds, min_lr=min_lr,

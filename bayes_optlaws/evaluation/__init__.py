@@ -8,7 +8,10 @@ from typing import Any
 _LAZY = {
     "evaluate": "protocols",
     "held_out": "protocols",
+    "held_out_by": "protocols",
     "tabulate": "protocols",
+    "Judge": "nulls",
+    "cell_scores": "nulls",
     "make_splits": "splits",
     "summarize": "metrics",
 }

@@ -50,7 +50,7 @@ __all__ = [
     "top2",
 ]
 
-LEVELS = (0.50, 0.80, 0.95)
+LEVELS = (0.50, 0.80, 0.90, 0.95)
 """Probabilities of the central intervals that `summarize` judges."""
 
 
@@ -315,8 +315,8 @@ def summarize(
     Series
         ``n_runs``, ``n_blocks`` (of at least 3 runs), ``r2`` (of log losses), ``relative_error``
         (percent), ``spearman``, ``top2`` (share), ``regret`` (nats), ``regret_relative``
-        (fraction), ``coverage_50 coverage_80 coverage_95``, ``width_50 width_80 width_95`` (nats),
-        ``crps`` (nats), ``log_score`` (of log losses), ``pit_distance``, ``pair_accuracy``,
+        (fraction), ``coverage_50 _80 _90 _95``, ``width_50 _80 _90 _95`` (nats), ``crps`` (nats,
+        of finished draws), ``log_score`` (of log losses), ``pit_distance``, ``pair_accuracy``,
         ``pair_said`` (mean probability of the called order; above ``pair_accuracy``:
         over-confident), ``pair_calibration_error``, ``brier_best``.
 
@@ -352,6 +352,7 @@ def bootstrap_se(
     cond_sd: ArrayLike | None = None,
     diverged_loss: float | None = None,
     resample: str = "blocks",
+    cells: ArrayLike | None = None,
     n_boot: int = 200,
     random_seed: int = 0,
 ) -> pd.Series:
@@ -365,6 +366,10 @@ def bootstrap_se(
         Resample whole blocks: the error for new blocks, NaN with fewer than two. Or the runs
         inside each block: the error for the same blocks; a run that is drawn twice counts once
         where the best of a block is sought, for it would tie with itself.
+    cells : array_like, shape (n,), optional
+        What is resampled in place of blocks: a cell (model size, token budget) whose runs are
+        spread over several blocks, one a fold, shares its level error among them. Each block
+        must lie in one cell.
     n_boot : int
         Number of bootstrap samples.
     random_seed : int
@@ -394,10 +399,12 @@ def bootstrap_se(
     )
     rng = np.random.default_rng(random_seed)
     n, n_blocks = pieces.y.size, len(pieces.members)
+    groups = _blocks_of_cells(pieces, cells)
     found = []
     for _ in range(n_boot):
         if resample == "blocks":
-            picked = rng.integers(n_blocks, size=n_blocks)
+            drawn = rng.integers(len(groups), size=len(groups))
+            picked = np.concatenate([groups[c] for c in drawn])
             times = np.bincount(picked, minlength=n_blocks).astype(float)
             weight = times[pieces.code]
             members = [pieces.members[b] for b in picked]
@@ -410,9 +417,28 @@ def bootstrap_se(
             selection = np.array([_select(pieces, r) for r in once])
             found.append(_assemble(pieces, weight, once, selection, None))
     out = pd.DataFrame(found).std(ddof=1)
-    if resample == "blocks" and n_blocks < 2:
+    if resample == "blocks" and len(groups) < 2:
         out[:] = np.nan
     return out
+
+
+def _blocks_of_cells(pieces: _Pieces, cells: ArrayLike | None) -> list[np.ndarray]:
+    """Blocks of each cell; without cells each block is one."""
+    if cells is None:
+        return [np.array([b]) for b in range(len(pieces.members))]
+    label = np.asarray(cells)
+    parts.same_length(label.size, pieces.y.size)
+    of_block = []
+    for rows in pieces.members:
+        inside = pd.unique(label[rows])
+        if len(inside) > 1:
+            raise ValueError(
+                f"a block holds runs of the cells {inside[0]} and {inside[1]}: every block must "
+                "lie in one cell; give blocks that are no larger than cells"
+            )
+        of_block.append(inside[0])
+    code = pd.factorize(np.asarray(of_block))[0]
+    return [np.flatnonzero(code == c) for c in range(code.max() + 1)]
 
 
 @dataclass(frozen=True)
@@ -443,6 +469,7 @@ def _pieces(
 ) -> _Pieces:
     y, d = parts.with_draws(observed, draws)
     parts.positive(y, "observed")
+    score = crps(y, d)  # before losses are put in the place of divergences
     if diverged_loss is not None:
         d = np.where(np.isposinf(d), diverged_loss, d)
     parts.finite_draws(d, "a summary")
@@ -453,7 +480,7 @@ def _pieces(
         low, high = parts.interval(d, prob)
         columns[f"coverage_{100 * prob:.0f}"] = ((low <= y) & (y <= high)).astype(float)
         columns[f"width_{100 * prob:.0f}"] = high - low
-    columns["crps"] = crps(y, d)
+    columns["crps"] = score
     columns["log_score"] = log_score(y, d, cond_mean=cond_mean, cond_sd=cond_sd)
     members = parts.members(blocks, y.size)
     code = np.empty(y.size, dtype=int)

@@ -32,11 +32,9 @@ from bayes_optlaws.runs.readers import read_runs
 POOLED = "all"
 """Label of the row that pools all blocks."""
 
-MIN_BLOCKS = 4
-"""With fewer blocks of three runs, standard errors come from resampling runs inside the blocks
-(own choice)."""
-
-BASELINE_DRAWS = {"gaussian-process": 2000}
+BASELINE_DRAWS = dict.fromkeys(
+    ("gaussian-process", "gp-linear-scale", "gp-linear-settings", "quadratic"), 2000
+)
 OTHER_DRAWS = 200  # each is a refit
 
 _COLUMNS = (
@@ -88,12 +86,13 @@ class HeldOut:
         """Metrics of some of the runs."""
         return summarize(**self._arguments(keep))
 
-    def standard_errors(self, *, n_boot: int = 200) -> tuple[pd.Series, str]:
-        """Bootstrap standard errors of the metrics of all runs, and what was resampled."""
-        sizes = pd.Series(self.blocks).value_counts()
-        resample = "blocks" if (sizes >= 3).sum() >= MIN_BLOCKS else "runs"
-        found = bootstrap_se(**self._arguments(slice(None)), resample=resample, n_boot=n_boot)
-        return found, resample
+    def standard_errors(self, *, n_boot: int = 200) -> pd.Series:
+        """Bootstrap standard errors of the metrics of all runs, by resampling whole cells.
+
+        NaN with fewer than two cells: runs of one cell share its level error, so resampling them
+        would say nothing of a new cell.
+        """
+        return bootstrap_se(**self._arguments(slice(None)), cells=self.blocks, n_boot=n_boot)
 
     def _arguments(self, keep: np.ndarray | slice) -> dict:
         moments = {}
@@ -117,6 +116,7 @@ def evaluate(
     baselines: Sequence | Mapping | None = None,
     folder: str | Path | None = None,
     random_seed: int = 0,
+    posterior: str = "nuts",
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
@@ -145,8 +145,10 @@ def evaluate(
         by the same runs, split, options and seed; after a change of the law's code take another.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
+    posterior : {"nuts", "importance"}
+        How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     draws, tune, chains : int
-        Of NUTS, for each refit.
+        Of each refit; `tune` and `chains` of NUTS only.
     k : int
         Folds of ``"kfold-within-block"``.
     test : array_like of bool or mapping, optional
@@ -161,9 +163,9 @@ def evaluate(
         Index (method, block), the pooled row of a method under block ``"all"``. Columns: the
         metrics of `bayes_optlaws.evaluation.metrics.summarize`; ``log_score_lead``, the mean log
         score of `law` minus that of the method; ``<metric>_se`` in the pooled rows, by resampling
-        blocks, or runs where there are fewer than four blocks (``se_by``); ``converged``, whether
-        all refits passed the sampler's gate; ``seconds`` of all refits; ``error``, why a
-        baseline has no row of numbers. ``attrs["folds"]`` lists every refit.
+        blocks (NaN with fewer than two); ``converged``, whether all refits passed the gate;
+        ``seconds`` and ``cpu_seconds`` of all refits; ``error``, why a baseline has no row of
+        numbers. ``attrs["folds"]`` lists every refit.
 
     Raises
     ------
@@ -188,7 +190,7 @@ def evaluate(
     """
     found = held_out(
         law, runs, protocol, n_jobs, baselines=baselines, folder=folder, random_seed=random_seed,
-        draws=draws, tune=tune, chains=chains, k=k, test=test,
+        posterior=posterior, draws=draws, tune=tune, chains=chains, k=k, test=test,
     )  # fmt: skip
     return tabulate(found, n_boot=n_boot)
 
@@ -202,6 +204,7 @@ def held_out(
     baselines: Sequence | Mapping | None = None,
     folder: str | Path | None = None,
     random_seed: int = 0,
+    posterior: str = "nuts",
     draws: int = 500,
     tune: int = 300,
     chains: int = 4,
@@ -213,9 +216,45 @@ def held_out(
     All parameters are those of `evaluate`.
     """
     runs = read_runs(runs)
-    splits = make_splits(runs, protocol, k=k, test=test, random_seed=random_seed)
     methods = _methods(law, baselines)
-    sampling = {"draws": draws, "tune": tune, "chains": chains}
+    return held_out_by(
+        methods, runs, protocol, n_jobs, required=tuple(methods)[:1], folder=folder,
+        random_seed=random_seed, posterior=posterior, draws=draws, tune=tune, chains=chains, k=k,
+        test=test,
+    )  # fmt: skip
+
+
+def held_out_by(
+    methods: Mapping[str, Any],
+    runs: pd.DataFrame,
+    protocol: str = "kfold-within-block",
+    n_jobs: int = 1,
+    *,
+    required: Sequence[str] = (),
+    folder: str | Path | None = None,
+    random_seed: int = 0,
+    posterior: str = "nuts",
+    draws: int = 500,
+    tune: int = 300,
+    chains: int = 4,
+    k: int = 5,
+    test: ArrayLike | Mapping | None = None,
+) -> list[HeldOut]:
+    """Return the held-out predictions of methods, in their order.
+
+    Parameters
+    ----------
+    methods : mapping
+        From a name to a baseline or an `OptLaw`.
+    runs : DataFrame
+        Validated run table.
+    required : sequence of str
+        Methods whose failure is an error; that of others is noted in their folds.
+    protocol, n_jobs, folder, random_seed, posterior, draws, tune, chains, k, test
+        As for `evaluate`.
+    """
+    splits = make_splits(runs, protocol, k=k, test=test, random_seed=random_seed)
+    sampling = {"posterior": posterior, "draws": draws, "tune": tune, "chains": chains}
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     tasks = [(name, method, split) for name, method in methods.items() for split in splits]
@@ -228,7 +267,7 @@ def held_out(
             sampling,
             random_seed,
             folder,
-            required=method is law,
+            required=name in required,
         )
         for name, method, split in tasks
     )
@@ -249,6 +288,7 @@ def tabulate(found: Sequence[HeldOut], *, n_boot: int = 200) -> pd.DataFrame:
         facts = {
             "converged": all(f["converged"] for f in one.folds),
             "seconds": sum(f["seconds"] for f in one.folds),
+            "cpu_seconds": sum(f["cpu_seconds"] for f in one.folds),
         }
         errors = [f["error"] for f in one.folds if f["error"]]
         if errors:
@@ -261,33 +301,32 @@ def tabulate(found: Sequence[HeldOut], *, n_boot: int = 200) -> pd.DataFrame:
                 {"method": one.method, "block": block, **one.summarize(keep),
                  "log_score_lead": lead[keep].mean(), **facts}
             )  # fmt: skip
-        se, by = one.standard_errors(n_boot=n_boot)
+        se = one.standard_errors(n_boot=n_boot)
         pooled = {"method": one.method, "block": POOLED, **one.summarize()}
         pooled["log_score_lead"] = lead.mean()
         errors_of = {f"{c}_se": v for c, v in se.drop(["n_runs", "n_blocks"]).items()}
-        errors_of["log_score_lead_se"] = _mean_se(lead, one.contests, by, n_boot)
-        rows.append({**pooled, **errors_of, "se_by": by, **facts})
+        errors_of["log_score_lead_se"] = _mean_se(lead, one.blocks, n_boot)
+        rows.append({**pooled, **errors_of, **facts})
     out = pd.DataFrame(rows).set_index(["method", "block"])
     if "error" not in out:
         out["error"] = ""
     out["error"] = out["error"].fillna("")
-    last = ["se_by", "converged", "seconds", "error"]
+    last = ["converged", "seconds", "cpu_seconds", "error"]
     out = out[[c for c in out.columns if c not in last] + last]
     out.attrs["folds"] = folds
     return out
 
 
-def _mean_se(values: np.ndarray, contests: np.ndarray, by: str, n_boot: int) -> float:
-    """Bootstrap standard error of a mean over runs, resampling blocks or runs inside blocks."""
+def _mean_se(values: np.ndarray, cells: np.ndarray, n_boot: int) -> float:
+    """Bootstrap standard error of a mean over runs, resampling cells; NaN with one cell."""
     rng = np.random.default_rng(0)
-    parts = [values[contests == c] for c in pd.unique(contests)]
-    means = []
-    for _ in range(n_boot):
-        if by == "blocks":
-            picked = [parts[i] for i in rng.integers(len(parts), size=len(parts))]
-        else:
-            picked = [rng.choice(p, size=p.size) for p in parts]
-        means.append(np.concatenate(picked).mean())
+    parts = [values[cells == c] for c in pd.unique(cells)]
+    if len(parts) < 2:
+        return np.nan
+    means = [
+        np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))]).mean()
+        for _ in range(n_boot)
+    ]
     return float(np.std(means, ddof=1))
 
 
@@ -351,19 +390,23 @@ def _task(
     seeds = np.random.SeedSequence(random_seed, spawn_key=key).generate_state(2)
     fit = runs.iloc[split.fit]
     test = runs.iloc[split.test].drop(columns=["final_loss", "diverged"])  # not to be looked at
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     model = fresh(law)
     try:
         if isinstance(model, laws.Baseline):
             result = _predict_baseline(model.fit(fit), test, int(seeds[0]))
         else:
-            model.fit(fit, **sampling, random_seed=int(seeds[0]), progressbar=False)
+            from bayes_optlaws.evaluation.refits import passed, refit  # baselines need no PyMC
+
+            refit(model, fit, **sampling, random_seed=int(seeds[0]))
             result = _predict_law(model, test, int(seeds[1]))
+            result["converged"] = passed(model)
     except ValueError as error:
         if required:
             raise
         result = {"error": str(error), "converged": False}
     result["seconds"] = time.perf_counter() - start
+    result["cpu_seconds"] = time.process_time() - cpu
     if path is not None:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         with partial.open("wb") as stream:
@@ -384,15 +427,8 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
         "cond_mean": mean.astype(np.float32),
         "cond_sd": sd.astype(np.float32),
         "predicted": np.exp(np.median(mean, axis=0)),
-        "converged": not _failures(law),
         **figures,
     }
-
-
-def _failures(law: Any) -> list[str]:
-    from bayes_optlaws.inference.nuts import failures  # here, so that baselines do not load PyMC
-
-    return failures(law.diagnostics)
 
 
 def _predict_baseline(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -435,6 +471,7 @@ def _pool(name: str, runs: pd.DataFrame, labels: np.ndarray, done: list) -> Held
                 "n_fit": split.fit.size,
                 "n_test": split.test.size,
                 "seconds": result["seconds"],
+                "cpu_seconds": result["cpu_seconds"],
                 "converged": bool(result["converged"]),
                 "error": result.get("error", ""),
                 **figures,

@@ -51,8 +51,10 @@ def crps(observed: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> np.ndar
     Parameters
     ----------
     observed : array_like, shape (n,)
+        Losses of runs that finished.
     draws : array_like, shape (n_samples, n)
-        Finite; replace infinite ones by the loss that a divergence stands for.
+        Infinite ones (diverged) are left out: the score is that of the loss given that the run
+        finishes, as the observed ones did. Whatever loss stood in their place would decide it.
     fair : bool
         Divide by S (S - 1) in place of S^2, which takes the bias against few draws away.
 
@@ -63,7 +65,7 @@ def crps(observed: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> np.ndar
     Raises
     ------
     ValueError
-        When a draw is infinite.
+        When a run has no finite draw, or one where ``fair`` needs two.
 
     Notes
     -----
@@ -74,17 +76,30 @@ def crps(observed: ArrayLike, draws: ArrayLike, *, fair: bool = True) -> np.ndar
     --------
     >>> crps([0.0], [[1.0], [3.0]], fair=False)
     array([1.5])
+    >>> crps([0.0], [[1.0], [3.0], [np.inf]], fair=False)
+    array([1.5])
     """
     y, d = parts.with_draws(observed, draws)
-    parts.finite_draws(d, "the CRPS")
-    s = d.shape[0]
-    if fair and s < 2:
-        raise ValueError(f"n_samples = {s}: the fair CRPS needs two draws; give more draws")
-    rank = (2.0 * np.arange(1, s + 1) - s - 1.0) / (s * (s - 1) if fair else s * s)
+    finite = np.isfinite(d)
+    s = finite.sum(axis=0)
+    least = 2 if fair else 1
+    if (s < least).any():
+        run = int(np.argmax(s < least))
+        raise ValueError(
+            f"n_samples = {s[run]} finished draws of run {run}: the {'fair ' * fair}CRPS needs "
+            f"{least}; give more draws"
+        )
     out = np.empty(y.size)
-    for part in parts.column_chunks(s, y.size):
-        x = np.sort(d[:, part], axis=0)
-        out[part] = np.mean(np.abs(x - y[part]), axis=0) - rank @ x
+    for part in parts.column_chunks(d.shape[0], y.size):
+        n = s[part]
+        # infinite draws sort to the end, where their weight is zero
+        x = np.where(finite[:, part], d[:, part], np.inf)
+        x.sort(axis=0)
+        place = np.arange(1, d.shape[0] + 1)[:, None]
+        used = place <= n
+        x = np.where(used, x, 0.0)
+        rank = (2.0 * place - n - 1.0) * used / (n * (n - 1) if fair else n * n)
+        out[part] = np.sum(np.abs(x - y[part]) * used, axis=0) / n - np.sum(rank * x, axis=0)
     return out
 
 

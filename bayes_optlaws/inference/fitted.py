@@ -146,7 +146,9 @@ class FittedLaw:
         """Worst R-hat, ESS and E-BFMI over all hyper-parameters and coefficients."""
         sample = self.sample
         if "energy" not in sample.sample_stats:  # no chains: importance sampling
-            return dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi"), np.nan)
+            names = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
+            ess = float(sample.sample_stats.attrs.get("ess", np.nan))
+            return dict.fromkeys(names, np.nan) | {"pareto_k": sample.pareto_k, "ess": ess}
         posterior = self.posterior["posterior"]
         names = [*sample.draws.hyper, "intercept", "coefficient"]
         loss = sampling.diagnose({n: posterior[n].to_numpy() for n in names}, sample.sample_stats)
@@ -268,6 +270,7 @@ class FittedLaw:
             noise = float(np.median(noise_sd))
             if kind == "new_run":
                 log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+                log_loss = predictor.capped(log_loss)
         risk = self.risk(table, draws) if stage is None else None
         return LossDraws(np.exp(log_loss), risk, noise)
 

@@ -3,8 +3,9 @@ r"""Leave-one-out cross-validation of a law with its Gaussian part integrated ou
 Given hyper-parameters and exponents the model is a Gaussian linear one, so the predictive
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
 of the coefficients and leverage :math:`h_i`, it is normal with mean :math:`y_i - r_i/(1-h_i)`
-and variance :math:`\sigma_i^2/(1-h_i)`.  What is left to importance sampling is only the change
-of the few hyper-parameters, so Pareto k is small where ordinary PSIS-LOO would fail.
+and variance :math:`\sigma_i^2/(1-h_i)`, to which comes what the local functions leave out of
+it.  What is left to importance sampling is only the change of the few hyper-parameters, so Pareto
+k is small where ordinary PSIS-LOO would fail.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
+from bayes_optlaws.model.encoding import RunEncoding
 
 MAX_DRAWS = 500
 
@@ -48,6 +50,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
     label = np.concatenate([encoding.noise.label, np.full(slope.size, len(data.noise_covariates))])
     q = data.column_block.size
     error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
+    missed = missed_variance(encoding)
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with threadpool_limits(1):  # the matrices are small: threads only get in their own way
@@ -66,7 +69,34 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
             error[s], sd[s] = (residual / keep)[:n], (1.0 / np.sqrt(precision * keep))[:n]
+            if data.n_local:
+                sd[s] = np.sqrt(sd[s] ** 2 + draws.hyper["local_sd"][s] ** 2 * missed)
     return error, sd
+
+
+def missed_variance(encoding: RunEncoding) -> np.ndarray:
+    """Variance, per unit sd, that the local functions leave out of each run, shape (n,).
+
+    The others say nothing of it, so it is part of what is not known of a run left out, as it is
+    of any new run (`Predictor`).  Where the functions were learned from
+    the runs themselves, those learned without run i leave out more of it: by 1 / (1 - h)^2, with h
+    its leverage on their span, the first-order formula of principal components.
+    """
+    d, table = encoding.discrepancy, encoding.finished
+    if not (encoding.transfer and d.n_local):
+        return np.zeros(len(table))
+    points = d.local_points(table)
+    growth, phi = d.local_growth(points), d.local_functions(points)
+    missed = np.maximum(growth**2 - np.sum(phi**2, axis=1), 0.0)
+    _, which, times = np.unique(
+        np.round(points, 9), axis=0, return_inverse=True, return_counts=True
+    )
+    if len(times) == len(d.points):
+        vector = phi / growth[:, None] * np.sqrt(np.sum(d.directions**2, axis=0))
+        alone = times[which.ravel()] == 1
+        leverage = np.where(alone, np.minimum(np.sum(vector**2, axis=1), 0.9), 0.0)
+        missed /= (1.0 - leverage) ** 2
+    return missed
 
 
 def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:

@@ -29,7 +29,8 @@ MAX_SCALES = 64
 """New scales drawn jointly at once; beyond, in blocks of this many."""
 
 MAX_POINTS = 1024
-"""Candidates whose own part of the local correction is drawn jointly, scale by scale."""
+"""With no more distinct candidates than this, what the local functions leave out is drawn from
+its exact covariance; beyond, from this many random features, so that all see one function."""
 
 
 @njit(cache=True, nogil=True)
@@ -228,7 +229,7 @@ class Predictor:
         """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
         out = self.law(table)
         if not self.transfer:
-            return out
+            return self.capped(out)
         d = self.discrepancy
         out += self._over_scales(table, rng)
         if d.n_local:
@@ -238,7 +239,11 @@ class Predictor:
         if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
             effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
             out += self.priors.unseen_sd * effect @ unseen.T
-        return out
+        return self.capped(out)
+
+    def capped(self, log_loss: np.ndarray) -> np.ndarray:
+        """Log losses, none above that of an untrained model (`Priors.untrained_loss`)."""
+        return np.minimum(log_loss, np.log(self.priors.untrained_loss))
 
     def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Noise sd of log loss, shape (n_draws, n)."""
@@ -295,13 +300,16 @@ class Predictor:
         which = which.ravel()
         phi = d.local_functions(distinct)
         out = (draws.local[:, : d.n_local] @ phi.T)[:, which]
-        for block in _blocks(len(distinct), MAX_POINTS):
-            factor = _psd_factor(
-                d.local_missed(distinct[block], phi[block], distinct[block], phi[block])
-            )
+        if len(distinct) <= MAX_POINTS:
+            factor = _psd_factor(d.local_missed(distinct, phi, distinct, phi))
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
+            return out + draws.hyper["local_sd"] * fresh[:, which]
+        features = d.local_frequencies(MAX_POINTS, rng)
+        normal = rng.standard_normal((draws.n, MAX_POINTS)) * draws.hyper["local_sd"]
+        for block in _blocks(len(distinct), MAX_POINTS):
+            missed = d.local_missed_features(distinct[block], phi[block], features)
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            out[:, mine] += draws.hyper["local_sd"] * fresh[:, which[mine] - block.start]
+            out[:, mine] += (normal @ missed.T)[:, which[mine] - block.start]
         return out
 
 

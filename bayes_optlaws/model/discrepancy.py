@@ -6,13 +6,16 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 
 .. math::
 
-    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z),
+    \delta(r) = u(s) + \sum_j z_j\, v_j(s) + e^{z_\text{LR}} f(s, z)
+        + g_N(\log N) + g_D(\log D),
 
 with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, batch, warm-up and
 schedule shape) over scales, sharing one length-scale and a part that every (N, tokens) cell has
 for itself, and one local correction :math:`f` over scales and settings together, larger towards
 the edge of divergence, where a smooth law misses most.  Candidates of one cell share :math:`u`,
-so a doubtful level does not blur their ranking.  (Own choice; the paper has no such term.)
+so a doubtful level does not blur their ranking.  The drifts :math:`g_N` and :math:`g_D` of
+`bayes_optlaws.model.drift` are what never stops growing with distance.  (Own choice; the paper
+has no such term.)
 
 The processes over scales are carried by inducing points (the cells themselves while they are
 few), the local correction by the leading eigenfunctions of its kernel, so that the runs enter
@@ -134,6 +137,11 @@ def _leading(points: np.ndarray) -> np.ndarray:
     value, vector = value[::-1], vector[:, ::-1]
     n = min(np.searchsorted(np.cumsum(value), LOCAL_SHARE * value.sum()) + 1, MAX_LOCAL)
     return vector[:, :n] / np.sqrt(value[:n])
+
+
+def _cosines(points: np.ndarray, frequency: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Random Fourier features at points, shape (n_points, n_features)."""
+    return np.sqrt(2.0 / phase.size) * np.cos(points @ frequency + phase)
 
 
 _AT_ONCE = 20_000
@@ -333,6 +341,38 @@ class Discrepancy:
         """
         growth = np.outer(self.local_growth(a), self.local_growth(b))
         return growth * local_correlation(a, b) - phi_a @ phi_b.T
+
+    def local_frequencies(
+        self, n: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random features of the local correction: frequencies, phases, their inner products.
+
+        Cosines of normal frequencies over scales and Student-t ones (5 degrees of freedom) over
+        settings have its correlation on average (Rahimi and Recht 2007, random Fourier features).
+        The last array, (n_local, n), is what the local functions carry of each feature.
+        """
+        over_scales = rng.standard_normal((2, n)) / LOCAL_SCALE_LENGTHS[:, None]
+        heavy = np.sqrt(5.0 / rng.chisquare(5.0, size=n)) / LOCAL_SETTING_LENGTH
+        over_settings = rng.standard_normal((self.points.shape[1] - 2, n)) * heavy
+        frequency = np.vstack([over_scales, over_settings])
+        phase = rng.uniform(0.0, 2 * np.pi, n)
+        return frequency, phase, self.directions.T @ _cosines(self.points, frequency, phase)
+
+    def local_missed_features(
+        self,
+        points: np.ndarray,
+        phi: np.ndarray,
+        features: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        """What the local functions leave out, as functions with coefficients of unit sd, (n, m).
+
+        Their covariance is that of `local_missed`, up to the error of random features; but any
+        number of points, also in parts, sees the same functions.  ``phi`` are the
+        `local_functions` at the points, ``features`` come from `local_frequencies`.
+        """
+        frequency, phase, carried = features
+        growth = self.local_growth(points)[:, None]
+        return growth * _cosines(points, frequency, phase) - phi @ carried
 
     def basis(self, table: pd.DataFrame) -> np.ndarray:
         """Columns of the runs, shape (n, n_columns): fields by cell, local, drifts."""

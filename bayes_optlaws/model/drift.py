@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_SEGMENTS = 6
+MAX_SEGMENTS = 5
 """Segments of constant curvature on either side of the table's centre."""
 
 SEGMENT = 0.5
@@ -39,10 +39,9 @@ class Drift:
 
     Examples
     --------
-    >>> drift = Drift(-1.0, 2.0)
-    >>> drift.n_columns, drift.basis(np.array([0.0, 2.0])).round(3)
-    (6, array([[ 0.   , -0.   ,  0.   ,  0.   ,  0.   ,  0.   ],
-           [ 0.   ,  0.   ,  1.237,  0.884,  0.53 ,  0.177]]))
+    >>> drift = Drift(-1.0, 1.5)
+    >>> drift.n_columns, drift.beyond(np.array([-2.0, 0.0, 4.0]))
+    (5, array([-1. ,  0. ,  2.5]))
     """
 
     lower: float

@@ -98,6 +98,7 @@ class RunEncoding:
             exponents,
             batch=features == "auto" and table["batch_tokens"].nunique() > 1,
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
+            trends=features == "auto",
         ).levelled(table)
         raw = feature_set.dictionary(table)
         standardizer = Standardizer.fit(raw, feature_set.column_exponent)
@@ -156,7 +157,7 @@ def _slope_rows(
     n_other: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the likelihood that state the law's slopes; none for the paper's form."""
-    if features.papers:
+    if not features.trends:
         return np.zeros((0, features.n_columns + n_other)), np.zeros(0)
     x, y = slope_rows(lambda t: standardizer(features.dictionary(t)), table, prior or SlopePrior())
     return np.hstack([x, np.zeros((len(x), n_other))]), y

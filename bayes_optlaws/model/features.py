@@ -107,7 +107,7 @@ SCALE_FEATURES = (
     Feature("tokens trend", "scale", fixed=True, free=True),
     Feature("N S", "scale"),
 )
-"""Scale columns added but in the paper's form (own choice).
+"""Scale columns that `OptLaw` adds but in the paper's form (own choice).
 
 Trends in N and tokens, of the shape that published laws have on average (`TREND_POWER`), carry
 what is said of slopes.  The product: the logarithm of a sum of a term in N and a term in the data
@@ -268,7 +268,7 @@ def tapered(base: np.ndarray, top: float) -> np.ndarray:
 
     Examples
     --------
-    >>> tapered(np.array([0.1, 1.0, 1000.0]), 1.0)
+    >>> tapered(np.array([0.1, 1.0, 1000.0]), 1.0).round(3)
     array([0.1, 1. , 2. ])
     """
     out = np.array(base, dtype=float)
@@ -290,6 +290,9 @@ class FeatureSet:
         Add `BATCH_FEATURES`.
     reference_batch : float
         Tokens that one step stands for, see `feature_bases`.
+    trends : bool
+        Add `SCALE_FEATURES`, and count S in tokens where the batch does not vary. Of no effect
+        with the paper's exponent groups.
     top : mapping of str to float
         Largest value of each feature in the fitted table, beyond which it levels off, see
         `tapered`; features that are not named do not.
@@ -304,6 +307,7 @@ class FeatureSet:
     exponents: Mapping[str, tuple[float, ...]]
     batch: bool = False
     reference_batch: float = PAPER_BATCH
+    trends: bool = False
     top: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -313,6 +317,7 @@ class FeatureSet:
         *,
         batch: bool = False,
         reference_batch: float = PAPER_BATCH,
+        trends: bool = False,
     ) -> FeatureSet:
         """Resolve a preset's name, a mapping, or None for the default preset."""
         if exponents is None:
@@ -323,7 +328,7 @@ class FeatureSet:
                     f"exponents must be one of {sorted(EXPONENT_PRESETS)} or a mapping from "
                     f"group to candidates, got {exponents!r}"
                 )
-            return cls(EXPONENT_PRESETS[exponents], batch, reference_batch)
+            return cls._of(EXPONENT_PRESETS[exponents], batch, reference_batch, trends)
         groups = {str(g): tuple(float(p) for p in c) for g, c in exponents.items()}
         known = [set(p) for p in EXPONENT_PRESETS.values()]
         if set(groups) not in known:
@@ -344,12 +349,16 @@ class FeatureSet:
                     f"candidates of exponent group {g!r} must be positive (its features are zero "
                     f"for a schedule that never cools down), got {c}"
                 )
-        return cls(groups, batch, reference_batch)
+        return cls._of(groups, batch, reference_batch, trends)
+
+    @classmethod
+    def _of(cls, exponents, batch: bool, reference_batch: float, trends: bool) -> FeatureSet:
+        return cls(exponents, batch, reference_batch, trends and "scale" not in exponents)
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
         """Features in use, in table order."""
-        own = () if self.papers else SCALE_FEATURES
+        own = SCALE_FEATURES if self.trends else ()
         return FEATURES + (BATCH_FEATURES if self.batch else ()) + own
 
     @property
@@ -431,7 +440,7 @@ class FeatureSet:
             table,
             reference_batch=self.reference_batch,
             earlier=earlier,
-            data_is_tokens=not (self.papers or self.batch),
+            data_is_tokens=self.trends and not self.batch,
         )
         return {f.name: tapered(found[f.name], self.top.get(f.name, np.inf)) for f in self.features}
 

@@ -2,9 +2,10 @@
 
 A run near the edge of divergence scatters several times more than one near the optimum, so one
 noise sd is too wide where it matters and too narrow elsewhere.  The log of the sd is a linear
-function of the standardised log LR, log batch and warm-up share (own choice).  Runs are grouped
-into a few classes of like settings and a class shares the noise of its mean, so that each class
-enters the likelihood through one Gram matrix.
+function of the standardised log LR, log batch and warm-up (own choice).  Settings are divided into
+a few classes, each with the noise of its centre, so that a class enters the likelihood through one
+Gram matrix.  A run, fitted or yet to be made, belongs to the class whose centre is nearest:
+likelihood, leave-one-out, predictions and replicated data have the same noise.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 
 from bayes_optlaws.model.discrepancy import Discrepancy
 
@@ -34,18 +36,14 @@ class NoiseClasses:
     names : tuple of str
         Settings that the noise depends on: those of `COVARIATES` that vary.
     covariates : array, shape (n_classes, n_names)
-        Mean standardised settings of each class.
+        Centre of each class: standardised settings.
     label : int array, shape (n_runs,)
         Class of each training run.
-    lower, upper : arrays, shape (n_names,)
-        Range of the class means; candidates are clipped to it.
     """
 
     names: tuple[str, ...]
     covariates: np.ndarray
     label: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
 
     @classmethod
     def fit(
@@ -78,16 +76,18 @@ class NoiseClasses:
             groups = split
         if len(groups) == 1:
             names, z = (), z[:, :0]
-        label = np.empty(len(table), dtype=np.int64)
-        for c, g in enumerate(groups):
-            label[g] = c
         means = np.array([z[g].mean(axis=0) for g in groups]).reshape(len(groups), len(names))
-        return cls(names, means, label, means.min(axis=0), means.max(axis=0))
+        return cls(names, means, _nearest(z, means))
 
     def at(self, table: pd.DataFrame, discrepancy: Discrepancy) -> np.ndarray:
-        """Covariates of any runs, clipped to the range of the classes, shape (n, n_names)."""
+        """Covariates of any runs: those of their classes, shape (n, n_names)."""
         z = discrepancy.standard_settings(table, self.names)
-        return np.clip(z, self.lower, self.upper)
+        return self.covariates[_nearest(z, self.covariates)]
+
+
+def _nearest(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Index of the centre nearest to each row of z, shape (n,)."""
+    return cdist(z, centres).argmin(axis=1) if z.shape[1] else np.zeros(len(z), dtype=np.int64)
 
 
 def _cuts(z: np.ndarray) -> list[np.ndarray]:

@@ -80,6 +80,9 @@ class Priors:
         Of d log loss / d log N and d log loss / d log tokens, see `bayes_optlaws.model.slopes`.
     unseen_sd : float
         Sd of the effect, per natural unit, of a setting that never varied in the table.
+    untrained_loss : float
+        Nats a token that no finished run ends above: the loss of an untrained model, the log of
+        its vocabulary. By default that of 131,072 tokens; a smaller vocabulary has its own.
 
     Examples
     --------
@@ -100,3 +103,4 @@ class Priors:
     drift_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     slopes: SlopePrior = field(default_factory=SlopePrior)
     unseen_sd: float = 0.02
+    untrained_loss: float = float(np.log(2**17))

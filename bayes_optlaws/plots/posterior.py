@@ -47,6 +47,9 @@ def coefficients(
     """
     table = fitted_law(law).summary(prob)
     table = table[table["block"].isin(_BLOCK_COLOUR)]
+    table = table.sort_values(
+        "block", key=lambda b: b.map(list(_BLOCK_COLOUR).index), kind="stable"
+    )
     ax = axes(ax, (6.4, 1.2 + 0.26 * len(table)))
     places, place = [], 0.0
     for i, block in enumerate(table["block"]):

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from numbers import Real
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS, Report, objects, table_fault, text
+from bayes_optlaws.text.numbers import parse
 
 SMALLEST, LARGEST = 1e-30, 1e30  # the square of either, and a product of both, stay in range
+EMPTY: Mapping[str, object] = MappingProxyType({})
 POSITIVE = "must be positive and finite (between 1e-30 and 1e30)"
 
 
-_MISSING = {"", "nan", "na", "n/a", "<na>", "none", "null"}
+_MISSING = {"", "-", "--", "nan", "na", "n/a", "<na>", "none", "null"}
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Cells that hold no value: None, NaN, NaT, pd.NA."""
+    return np.asarray(pd.isna(values), dtype=bool)
 
 
 def is_blank(values: np.ndarray) -> np.ndarray:
-    """Cells that hold nothing: None, NaN, NaT, pd.NA, white space, or a word for it (as in CSV)."""
+    """Cells that hold nothing: no value, white space, or a word for it (as in CSV)."""
     words = [isinstance(v, str) and v.strip().lower() in _MISSING for v in values]
-    return np.asarray(pd.isna(values), dtype=bool) | np.array(words, dtype=bool)
+    return is_missing(values) | np.array(words, dtype=bool)
 
 
-def _float(value: object) -> float:
-    """Return the number in a cell, NaN where it holds none."""
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal | str):
-        return np.nan
+def label_words(series: pd.Series) -> list[str]:
+    """Cells as text without white space around, "" where blank, length n."""
     try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return np.nan
+        codes, unique = pd.factorize(series)
+    except TypeError:  # cells that cannot be hashed, such as lists
+        codes, unique = np.arange(len(series)), series.to_numpy(dtype=object)
+    unique = objects(list(unique))
+    blank = is_blank(unique)
+    words = ["" if b else text(v) for v, b in zip(unique, blank, strict=True)]
+    words.append("")  # of code -1: missing
+    return [words[c] for c in codes]
 
 
 class Table:
@@ -46,12 +56,15 @@ class Table:
         other columns say something new.
     warmup_assumed : bool
         Whether no row gave ``warmup_steps``.
+    no_loss : ndarray of bool, shape (n,)
+        Rows without a loss in a table that says of no row whether it diverged.
     """
 
     def __init__(self, frame: pd.DataFrame, report: Report) -> None:
         self.frame, self.report, self.n = frame, report, len(frame)
         self.empty_cells = np.full(self.n, "", dtype=object)
         self.warmup_assumed = False
+        self.no_loss = np.zeros(self.n, dtype=bool)
         self.x: dict[str, np.ndarray] = {}
         self.ok: dict[str, np.ndarray] = {}
 
@@ -73,7 +86,7 @@ class Table:
             return values, np.isnan(values)
         raw = self.cells(column)
         blank = is_blank(raw)
-        values = np.array([_float(v) for v in raw], dtype=float)
+        values = np.array([parse(v) for v in raw], dtype=float)
         self.report.rows(
             ~blank & np.isnan(values),
             column,
@@ -94,12 +107,21 @@ class Table:
         self.x[column], self.ok[column] = values, good & ~small
         return blank
 
-    def need(self, column: str, blank: np.ndarray, remedy: str) -> None:
-        """Report blank cells of a column that every row must fill."""
+    def need(
+        self, column: str, blank: np.ndarray, remedy: str, *, near: Mapping[str, object] = EMPTY
+    ) -> None:
+        """Report blank cells of a column that every row must fill; `near`: columns named alike."""
         if column in self.frame.columns:
             self.report.rows(blank, column, self.empty_cells, "must not be empty", remedy)
         else:
-            self.report.table(column, "absent", "the column is required", remedy)
+            self.absent(column, "the column is required", remedy, near)
+
+    def absent(self, column: str, rule: str, remedy: str, near: Mapping[str, object]) -> None:
+        """Report that a column is absent, and which column may be meant."""
+        if column in near:
+            name = near[column]
+            remedy = f"is it {name}? Then pass columns={{{name!r}: {column!r}}}"
+        self.report.table(column, "absent", rule, remedy)
 
 
 def tidy_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,6 +138,17 @@ def tidy_columns(frame: pd.DataFrame) -> pd.DataFrame:
             "(columns)", ", ".join(twice), "column names must be unique", "rename one of them"
         )
     return frame if new == list(frame.columns) else frame.set_axis(new, axis="columns")
+
+
+def refuse_signalling(frame: pd.DataFrame) -> None:
+    """Refuse Decimal("sNaN"), at which pandas, Python and NumPy may not even look."""
+    report = Report(frame.index, [""] * len(frame))
+    for name in frame.columns[[d.kind == "O" for d in frame.dtypes]]:
+        cells = frame[name].to_numpy(dtype=object)
+        bad = np.array([isinstance(v, Decimal) and v.is_snan() for v in cells], dtype=bool)
+        report.rows(bad, name, cells, "must be a number", "leave the cell empty, or give a number")
+    if report.parts:
+        raise report.error()
 
 
 def choose_group(frame: pd.DataFrame, group: object) -> pd.DataFrame:
@@ -166,17 +199,36 @@ def run_ids(frame: pd.DataFrame) -> np.ndarray:
     n = len(frame)
     if "run_id" in frame.columns:
         raw = objects(frame["run_id"].to_numpy(dtype=object))
-        blank = is_blank(raw)
-        if not blank.all():
-            return objects("" if b else text(v) for v, b in zip(raw, blank, strict=True))
+        # a run may be called NA or nan: only a cell that holds nothing has no name
+        ids = objects("" if b else text(v) for v, b in zip(raw, is_missing(raw), strict=True))
+        if (ids != "").any():
+            return ids
     width = max(3, len(str(n - 1)))
     return objects(f"run-{i:0{width}d}" for i in range(n))
+
+
+def encodable(words: np.ndarray) -> np.ndarray:
+    """Whether text can be written as UTF-8, shape (n,): lone surrogates cannot."""
+
+    def can(word: str) -> bool:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    if can("".join(words)):
+        return np.ones(len(words), dtype=bool)
+    return np.array([can(w) for w in words], dtype=bool)
 
 
 def check_run_ids(ids: np.ndarray, report: Report) -> None:
     """Refuse blank and repeated identifiers."""
     blank = ids == ""
-    again = pd.Series(ids).duplicated(keep=False).to_numpy() & ~blank
+    again = pd.Series(ids, dtype=object).duplicated(keep=False).to_numpy() & ~blank
+    report.rows(
+        ~encodable(ids), "run_id", ids, "must be text that can be written", "rename this run"
+    )
     report.rows(blank, "run_id", ids, "must be filled in every row or in none", "name this run")
     report.rows(
         again, "run_id", ids, "must be unique", "rename or remove all but one of these rows"

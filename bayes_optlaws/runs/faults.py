@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+
+from bayes_optlaws.text.printable import printable
 
 SCHEDULES = ("linear", "cosine", "wsd", "wsd-sqrt", "polygon", "constant", "array")
 INTEGRAL_COLUMNS = ("conv_warmup", "conv_cooldown", "escape_warmup", "escape_cooldown")
@@ -27,7 +29,8 @@ TEMPLATE_COLUMNS = (
     "diverged",
     "group",
 )
-_SHOWN = 50
+_SHOWN = 50  # lines of a message
+_APART = 3  # rows with the same fault that are listed one by one
 
 
 class RunTableWarning(UserWarning):
@@ -44,39 +47,88 @@ class RunTableError(ValueError):
     problems : DataFrame
         One row a fault: ``row`` (index label in the table read; ``"(table)"`` for a fault of the
         whole table), ``run_id``, ``column``, ``value``, ``rule``, ``remedy``.
+    answers : dict
+        Arguments of `read_runs` that settle what can be read in two ways, as proposed; empty where
+        there is nothing to settle.
     """
 
     # The public address, for tracebacks and pickles.
     __module__ = "bayes_optlaws.runs.readers"
 
-    def __init__(self, problems: pd.DataFrame) -> None:
+    def __init__(self, problems: pd.DataFrame, answers: Mapping[str, object] | None = None) -> None:
         self.problems = problems
-        super().__init__(_message(problems))
+        self.answers = dict(answers or {})
+        text = _message(problems)
+        if self.answers:
+            text += f"\nTo read it as proposed: bo.read_runs(..., {call_of(self.answers)})"
+        super().__init__(text)
 
-    def __reduce__(self) -> tuple[type, tuple[pd.DataFrame]]:
+    @property
+    def listing(self) -> str:
+        """The message without the line of code that settles it."""
+        return _message(self.problems)
+
+    def __reduce__(self) -> tuple[type, tuple[pd.DataFrame, dict[str, object]]]:
         """Rebuild from the problems, so that the error crosses process boundaries."""
-        return type(self), (self.problems,)
+        return type(self), (self.problems, self.answers)
+
+
+def call_of(answers: Mapping[str, object]) -> str:
+    """Return arguments as they are written in a call.
+
+    Examples
+    --------
+    >>> call_of({"cooldown": 0.2, "status": {"crashed": "diverged"}})
+    "cooldown=0.2, status={'crashed': 'diverged'}"
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in answers.items())
 
 
 def _message(problems: pd.DataFrame) -> str:
     count = len(problems)
     of_rows = [not _is_table(label) for label in problems["row"]]
     bad = len(problems.loc[of_rows, ["row", "run_id"]].drop_duplicates())
-    lines = [
-        f"the table has {count} problem{'' if count == 1 else 's'} in {bad} "
-        f"row{'' if bad == 1 else 's'}; nothing was read."
-    ]
+    where = f" in {bad} row{'' if bad == 1 else 's'}" if bad else ""
+    lines = [f"the table has {count} problem{'' if count == 1 else 's'}{where}; nothing was read."]
     cells = [list(problems.columns)]
-    for *short, rule, remedy in problems.head(_SHOWN).to_numpy(object):
-        cells.append([*(abbreviate(c) for c in short), rule, remedy])
+    groups = _alike(problems)
+    for where in groups[:_SHOWN]:
+        *short, rule, remedy = problems.iloc[where[0]].to_list()
+        if len(where) > 1:
+            short = _several(problems.iloc[where])
+        cells.append([*(abbreviate(c) for c in short), printable(rule), printable(remedy)])
     widths = [max(len(r[j]) for r in cells) for j in range(len(cells[0]) - 1)] + [0]
     lines += ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in cells]
-    if count > _SHOWN:
-        lines.append(f"... and {count - _SHOWN} more (all are in .problems). Counts by rule:")
-        counts = problems.groupby(["column", "rule"], sort=False).size()
-        counts = counts.sort_values(ascending=False, kind="stable")
-        lines += [f"  {k:>7}  {column}: {rule}" for (column, rule), k in counts.items()]
+    left = groups[_SHOWN:]
+    if left:
+        lines.append(f"... and {len(left)} more lines (every fault is in .problems)")
     return "\n".join(lines)
+
+
+def _alike(problems: pd.DataFrame) -> list[np.ndarray]:
+    """Positions of the faults of each line: equal faults of more than three rows share one."""
+    keys = list(zip(*(problems[c] for c in ("column", "rule", "remedy")), strict=True))
+    places: dict[tuple, list[int]] = {}
+    for i, key in enumerate(keys):
+        places.setdefault(key, []).append(i)
+    groups = []
+    for where in places.values():
+        groups += [where] if len(where) > _APART else [[i] for i in where]
+    return [np.array(g) for g in sorted(groups, key=lambda g: g[0])]
+
+
+def _several(faults: pd.DataFrame) -> list[object]:
+    """Row, run_id, column and value of a line that stands for several rows."""
+    rows = ", ".join(abbreviate(v) for v in faults["row"].head(3))
+    ids = ", ".join(abbreviate(v) for v in faults["run_id"].head(2))
+    values = faults["value"].map(abbreviate)
+    numbers = pd.to_numeric(values, errors="coerce")
+    unlike = values[~values.duplicated()]
+    if len(unlike) > 3 and numbers.notna().all():
+        shown = f"{numbers.min():.6g} to {numbers.max():.6g}"
+    else:
+        shown = ", ".join(unlike.head(3)) + (", ..." if len(unlike) > 3 else "")
+    return [f"{len(faults)} rows: {rows}, ...", f"{ids}, ...", faults["column"].iloc[0], shown]
 
 
 def _is_table(label: object) -> bool:
@@ -98,6 +150,7 @@ def abbreviate(value: object) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     words = f"{value:.12g}" if isinstance(value, float) else " ".join(text(value).split())
+    words = printable(words[:200])
     return words if len(words) <= 40 else words[:37] + "..."
 
 
@@ -132,7 +185,7 @@ class Report:
         """Add a fault of the whole table."""
         self.parts.append((np.array([-1]), column, objects([value]), rule, remedy))
 
-    def error(self) -> RunTableError:
+    def error(self, answers: Mapping[str, object] | None = None) -> RunTableError:
         """Return everything collected as one error, in the order of the rows."""
         sizes = [len(p[0]) for p in self.parts]
         where = np.concatenate([p[0] for p in self.parts])
@@ -148,7 +201,7 @@ class Report:
             "remedy": np.repeat(objects(p[4] for p in self.parts), sizes),
         }
         data = {name: pd.Series(cells[sort], dtype=object) for name, cells in columns.items()}
-        return RunTableError(pd.DataFrame(data))
+        return RunTableError(pd.DataFrame(data), answers)
 
 
 def table_fault(column: str, value: object, rule: str, remedy: str) -> RunTableError:

@@ -11,12 +11,13 @@ import pandas as pd
 from scipy.stats import qmc
 
 from bayes_optlaws.runs.faults import RunTableWarning
-from bayes_optlaws.runs.readers import read_candidates
-from bayes_optlaws.text.numbers import short
+from bayes_optlaws.runs.files import Source
+from bayes_optlaws.runs.readers import read_candidates, read_runs
+from bayes_optlaws.text.numbers import parse, rate, short
 
 __all__ = ["default_pool", "pool"]
 
-Choice = float | Sequence[float] | tuple[float, float]
+Choice = float | str | Sequence[float | str] | tuple[float | str, float | str]
 
 POINTS = 5
 """Values taken from a range on a grid."""
@@ -39,8 +40,8 @@ def pool(
     """Build a table of runs that could be made, from values and ranges.
 
     Each argument is a number, a list of values, or a tuple ``(low, high)``: a range, spaced
-    evenly on the log scale. Without ``n`` all combinations are made; with ``n`` that many points
-    of a scrambled Sobol sequence over the ranges and lists.
+    evenly on the log scale. Numbers may be text such as "1.5B". Without ``n`` all combinations are
+    made; with ``n`` that many points of a scrambled Sobol sequence over the ranges and lists.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def pool(
         "warmup": warmup,
         "cooldown": cooldown,
     }
+    axes = {name: _numeric(choice) for name, choice in axes.items()}
     for name, choice in axes.items():
         _check(name, choice)
     if not any(str(s).lower().replace("_", "-").startswith("wsd") for s in schedules):
@@ -135,7 +137,7 @@ def pool(
 def _names(table: pd.DataFrame) -> list[str]:
     """Settings of each row in few letters, numbered where they are too close to tell apart."""
     names = [
-        f"{r.schedule}-N{short(r.n_params)}-D{short(r.tokens)}-lr{r.peak_lr:.3g}-w{r.warmup_steps:g}"
+        f"{r.schedule}-N{short(r.n_params)}-D{short(r.tokens)}-lr{rate(r.peak_lr)}-w{r.warmup_steps:g}"
         for r in table.itertuples()
     ]
     if len(set(names)) < len(names):
@@ -143,7 +145,7 @@ def _names(table: pd.DataFrame) -> list[str]:
     return names
 
 
-def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
+def default_pool(runs: Source, decide: Source) -> pd.DataFrame:
     """Build a pool of runs like those already made, for choosing among ``decide`` (own choice).
 
     Three model sizes and token budgets of the table (least, middle, most), where together they
@@ -153,10 +155,10 @@ def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    runs : DataFrame
-        Validated run table.
-    decide : DataFrame
-        Validated candidate table.
+    runs : DataFrame, path or list of dict
+        Run table, as `read_runs` takes it.
+    decide : DataFrame, path or list of dict
+        Candidates, as `read_candidates` takes them.
 
     Returns
     -------
@@ -166,11 +168,12 @@ def default_pool(runs: pd.DataFrame, decide: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> import bayes_optlaws as bo
-    >>> runs = bo.read_runs(bo.datasets.load("pocket"))
+    >>> runs = bo.datasets.load("pocket")
     >>> table = default_pool(runs, runs.iloc[:2])
     >>> len(table), table.index[0]
-    (120, 'linear-N10.3k-D1.23M-lr0.003-w43')
+    (120, 'linear-N10.3k-D1.23M-lr3e-3-w43')
     """
+    runs, decide = read_runs(runs, min_runs=1), read_candidates(decide)
     finished = runs[~runs["diverged"]]
     dearest = (runs["n_params"] * runs["tokens"]).max()
     families = {*finished["schedule"], *decide["schedule"]} - {"polygon", "array"}
@@ -196,6 +199,16 @@ def _spread(values: pd.Series) -> list[float]:
     """Least, middle and most of the values there are."""
     seen = np.unique(values.to_numpy(float))
     return sorted({float(seen[i]) for i in (0, len(seen) // 2, len(seen) - 1)})
+
+
+def _numeric(choice: object) -> object:
+    """Numbers written as text, such as "1.5B", as numbers; what is none stays for the report."""
+    if isinstance(choice, str):
+        number = parse(choice, grouped=True)
+        return choice if np.isnan(number) else number
+    if isinstance(choice, list | tuple):
+        return type(choice)(_numeric(v) for v in choice)
+    return choice
 
 
 def _check(name: str, choice: Choice) -> None:

@@ -8,7 +8,7 @@ Units: ``n_params`` parameters, ``tokens`` tokens, ``batch_tokens`` tokens per o
 from __future__ import annotations
 
 import warnings
-from os import PathLike
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -18,9 +18,11 @@ from bayes_optlaws.runs.columns import (
     check_groups,
     check_run_ids,
     choose_group,
+    refuse_signalling,
     run_ids,
     tidy_columns,
 )
+from bayes_optlaws.runs.conversion import Options
 from bayes_optlaws.runs.faults import (
     TEMPLATE_COLUMNS,
     Report,
@@ -28,22 +30,63 @@ from bayes_optlaws.runs.faults import (
     RunTableWarning,
     table_fault,
 )
-from bayes_optlaws.runs.files import load
+from bayes_optlaws.runs.files import Source, load
+from bayes_optlaws.runs.meaning import NO_LOSS, interpret
+from bayes_optlaws.runs.plausible import doubts
 
 __all__ = ["RunTableError", "RunTableWarning", "read_candidates", "read_runs"]
 
 
 def read_runs(
-    source: str | PathLike | pd.DataFrame, *, group: object = None, min_runs: int = 5
+    source: Source,
+    *,
+    columns: Mapping[object, str] | None = None,
+    units: Mapping[object, object] | None = None,
+    loss_unit: str | None = None,
+    sequence_length: float | None = None,
+    vocab_size: float | None = None,
+    bytes_per_token: float | None = None,
+    status: Mapping[str, str] | None = None,
+    schedules: Mapping[str, str] | None = None,
+    cooldown: float | None = None,
+    group: object = None,
+    min_runs: int = 5,
 ) -> pd.DataFrame:
-    """Read and validate a table of finished runs.
+    """Read and validate a table of finished runs, also one as a trainer or tracker writes it.
+
+    Names, units and schedules that common trainers write are recognised, and numbers as people
+    write them ("0.1B", "100,000,000", "3.81k", "5%"). Everything that was converted is a sentence
+    in ``attrs["notes"]`` of the result; `suggest_mapping` shows it as a table. Where two readings
+    are possible the table is refused, with the argument that settles it.
 
     Parameters
     ----------
-    source : path or DataFrame
+    source : path, DataFrame, list of dict or dict of lists
         A ``.csv``, ``.tsv``, ``.parquet`` (needs pyarrow), ``.jsonl`` / ``.ndjson`` (one JSON
-        object a line) file, or a DataFrame, which is copied and never changed. Semicolon-separated
-        CSV and decimal commas are recognised.
+        object a line) file, or a table in memory, which is copied and never changed.
+        Semicolon-separated CSV and decimal commas are recognised.
+    columns : mapping, optional
+        Your column -> what it is, such as ``{"exp/lr": "peak_lr"}``: a column of the run table, or
+        ``warmup_share``, ``batch_sequences``, ``perplexity``, ``min_lr_share``, ...
+    units : mapping, optional
+        Column -> what one unit of it is: a factor (1e9, "B", "M", "k"), or "share" (of the steps),
+        "sequences", "tokens", "ppl", "bits".
+    loss_unit : {"nats", "bits", "ppl", "bpb"}, optional
+        Unit of the loss: nats or bits a token, perplexity, bits a byte. Losses in bits a byte stay
+        so (``attrs["loss_unit"]``) unless `bytes_per_token` is given.
+    sequence_length : int, optional
+        Tokens in one sequence, for a batch that is counted in sequences.
+    vocab_size : int, optional
+        Losses above its logarithm are warned of.
+    bytes_per_token : float, optional
+        Of the tokenizer on the data of the loss.
+    status : mapping, optional
+        Word of a status column -> "diverged", "finished" or "drop", such as ``{"crashed":
+        "diverged", "running": "drop"}``; the word "no loss" is for runs without a final loss.
+    schedules : mapping, optional
+        Your name of a schedule -> one of the run table.
+    cooldown : float, optional
+        Share of the steps spent cooling down where the schedule is wsd and no column says it.
     group : object, optional
         Keep only the rows whose ``group`` is this. Needed when the table holds several groups:
         losses of different groups (data, tokenizer, architecture) are not comparable.
@@ -62,16 +105,21 @@ def read_runs(
     Raises
     ------
     RunTableError
-        Once, listing every fault of every row; see its ``problems``.
+        Once, listing every fault of every row and everything with two readings; see its
+        ``problems`` and ``answers``.
     FileNotFoundError
         When the path does not exist.
     TypeError
-        When `source` is neither a path nor a DataFrame.
+        When `source` is neither a path nor a table.
+    ValueError
+        When an option has a value that it cannot have.
 
     Warns
     -----
     RunTableWarning
-        When no row gives ``warmup_steps``: min(2000, steps / 2) is assumed (own choice).
+        Once a table: when no row says how long the warm-up was (5 % of the steps are assumed, own
+        choice), and for what is possible and yet hardly meant: a batch below 1,000 tokens, a loss
+        above that of an untrained model, copies of a run, two units in one column.
 
     Notes
     -----
@@ -80,11 +128,22 @@ def read_runs(
     ``wsd-linear`` for ``wsd``; ``diverged`` as bool, 0/1, true/false, yes/no; no ``diverged``
     column when every loss is finite; infinite loss where diverged (stored as NaN); no ``min_lr``
     (0); no ``run_id`` (made from the row position); numbers written as text. A warm-up of 0 steps
-    stays 0 in the table and counts as one step in the integrals.
+    stays 0 in the table and counts as one step in the integrals. Columns that were taken for one
+    of the run table are replaced by it; all others are kept.
 
     Examples
     --------
     >>> import pandas as pd
+    >>> export = pd.DataFrame({"params": "350M", "tokens (B)": 7.0, "batch_size": 256,
+    ...     "seq_len": 2048, "lr": ["1e-4", "2e-4", "4e-4", "8e-4", "1.6e-3"], "warmup_ratio": 0.01,
+    ...     "lr_scheduler_type": "cosine_with_min_lr", "min_lr_ratio": 0.1,
+    ...     "eval/loss": [2.94, 2.91, 2.90, 2.92, 2.97]})
+    >>> runs = read_runs(export)
+    >>> runs[["n_params", "batch_tokens", "warmup_steps", "min_lr", "final_loss"]].head(1)
+          n_params  batch_tokens  warmup_steps   min_lr  final_loss
+    0  350000000.0      524288.0         134.0  0.00001        2.94
+    >>> runs.attrs["notes"][0]
+    "params: text such as '350M' was read as 350M."
     >>> table = pd.DataFrame({"n_params": 1e6, "batch_tokens": 1e4, "steps": 1000,
     ...     "peak_lr": [1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3], "warmup_steps": 100,
     ...     "schedule": "cosine", "final_loss": [3.4, 3.3, 3.2, 3.25, 3.3]})
@@ -100,10 +159,31 @@ def read_runs(
     row  run_id   column   value  rule                                                  remedy
     3    run-003  peak_lr  -1     must be positive and finite (between 1e-30 and 1e30)  give ...
     """
-    return _validate(load(source), group=group, outcome=True, min_runs=min_runs)
+    options = Options(
+        columns=columns,
+        units=units,
+        loss_unit=loss_unit,
+        sequence_length=sequence_length,
+        vocab_size=vocab_size,
+        bytes_per_token=bytes_per_token,
+        status=status,
+        schedules=schedules,
+        cooldown=cooldown,
+    )
+    return _validate(load(source), options, group=group, min_runs=min_runs)
 
 
-def read_candidates(source: str | PathLike | pd.DataFrame, *, group: object = None) -> pd.DataFrame:
+def read_candidates(
+    source: Source,
+    *,
+    columns: Mapping[object, str] | None = None,
+    units: Mapping[object, object] | None = None,
+    sequence_length: float | None = None,
+    schedules: Mapping[str, str] | None = None,
+    cooldown: float | None = None,
+    group: object = None,
+    warn: bool = True,
+) -> pd.DataFrame:
     """Read and validate a table of planned runs: a run table without the outcome columns.
 
     ``final_loss`` and ``diverged`` are neither needed nor checked, and kept as they are if
@@ -111,15 +191,18 @@ def read_candidates(source: str | PathLike | pd.DataFrame, *, group: object = No
 
     Parameters
     ----------
-    source : path or DataFrame
+    source : path, DataFrame, list of dict or dict of lists
         As for `read_runs`.
-    group : object, optional
+    columns, units, sequence_length, schedules, cooldown, group
         As for `read_runs`.
+    warn : bool
+        Whether to warn of what is possible and yet hardly meant.
 
     Returns
     -------
     DataFrame
-        The candidates, in the order and with the index given.
+        The candidates, in the order and with the index given; those of a file or list are named
+        by their ``run_id`` where it has one.
 
     Raises
     ------
@@ -137,44 +220,76 @@ def read_candidates(source: str | PathLike | pd.DataFrame, *, group: object = No
     a   cosine  4000.0                200.0
     b      wsd  4000.0               3200.0
     """
-    return _validate(load(source), group=group, outcome=False, min_runs=0)
+    options = Options(
+        columns=columns,
+        units=units,
+        sequence_length=sequence_length,
+        schedules=schedules,
+        cooldown=cooldown,
+        outcome=False,
+    )
+    table = load(source)
+    read = _validate(table, options, group=group, min_runs=0, warn=warn)
+    if isinstance(source, pd.DataFrame) or not isinstance(table.index, pd.RangeIndex):
+        return read
+    if read["run_id"].iloc[0] == run_ids(read[[]])[0]:
+        return read  # made from the position: the table names no rows
+    return read.set_index(pd.Index(read["run_id"], name=None))
 
 
-def _validate(frame: pd.DataFrame, *, group: object, outcome: bool, min_runs: int) -> pd.DataFrame:
-    frame = choose_group(tidy_columns(frame), group)
+def _validate(
+    frame: pd.DataFrame, options: Options, *, group: object, min_runs: int, warn: bool = True
+) -> pd.DataFrame:
+    before = frame.attrs
+    refuse_signalling(frame)
+    read = interpret(choose_group(tidy_columns(frame), group), options)
+    frame = read.frame
     if not len(frame):
         raise table_fault("(rows)", 0, "the table must have at least one row", "add the runs")
     ids = run_ids(frame)
     report = Report(frame.index, ids)
+    answers = read.answers
+    for question in read.questions:
+        report.table(question.column, question.value, question.rule, question.remedy)
     check_run_ids(ids, report)
     check_groups(frame, report)
     t = Table(frame, report)
     remedy = "give the number of parameters as a count, such as 124e6"
-    t.need("n_params", t.positive("n_params", remedy, least=1.0), remedy)
-    checks.budget(t)
+    t.need("n_params", t.positive("n_params", remedy, least=1.0), remedy, near=read.near)
+    checks.budget(t, near=read.near)
     remedy = "give the highest learning rate of the run, such as 3e-4"
-    t.need("peak_lr", t.positive("peak_lr", remedy), remedy)
+    t.need("peak_lr", t.positive("peak_lr", remedy), remedy, near=read.near)
     checks.warmup(t)
-    kind = checks.schedule(t)
+    kind = checks.schedule(t, near=read.near)
     checks.min_lr(t, kind)
     checks.phases(t, kind)
     checks.array_integrals(t, kind)
-    filled: dict[str, object] = {"run_id": pd.Series(ids, index=frame.index, dtype="str")}
-    filled |= t.x
-    filled["schedule"] = pd.Series(kind, index=frame.index, dtype="str")
-    if outcome:
-        filled["final_loss"], filled["diverged"] = checks.outcome(t, min_runs)
+    filled: dict[str, object] = dict(t.x)
+    if options.outcome:
+        filled["final_loss"], filled["diverged"] = checks.outcome(t, min_runs, near=read.near)
+        if t.no_loss.any():
+            answers["status"] = {**answers.get("status", {}), NO_LOSS: "diverged"}
     if report.parts:
-        raise report.error()
+        raise report.error(answers)
 
-    for column in TEMPLATE_COLUMNS:
-        if column in filled:
-            frame[column] = filled[column]
+    filled["run_id"] = pd.Series(ids, index=frame.index, dtype="str")
+    filled["schedule"] = pd.Series(kind, index=frame.index, dtype="str")
+    columns = {c: filled[c] for c in TEMPLATE_COLUMNS if c in filled}
+    frame = frame.assign(**columns)
+    doubtful = doubts(frame, outcome=options.outcome, vocab_size=options.vocab_size) if warn else []
     if t.warmup_assumed:
-        warnings.warn(
-            "warmup_steps is not given: min(2000, steps / 2) steps are assumed for every row; "
-            "add a warmup_steps column (0 for no warm-up) to say otherwise",
-            RunTableWarning,
-            stacklevel=3,
+        doubtful.insert(
+            0,
+            f"warmup_steps is not given: {100 * checks.ASSUMED_WARMUP:g} % of the steps are "
+            "assumed for every row; add a warmup_steps column (0 for no warm-up) to say otherwise",
         )
+    said = list(before.get("warned", []))
+    frame.attrs = dict(before)
+    frame.attrs["notes"] = list(dict.fromkeys([*before.get("notes", []), *read.notes, *doubtful]))
+    frame.attrs["warned"] = list(dict.fromkeys([*said, *doubtful]))
+    if read.loss_unit != "nats per token":
+        frame.attrs["loss_unit"] = read.loss_unit
+    for text in doubtful:
+        if text not in said:  # once a table, however often it is read again
+            warnings.warn(text, RunTableWarning, stacklevel=3)
     return frame

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from bayes_optlaws.runs.columns import LARGEST, POSITIVE, SMALLEST, Table, is_blank
+from bayes_optlaws.runs.columns import (
+    EMPTY,
+    LARGEST,
+    POSITIVE,
+    SMALLEST,
+    Table,
+    is_blank,
+    label_words,
+)
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS, SCHEDULES, objects
 
+ASSUMED_WARMUP = 0.05
+"""Share of the steps that is assumed where a table says nothing of a warm-up (own choice)."""
 _ORDER = "phase points must be in order: warm-up <= decay end <= cooldown start < steps"
 _FLAGS = (bool, np.bool_, int, float, np.integer, np.floating, str)
 
 
-def budget(t: Table) -> None:
+def budget(t: Table, *, near: Mapping[str, object] = EMPTY) -> None:
     """Fill the third of tokens, batch_tokens, steps from the other two."""
     names = ("tokens", "batch_tokens", "steps")
     blank = {
@@ -26,9 +38,7 @@ def budget(t: Table) -> None:
     present = [c for c in names if c in t.frame.columns]
     if len(present) < 2:
         for name in [c for c in names if c not in present][: 2 - len(present)]:
-            t.report.table(
-                name, "absent", "two of tokens, batch_tokens, steps are required", remedy
-            )
+            t.absent(name, "two of tokens, batch_tokens, steps are required", remedy, near)
         for name in names:
             t.ok[name] &= False
         return
@@ -72,9 +82,9 @@ def warmup(t: Table) -> None:
     """Check the warm-up, or assume one where no row gives it."""
     t.warmup_assumed = not t.has("warmup_steps")
     if t.warmup_assumed:
-        t.x["warmup_steps"] = np.minimum(2000.0, t.x["steps"] / 2.0)
+        t.x["warmup_steps"] = ASSUMED_WARMUP * t.x["steps"]
         t.ok["warmup_steps"] = t.ok["steps"].copy()
-        # Two steps leave a warm-up of one step and a cooldown of one step.
+        # Two steps leave a warm-up of one step, the least, and a cooldown of one step.
         short = t.ok["steps"] & (t.x["steps"] < 2.0)
         t.report.rows(short, "steps", t.x["steps"], "a run has at least 2 steps", "lengthen it")
         t.ok["warmup_steps"] &= ~short
@@ -102,18 +112,17 @@ def warmup(t: Table) -> None:
     t.x["warmup_steps"], t.ok["warmup_steps"] = values, good & ~long
 
 
-def schedule(t: Table) -> np.ndarray:
+def schedule(t: Table, *, near: Mapping[str, object] = EMPTY) -> np.ndarray:
     """Normalised schedule names, shape (n,); "" where unknown."""
     remedy = f"use one of {', '.join(SCHEDULES)}"
     if "schedule" not in t.frame.columns:
-        t.report.table("schedule", "absent", "the column is required", remedy)
+        t.absent("schedule", "the column is required", remedy, near)
         return t.empty_cells
-    raw = t.cells("schedule")
-    blank = is_blank(raw)
+    raw, words = t.cells("schedule"), label_words(t.frame["schedule"])
+    blank = np.array([not w for w in words], dtype=bool)
     t.need("schedule", blank, remedy)
-    names = objects(
-        [v.strip().lower().replace("_", "-") if isinstance(v, str) else "" for v in raw]
-    )
+    tidy = {w: w.lower().replace("_", "-") for w in set(words)}
+    names = objects(tidy[w] for w in words)
     names[names == "wsd-linear"] = "wsd"
     known = np.isin(names, objects(SCHEDULES))
     t.report.rows(~known & ~blank, "schedule", raw, "unknown schedule", remedy)
@@ -220,16 +229,20 @@ def array_integrals(t: Table, kind: np.ndarray) -> None:
         t.x[name] = values
 
 
-def outcome(t: Table, min_runs: int) -> tuple[np.ndarray, np.ndarray]:
+def outcome(
+    t: Table, min_runs: int, *, near: Mapping[str, object] = EMPTY
+) -> tuple[np.ndarray, np.ndarray]:
     """Return loss (NaN where diverged and unknown) and the divergence flag."""
     loss, blank = t.numbers("final_loss")
     remedy = "give the final loss in nats per token"
     if "final_loss" not in t.frame.columns:
-        t.report.table("final_loss", "absent", "the column is required", remedy)
+        t.absent("final_loss", "the column is required", remedy, near)
         loss, blank = np.ones(t.n), np.zeros(t.n, dtype=bool)
     diverged = np.zeros(t.n, dtype=bool)
     unknown = np.zeros(t.n, dtype=bool)
-    if t.has("diverged"):
+    if "diverged" in t.frame.columns and t.frame["diverged"].dtype == bool:
+        diverged = t.frame["diverged"].to_numpy()
+    elif t.has("diverged"):
         raw = t.cells("diverged")
         empty = is_blank(raw)
         words = [str(v).strip().lower() if isinstance(v, _FLAGS) else "?" for v in raw]
@@ -241,12 +254,16 @@ def outcome(t: Table, min_runs: int) -> tuple[np.ndarray, np.ndarray]:
     infinite = np.isposinf(loss)
     absent = (blank | infinite) & ~diverged & ~unknown
     shown = np.where(blank, "", objects(loss))
+    told = "diverged" in t.frame.columns and t.has("diverged")
+    t.no_loss = np.zeros(t.n, dtype=bool) if told else absent
     t.report.rows(
         absent,
         "final_loss",
         shown,
         "must be finite where the run did not diverge",
-        "give the final loss, or mark the run as diverged",
+        "say what became of these runs: status={'no loss': 'diverged'}, or 'drop'"
+        if t.no_loss.any()
+        else "give the final loss, or mark the run as diverged",
     )
     low = ~blank & ~infinite & (loss <= 0)
     t.report.rows(low, "final_loss", loss, "must be positive", remedy)

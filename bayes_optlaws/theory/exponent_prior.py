@@ -154,7 +154,9 @@ def weigh_draws(
     rates = np.geomspace(fitted["peak_lr"].min(), fitted["peak_lr"].max(), LR_POINTS)
     probes = _probes(fitted, n_params, budgets, batches, rates)
     columns = [c for c in probes.columns if c in table.columns and c != "run_id"]
-    joined = read_candidates(pd.concat([table[columns], probes[columns]], ignore_index=True))
+    joined = read_candidates(
+        pd.concat([table[columns], probes[columns]], ignore_index=True), warn=False
+    )
     n = len(table)
     # The exponent is of the mean loss: seed noise would move every draw's best LR by chance.
     options: dict[str, Any] = {"max_draws": max_draws, "allow_unconverged": allow_unconverged}
@@ -306,7 +308,7 @@ def _probes(
         table["cooldown_start_step"] = np.maximum(share * steps, warmup)
     if common == "constant":
         table["min_lr"] = 0.0
-    return read_candidates(table)
+    return read_candidates(table, warn=False)
 
 
 def _systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

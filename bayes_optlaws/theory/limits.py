@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from bayes_optlaws.model.features import PAPER_BATCH, feature_bases
+from bayes_optlaws.model.features import PAPER_BATCH, TREND_POWER, feature_bases
 from bayes_optlaws.runs.readers import read_candidates
 
 __all__ = [
@@ -41,6 +41,7 @@ _POWERS = {
     "1/Cw": (0, -1), "1/Cc": (0, -1), "N/C": (1, -1), "1/(Cw Cc)": (0, -2),
     "Ew": (0, -1), "Ec": (0, -1), "E/N": (-1, -1), "Ew Ec": (0, -2),
     "Ew/Cw": (0, -2), "Ec/Cc": (0, -2), "N Ew/Cw": (1, -2), "N Ec/Cc": (1, -2),
+    "N trend": (-TREND_POWER, 0), "tokens trend": (0, -TREND_POWER), "N S": (1, 1),
     "tokens": (0, 1), "batch": (0, 0), "lr/batch": (0, 0), "lr/sqrt(batch)": (0, 0),
 }  # fmt: skip
 """Powers of N and of D in every feature, at fixed batch, peak LR and shares of the phases."""
@@ -392,7 +393,7 @@ def family_losses(
             }
             for kind in kinds
         ]  # fmt: skip
-    loss = np.asarray(predict(read_candidates(pd.DataFrame(rows))), dtype=float)
+    loss = np.asarray(predict(read_candidates(pd.DataFrame(rows), warn=False)), dtype=float)
     index = pd.Index(np.asarray(tokens, dtype=float), name="tokens")
     out = pd.DataFrame(loss.reshape(-1, len(kinds)), index=index, columns=list(kinds))
     return out.assign(spread=np.log(out.max(axis=1) / out.min(axis=1)))
@@ -400,7 +401,9 @@ def family_losses(
 
 def _candidates(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a run table as candidates."""
-    return read_candidates(table.drop(columns=["final_loss", "diverged"], errors="ignore"))
+    return read_candidates(
+        table.drop(columns=["final_loss", "diverged"], errors="ignore"), warn=False
+    )
 
 
 def _check_shares(warmup: float, cooldown_start: float) -> None:

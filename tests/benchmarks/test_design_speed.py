@@ -18,9 +18,12 @@ PROGRAM = f"""
 import json, resource, sys, time
 import numpy as np
 import bayes_optlaws as bo
-from studies.replay import quick_fit
+from bayes_optlaws.evaluation.refits import refit
 
-law = quick_fit(bo.read_runs(bo.datasets.load("pocket")), draws=400)
+law = refit(
+    bo.OptLaw(), bo.read_runs(bo.datasets.load("pocket")), posterior="importance", draws=400,
+    random_seed=0,
+)
 pool = bo.pool(
     n_params=(1e4, 2e5), tokens=(5e5, 3e6), batch_tokens=[1024, 2048], peak_lr=(1e-3, 1e-1),
     warmup=(0.02, 0.3), n={RUNS},

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +14,13 @@ import pytest
 from bayes_optlaws import __version__
 from bayes_optlaws.baselines import get
 from bayes_optlaws.cli import demo
+from bayes_optlaws.cli.law import candidates_of
 from bayes_optlaws.cli.main import main
+from bayes_optlaws.cli.parser import parser
 from bayes_optlaws.datasets import load
 from bayes_optlaws.inference.stages import history
 from bayes_optlaws.runs.pools import default_pool
-from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +50,7 @@ def write(table, path):
 def test_help_teaches_and_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    commands = ("demo", "check", "fit", "predict", "rank", "design", "report", "evaluate",
+    commands = ("demo", "init", "check", "fit", "predict", "rank", "design", "report", "evaluate",
                 "datasets")  # fmt: skip
     for word in (*commands, "peak_lr", "exit codes"):
         assert word in text
@@ -54,7 +58,11 @@ def test_help_teaches_and_names_every_command(capsys):
     assert "cooldown_start_step" in capsys.readouterr().out
     for command in commands:
         assert main([command, "--help"]) == 0
-        assert f"usage: bayes-optlaws {command}" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert f"usage: bayes-optlaws {command}" in text
+        example = text.split("example:")[1].strip().removeprefix("bayes-optlaws ")
+        parsed = parser().parse_args(shlex.split(example))  # the example is one that works
+        assert parsed.command == command
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
 
@@ -99,6 +107,90 @@ def test_check_says_what_cannot_be_learned(tmp_path, capsys):
     assert "Nothing can be learned about warmup_steps" in capsys.readouterr().out
 
 
+EXPORT = """\
+Name,State,params,tokens (B),global_batch_size,seq_len,lr,warmup,lr_scheduler_type,train/loss,note
+a,finished,0.1B,2.0,256,2048,1e-3,100,cosine,3.41,x
+b,finished,0.1B,2.0,256,2048,2e-3,100,cosine,3.39,
+c,crashed,0.1B,2.0,256,2048,8e-3,100,cosine,,
+d,finished,50M,1.0,256,2048,1e-3,100,WSD,3.81,
+e,finished,50M,1.0,256,2048,2e-3,100,WSD,3.79,
+f,finished,50M,1.0,256,2048,4e-3,100,WSD,3.80,
+"""
+
+
+def test_check_shows_and_asks_and_writes_the_clean_table(tmp_path, capsys):
+    path, clean = tmp_path / "export.csv", tmp_path / "runs.csv"
+    path.write_text(EXPORT)
+    assert main(["check", str(path), "-o", str(clean)]) == 1
+    said = capsys.readouterr()
+    assert "global_batch_size" in said.out and "batch_tokens" in said.out and "95 %" in said.out
+    assert "3 wsd rows do not say where" in said.err and "Traceback" not in said.err
+    add = said.err.splitlines()[-1].removeprefix("To read it as proposed, add: ")
+    assert add == "--cooldown 0.2 --status crashed=diverged" and not clean.exists()
+    assert main(["check", str(path), "-o", str(clean), *shlex.split(add)]) == 0
+    said = capsys.readouterr()
+    for words in (
+        "6 runs, 1 diverged: the table is valid.", "50M and 100M", "1e-3 to 8e-3 (4 rates)",
+        "2.62 to 5.24 % of the run", "cosine 3, wsd 3", "3.39 to 3.81 nats per token; lowest: b",
+        "Columns that play no part: note.", f"next: bayes-optlaws rank {clean}",
+    ):  # fmt: skip
+        assert words in said.out, words
+    expected = read_runs(path, cooldown=0.2, status={"crashed": "diverged"})
+    again = read_runs(clean)
+    pd.testing.assert_frame_equal(again[expected.columns], expected, check_dtype=False)
+    assert again.attrs["notes"] == []
+    assert main(["check", str(clean)]) == 0
+    assert "your column" not in capsys.readouterr().out  # nothing had to be converted
+    assert main(["check", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"] == {"cooldown": 0.2, "status": {"crashed": "diverged"}}
+
+
+def test_options_of_reading_are_checked(tmp_path, capsys):
+    path = tmp_path / "export.csv"
+    path.write_text(EXPORT)
+    assert main(["check", str(path), "--columns", "lr"]) == 2
+    assert "NAME=VALUE" in capsys.readouterr().err
+    assert main(["check", str(path), "--units", "nothing=B"]) == 1
+    assert "must name a column" in capsys.readouterr().err
+    assert main(["fit", str(path), "-o", str(tmp_path / "law.nc"), "--status", "crashed=dead"]) == 1
+    assert "'drop'" in capsys.readouterr().err
+
+
+def test_candidates_are_read_with_the_same_options(tmp_path):
+    path = tmp_path / "plan.csv"
+    path.write_text("Name,params,tokens,bs,my-lr,warmup,sched\na,1B,20,512,1e-3,0.02,WSD\n")
+    argv = ["rank", "law.nc", str(path), "--units", "tokens=B", "--columns", "my-lr=peak_lr",
+            "--sequence-length", "2048", "--cooldown", "0.1",
+            "--status", "crashed=drop"]  # fmt: skip
+    plan = candidates_of(str(path), parser().parse_args(argv))
+    assert plan.index.tolist() == ["a"]
+    row = plan.iloc[0]
+    assert (row["tokens"], row["batch_tokens"], row["peak_lr"]) == (20e9, 512 * 2048, 1e-3)
+    assert row["cooldown_start_step"] == round(0.9 * row["steps"])
+
+
+def test_init_writes_tables_and_a_notebook_that_run(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "a sweep"
+    assert main(["init", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert main(["init", str(folder)]) == 1  # never over what is there
+    capsys.readouterr()
+    runs, book = read_runs(folder / "runs.csv"), folder / "first-ranking.ipynb"
+    assert len(runs) == 260 and len(read_candidates(folder / "candidates.csv")) == 9
+    line = next(x for x in out.splitlines() if "bayes-optlaws check" in x)
+    assert main(shlex.split(line)[1:]) == 0
+    nbformat.validate(nbformat.read(book, as_version=4))
+    code = [c["source"] for c in json.loads(book.read_text())["cells"] if c["cell_type"] == "code"]
+    monkeypatch.chdir(folder)
+    names = {}
+    for source in code[:2]:
+        exec(source, names)
+    assert len(names["runs"]) == 260
+    for source in code[2:]:
+        compile(source, "cell", "exec")
+
+
 def test_a_bad_table_ends_with_1_and_one_report(tmp_path, capsys):
     """Three rows in ten are bad: each is listed, with no traceback."""
     table = load("pocket").iloc[:50].copy()
@@ -109,7 +201,8 @@ def test_a_bad_table_ends_with_1_and_one_report(tmp_path, capsys):
         assert main(argv) == 1
         said = capsys.readouterr()
         assert "error: the table has 15 problems in 15 rows; nothing was read." in said.err
-        assert all(str(table["run_id"][i]) in said.err for i in bad)
+        assert "15 rows: 0, 1, 2, ..." in said.err and str(table["run_id"][0]) in said.err
+        assert len(said.err.splitlines()) < 6
         assert "Traceback" not in said.err and said.out == ""
     assert not (tmp_path / "law.nc").exists()
     assert main(["check", path, "--json"]) == 1

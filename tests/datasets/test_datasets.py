@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.server
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import bayes_optlaws as bo
 from bayes_optlaws import datasets
 from bayes_optlaws.datasets import catalog
-from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.runs.readers import RunTableWarning, read_runs
 
 STEPLAW_ROWS = """\
 h,ffnh,numh,numl,lr,bs,ti,loss,smooth loss,exp_name,D,N,D/N
@@ -177,7 +178,11 @@ def test_every_public_table_loads_and_has_the_rows_it_says(public_folder):
         assert table["run_id"].is_unique and table["diverged"].dtype == bool
         if record.run_table:
             for group in table["group"].unique():
-                assert len(read_runs(table, group=group)) == (table["group"] == group).sum()
+                with warnings.catch_warnings():
+                    # six Marin runs repeat another's loss to the last digit
+                    warnings.filterwarnings("ignore", "6 of 170 runs", RunTableWarning)
+                    runs = read_runs(table, group=group)
+                assert len(runs) == (table["group"] == group).sum()
 
 
 @pytest.mark.public
@@ -214,7 +219,8 @@ def test_published_and_prepared_multi_power_law_agree(public_folder, tmp_path):
 @pytest.mark.public
 def test_multi_power_law_schedules_match_the_logged_learning_rate(public_folder):
     """Integral after warm-up by the trapezoid rule over the logged LR, and by our schedules."""
-    table = datasets.load("multi-power-law", folder=public_folder).assign(batch_tokens=1.0)
+    # the batch plays no part here; one that nobody would doubt
+    table = datasets.load("multi-power-law", folder=public_folder).assign(batch_tokens=1e6)
     runs = read_runs(table).set_index("run_id")
     ours = bo.schedules.integrals(runs.reset_index())
     for i, (run_id, curve) in enumerate(

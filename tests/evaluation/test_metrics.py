@@ -289,15 +289,38 @@ def test_predicted_and_diverged_loss_are_used(case):
     given_ = m.summarize(**args, predicted=args["observed"])
     assert given_["relative_error"] == 0 and given_["spearman"] == 1 and given_["regret"] == 0
     draws = args["draws"].copy()
-    draws[0, 0] = np.inf
+    draws[::2, 0] = np.inf
     with pytest.raises(ValueError, match="run 0 are infinite.*diverged_loss"):
         m.summarize(args["observed"], draws, args["blocks"])
     seven = draws.copy()
-    seven[0, 0] = 7.0
-    pd.testing.assert_series_equal(
-        m.summarize(args["observed"], draws, args["blocks"], diverged_loss=7.0),
-        m.summarize(args["observed"], seven, args["blocks"]),
-    )
+    seven[::2, 0] = 7.0
+    found = m.summarize(args["observed"], draws, args["blocks"], diverged_loss=7.0)
+    with_seven = m.summarize(args["observed"], seven, args["blocks"])
+    pd.testing.assert_series_equal(found.drop("crps"), with_seven.drop("crps"))
+    assert found["crps"] < with_seven["crps"]
+
+
+def test_crps_is_that_of_the_finished_draws(rng):
+    """Against the score of each run's finite draws alone, and whatever their number."""
+    y, draws = rng.normal(3, 0.1, 5), rng.normal(3, 0.1, (300, 5))
+    draws[rng.random(draws.shape) < np.array([0.0, 0.1, 0.5, 0.9, 0.3])] = np.inf
+    for fair in (True, False):
+        alone = [m.crps(y[[i]], d[np.isfinite(d)][:, None], fair=fair)[0]
+                 for i, d in enumerate(draws.T)]  # fmt: skip
+        np.testing.assert_allclose(m.crps(y, draws, fair=fair), alone, rtol=1e-10)
+
+
+def test_bootstrap_takes_cells_that_are_spread_over_blocks(case):
+    args, _ = case
+    cells = np.asarray(args["blocks"]) // 2
+    whole = m.bootstrap_se(**args, cells=args["blocks"], n_boot=20, random_seed=1)
+    pd.testing.assert_series_equal(whole, m.bootstrap_se(**args, n_boot=20, random_seed=1))
+    se = m.bootstrap_se(**args, cells=cells, n_boot=2000, random_seed=4)["relative_error"]
+    error = 100 * np.abs(np.median(args["draws"], axis=0) / args["observed"] - 1)
+    means = np.array([error[cells == c].mean() for c in range(6)])
+    assert se == pytest.approx(means.std() / np.sqrt(6), rel=4 / np.sqrt(2 * 2000))
+    with pytest.raises(ValueError, match="a block holds runs of the cells"):
+        m.bootstrap_se(**args, cells=np.arange(96), n_boot=2)
 
 
 def test_bootstrap_over_blocks_is_the_error_of_a_mean_of_blocks(case):
@@ -361,8 +384,8 @@ def test_memory_is_bounded(rng, monkeypatch):
         (lambda: m.r2([1.0], [[1.0]]), "predicted has shape"),
         (lambda: m.crps([1.0], [1.0, 2.0]), r"draws has shape \(2,\)"),
         (lambda: m.crps([1.0], [[np.nan]]), "draws of run 0 hold NaN"),
-        (lambda: m.crps([1.0], [[np.inf], [1.0]]), "run 0 are infinite"),
-        (lambda: m.crps([1.0], [[1.0]]), "needs two draws"),
+        (lambda: m.crps([1.0], [[np.inf], [1.0]]), "1 finished draws of run 0: the fair CRPS"),
+        (lambda: m.crps([1.0], [[np.inf]], fair=False), "0 finished draws of run 0: the CRPS"),
         (lambda: m.log_score([1.0]), "needs draws"),
         (lambda: m.log_score([-1.0], [[1.0]]), "observed of run 0 is -1.0"),
         (lambda: m.log_score([1.0], [[1.0], [0.0]]), "draws of run 0 is 0.0"),

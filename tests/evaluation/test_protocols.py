@@ -9,7 +9,10 @@ from bayes_optlaws import baselines, datasets
 from bayes_optlaws.evaluation import metrics, protocols, splits
 from bayes_optlaws.runs.readers import read_runs
 from studies import held_out as report
+from studies import scenarios
 from studies.__main__ import main
+
+TIMES = ["seconds", "cpu_seconds"]
 
 
 class Spy:
@@ -164,7 +167,6 @@ def test_pooled_row_is_the_summary_of_all_splits(pocket):
     assert np.average(blocks["log_score"], weights=blocks["n_runs"]) == pytest.approx(
         pooled["log_score"]
     )
-    assert pooled["se_by"] == "blocks"
     assert pooled["log_score_se"] > 0
     assert blocks["log_score_se"].isna().all()
     assert table.attrs["folds"][0]["n_test"] == 35
@@ -180,13 +182,18 @@ def test_lead_in_log_score_is_paired(pocket):
     assert pooled["log_score_lead"]["spy"] == 0.0
 
 
-def test_single_runs_do_not_count_as_blocks_to_resample(pocket):
-    block = splits.block_labels(pocket)
-    first = pocket.groupby(block).head(1).index
-    test = pocket.index.isin(first) | (block == block[0])
-    (found,) = protocols.held_out(Spy(), pocket, test=test)
-    assert len(set(found.blocks)) == 7
-    assert found.standard_errors(n_boot=5)[1] == "runs"
+def test_standard_errors_resample_cells_and_one_cell_has_none(pocket):
+    """Runs of a cell share its level error; folds cut a cell into contests, which are not cells."""
+    (found,) = protocols.held_out(Spy(), pocket, k=5)
+    assert len(set(found.blocks)) == 7 and len(set(found.contests)) == 35
+    cell = pd.Series(np.abs(found.predicted / found.observed - 1)).groupby(found.blocks)
+    sums, sizes = 100 * cell.sum().to_numpy(), cell.size().to_numpy()
+    drawn = np.random.default_rng(1).integers(7, size=(20_000, 7))
+    exact = np.std(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    se = found.standard_errors(n_boot=1000)["relative_error"]
+    assert se == pytest.approx(exact, rel=5 / np.sqrt(2 * 1000))
+    (one,) = protocols.held_out(Spy(), pocket, "hold-out-largest-n")
+    assert one.standard_errors(n_boot=5).isna().all()
 
 
 def test_a_broken_run_goes_on_where_it_stopped(pocket, tmp_path):
@@ -199,7 +206,7 @@ def test_a_broken_run_goes_on_where_it_stopped(pocket, tmp_path):
     again = protocols.evaluate(Spy(), pocket, **options)
     assert len(Spy.seen) == 7
     pd.testing.assert_frame_equal(
-        first.drop(columns="seconds"), again.drop(columns="seconds"), check_exact=True
+        first.drop(columns=TIMES), again.drop(columns=TIMES), check_exact=True
     )
     protocols.evaluate(Spy(), pocket, **options | {"random_seed": 1})
     assert len(Spy.seen) == 13  # another seed is another result
@@ -232,7 +239,7 @@ def test_two_processes_give_the_same_table(pocket, tmp_path):
     one = protocols.evaluate(law, pocket, **options)
     two = protocols.evaluate(law, pocket, n_jobs=2, **options)
     pd.testing.assert_frame_equal(
-        one.drop(columns="seconds"), two.drop(columns="seconds"), check_exact=True
+        one.drop(columns=TIMES), two.drop(columns=TIMES), check_exact=True
     )
 
 
@@ -310,6 +317,21 @@ def test_calibration_curves_of_a_calibrated_prediction(rng):
 
 
 @pytest.mark.public
+def test_the_far_studies_test_only_what_lies_beyond_the_fitted_runs(public_folder):
+    for study in scenarios.FAR:
+        runs = study.runs(public_folder)
+        (split,) = splits.make_splits(runs, **study.split(runs))
+        fit, test = runs.iloc[split.fit], runs.iloc[split.test]
+        assert min(len(fit), len(test)) >= 3 and not fit["diverged"].any()
+        axis = {
+            "n": runs["n_params"],
+            "m": runs["tokens"] / runs["n_params"],
+            "c": runs["n_params"] * runs["tokens"],
+        }[study.name.rsplit("-", 1)[1]]
+        assert axis.loc[test.index].min() > 0.9 * axis.loc[fit.index].max(), study.name
+
+
+@pytest.mark.public
 def test_the_studies_fit_and_test_what_their_titles_say(public_folder):
     found = {}
     for study in report.STUDIES:
@@ -337,16 +359,13 @@ def test_the_studies_fit_and_test_what_their_titles_say(public_folder):
 
 def test_tables_targets_readme_and_plots_from_result_files(pocket, tmp_path, capsys, monkeypatch):
     """One study by way of the command, with quick stand-ins for the laws."""
-    import bayes_optlaws.law
-
-    class Stand:
-        def __new__(cls, *args, **options):
-            return Spy()
-
-    monkeypatch.setattr(bayes_optlaws.law, "OptLaw", Stand)
     monkeypatch.setattr(
-        report, "compared", lambda runs: {report.RIVAL: Spy(shift=1.0), "refusing": Refusing()}
-    )
+        report,
+        "methods",
+        lambda runs, names: {
+            "spy": Spy(), report.RIVAL: Spy(shift=1.0), "refusing": Refusing()
+        },
+    )  # fmt: skip
     monkeypatch.setattr(report, "LAW", "spy")
     monkeypatch.setattr(report, "CURVES", ("spy", report.RIVAL))
     readme = tmp_path / "README.md"

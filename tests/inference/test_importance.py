@@ -5,10 +5,11 @@ import pytest
 from arviz_stats.base import array_stats
 from laws import encoded
 
+from bayes_optlaws.evaluation.refits import refit
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.importance import importance_draws, laplace_sample
 from bayes_optlaws.law import OptLaw
-from studies.replay import problem, quick_fit
+from studies.replay import problem
 
 BEND, SPREAD = 0.2, 1.0
 
@@ -51,8 +52,8 @@ def test_weighted_moments_are_those_of_the_density(seed):
 
 def test_a_law_without_chains_is_not_taken_for_a_converged_one(pocket):
     runs = pocket[~pocket["diverged"]].head(12)
-    law = quick_fit(runs, draws=64)
-    assert not law.require_converged(True)
+    law = refit(OptLaw(), runs, posterior="importance", draws=64, random_seed=0)
+    assert not law.fitted.require_converged(True)
     with pytest.raises(RuntimeError, match="did not converge"):
         law.require_converged(False)
 
@@ -77,7 +78,9 @@ def test_predictions_agree_with_nuts():
         train, draws=draws, tune=300, chains=chains, random_seed=1, progressbar=False
     )
     reference = nuts.predictor.mean(goal, np.random.default_rng(0))
-    laws = [quick_fit(train, draws=1000, random_seed=s) for s in range(4)]
+    laws = [
+        refit(OptLaw(), train, posterior="importance", draws=1000, random_seed=s) for s in range(4)
+    ]
     found = np.array([law.predictor.mean(goal, np.random.default_rng(0)) for law in laws])
 
     def compare(statistic):

@@ -4,11 +4,14 @@ import warnings
 
 import numpy as np
 import pytest
+from arviz_stats.base import array_stats
 from laws import encoded, everything, with_draws
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit
+from bayes_optlaws.inference.importance import laplace_sample
+from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit, missed_variance
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import covariance
 
@@ -26,7 +29,7 @@ def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
     draws, _ = recover(space, space.split(x), every, rng)
     found = loo_density(with_draws(law, draws))
     rows, y, label = everything(law)
-    n = len(law.encoding.finished)
+    n, missed = len(law.encoding.finished), missed_variance(law.encoding)
     for s in range(4):
         cov = covariance(
             data, law.priors, space.split(x[s]), int(draws.combination[s]), rows, label
@@ -35,7 +38,8 @@ def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
             others = np.delete(np.arange(y.size), i)
             gain = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
             sd = np.sqrt(cov[i, i] - cov[i, others] @ gain)
-            expected = norm(gain @ y[others], sd).logpdf(y[i])
+            own = space.split(x[s])["local_sd"][0] ** 2 * missed[i] if transfer else 0.0
+            expected = norm(gain @ y[others], np.sqrt(sd**2 + own)).logpdf(y[i])
             np.testing.assert_allclose(found[s, i], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -60,3 +64,41 @@ def test_pit_is_the_weighted_mean_of_what_each_draw_says(small_law):
     assert np.quantile(np.abs(values - plain), 0.95) < 0.02
     # a calibrated law is uniform; this one is somewhat wide, so only gross faults are excluded
     assert 0.35 < np.mean(np.abs(values - 0.5) < 0.25) < 0.85
+
+
+def test_elpd_of_a_run_is_that_of_a_refit_without_it(pocket):
+    """Whole refits: standardising, classes, local functions and hyper-parameters anew."""
+
+    def fit(runs, seed):
+        law = encoded(runs)
+        space = HyperSpace(law.encoding.data, law.priors)
+        found = laplace_sample(space, draws=300, rng=np.random.default_rng(seed))
+        return with_draws(law, found.draws, chains=2)
+
+    law = fit(pocket, 0)
+    density = loo_density(law)
+    log_weight, k = array_stats.psislw(-density.T, axis=-1)
+    log_weight = log_weight.T - logsumexp(log_weight.T, axis=0)
+    elpd = logsumexp(log_weight + density, axis=0)
+    table = law.encoding.finished.reset_index(drop=True)
+    reliable = np.flatnonzero(np.asarray(k) < 0.7)
+    assert reliable.size > 0.9 * len(table)
+    differences, errors = [], []
+    for i in reliable[:: reliable.size // 10][:10]:
+        run = table.iloc[[i]]
+        refit = fit(pocket[pocket["run_id"] != run["run_id"].iloc[0]], 1)
+        predictor = refit.predictor()
+        y = np.log(run["final_loss"].to_numpy(float))
+        each = norm.logpdf(
+            y, predictor.mean(run, np.random.default_rng(2)), predictor.noise_sd(run)
+        )[:, 0]
+        value = logsumexp(each) - np.log(each.size)
+        error = [np.std(np.exp(each - value)) / np.sqrt(each.size)]
+        ratio = np.exp(log_weight[:, i]) * (np.exp(density[:, i] - elpd[i]) - 1)
+        error.append(np.sqrt(np.sum(ratio**2)))
+        differences.append(elpd[i] - value)
+        errors.append(np.hypot(*error))
+    differences, errors = np.array(differences), np.array(errors)
+    # beside the Monte-Carlo error: how far the basis learned without a run differs
+    assert np.all(np.abs(differences) < 0.1 + 4.5 * errors)
+    assert abs(differences.mean()) < 0.05 + 4.5 * np.sqrt(np.sum(errors**2)) / differences.size

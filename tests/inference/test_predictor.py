@@ -141,6 +141,32 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candid
     check_moments(found, gain.T @ y, among - to_runs @ gain)
 
 
+def test_any_number_of_neighbouring_candidates_is_drawn_from_one_function(pocket, rng):
+    """Differences of neighbours are as smooth at index 1,023 as anywhere, and nearly exact."""
+    law = encoded(pocket, exponents=ONE)
+    _, draws = repeated(law, 400, rng)
+    big = pocket.loc[pocket["n_params"].idxmax()]
+    row = {"n_params": 5e5, "tokens": 6e6, "batch_tokens": big["batch_tokens"], "min_lr": 0.0}
+    many = pd.DataFrame([{**row, "schedule": "linear", "warmup_steps": 256}] * 1200)
+    many = read_candidates(many.assign(peak_lr=np.geomspace(0.004, 0.04, 1200)))
+    drawn = with_draws(law, draws).predictor().mean(many, np.random.default_rng(1))
+    step = np.diff(drawn, axis=1).std(axis=0)
+    assert np.all(np.abs(np.diff(np.log(step))) < 0.05)
+    few = with_draws(law, draws).predictor().mean(many.iloc[:1000], np.random.default_rng(1))
+    exact = np.diff(few, axis=1).std(axis=0)
+    np.testing.assert_allclose(step[:999], exact, rtol=0.35)
+
+
+def test_no_finished_run_ends_above_an_untrained_model(pocket, rng):
+    """Also where the law is read far outside the table."""
+    law = encoded(pocket, exponents=ONE, priors=Priors(untrained_loss=np.log(256)))
+    _, draws = repeated(law, 200, rng)
+    far = new_candidates(pocket).assign(peak_lr=50.0)
+    found = with_draws(law, draws).predictor().mean(far, rng)
+    assert found.max() <= np.log(np.log(256)) + 1e-12
+    assert np.isfinite(found).all()
+
+
 def test_predictive_noise_adds_the_noise_of_the_settings(pocket, rng):
     law = encoded(pocket, exponents=ONE)
     hyper, draws = repeated(law, 10, rng)

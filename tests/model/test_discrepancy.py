@@ -232,3 +232,21 @@ def test_more_cells_than_the_limit_are_carried_by_interpolation(pocket):
     u[: len(d.cells)] = smooth(d.cells)
     error = d.basis(table) @ u - smooth(d.standard_scales(table))
     assert np.sqrt(np.mean(error**2)) < 0.1 * smooth(d.standard_scales(table)).std()
+
+
+def test_random_features_have_the_covariance_of_what_is_missed(pocket, rng):
+    """Averaged over many sets of features, within Monte-Carlo error; each set is one function."""
+    d = Discrepancy.fit(pocket)
+    points = d.local_points(pocket.iloc[:6]) + 0.5 * rng.normal(size=(6, d.points.shape[1]))
+    phi = d.local_functions(points)
+    expected = d.local_missed(points, phi, points, phi)
+    sets, found = 400, []
+    for _ in range(sets):
+        part = d.local_missed_features(points, phi, d.local_frequencies(64, rng))
+        found.append(part @ part.T)
+    error = np.std(found, axis=0) / np.sqrt(sets)
+    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4.5 * error + 1e-9)
+    features = d.local_frequencies(64, rng)
+    whole = d.local_missed_features(points, phi, features)
+    halves = [d.local_missed_features(points[i], phi[i], features) for i in (slice(3), slice(3, 6))]
+    np.testing.assert_allclose(np.vstack(halves), whole, rtol=1e-12)

@@ -19,7 +19,7 @@ def test_segments_carry_value_and_slope_of_the_process_at_the_edge():
     columns = drift.basis(x)
     slope = (drift.basis(x + 1e-6) - columns) / 1e-6
     np.testing.assert_allclose(slope @ slope.T, 3.0, rtol=1e-5)  # exact at segments' ends
-    np.testing.assert_allclose(columns @ columns.T, integrated_wiener(x, x), rtol=0.01)
+    np.testing.assert_allclose(columns @ columns.T, integrated_wiener(x, x), rtol=0.02)
 
 
 def test_the_two_sides_are_independent_and_flat_at_the_centre():
@@ -35,7 +35,7 @@ def test_whole_process_is_the_closed_form_at_any_distance_beyond():
     x = np.array([3.5, 5.0, 9.9])
     h = drift.beyond(x)
     cov = drift.basis(x) @ drift.basis(x).T + beyond_covariance(h, h)
-    np.testing.assert_allclose(cov, integrated_wiener(x, x), rtol=0.01)
+    np.testing.assert_allclose(cov, integrated_wiener(x, x), rtol=0.02)
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])

@@ -120,10 +120,12 @@ def test_every_combination_takes_each_feature_once_with_one_exponent_a_group():
 
 @pytest.mark.parametrize("preset", EXPONENT_PRESETS)
 @pytest.mark.parametrize("batch", [False, True])
-def test_presets_give_each_feature_one_column_in_each_combination(preset, batch):
-    law = FeatureSet.from_options(preset, batch=batch)
+@pytest.mark.parametrize("trends", [False, True])
+def test_presets_give_each_feature_one_column_in_each_combination(preset, batch, trends):
+    law = FeatureSet.from_options(preset, batch=batch, trends=trends)
+    assert law.trends == (trends and preset not in ("paper", "signed"))
     assert law.tree.n_combinations == np.prod([len(c) for c in law.exponents.values()])
-    own = 0 if law.papers else 3
+    own = 3 * law.trends
     assert law.tree.n_selected == 16 + 4 * batch + own
     for k in (0, law.tree.n_combinations // 2, law.tree.n_combinations - 1):
         features = law.column_feature[law.tree.selected(k)]
@@ -199,7 +201,7 @@ def test_a_schedule_that_never_cools_down_has_finite_features(pocket):
 
 def test_features_level_off_beyond_the_table_and_are_untouched_within(pocket):
     """Those of plain scale never do; in the paper's form none does."""
-    law = FeatureSet.from_options(None).levelled(pocket)
+    law = FeatureSet.from_options(None, trends=True).levelled(pocket)
     plain, own = feature_bases(pocket, data_is_tokens=True), law.bases(pocket)
     for f in law.features:
         np.testing.assert_allclose(own[f.name], plain[f.name], rtol=1e-12)

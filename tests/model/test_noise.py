@@ -1,4 +1,4 @@
-"""Noise classes: a partition by medians, each with the mean settings of its runs."""
+"""Noise classes: a partition by medians, then by the nearest centre."""
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,17 @@ def test_classes_are_a_partition_and_none_is_small(fitted):
     assert noise.names == tuple(k for k in COVARIATES if k in ("lr", "warmup"))
 
 
-def test_a_class_has_the_mean_settings_of_its_runs(fitted):
+def test_each_run_belongs_to_the_class_of_the_nearest_centre(fitted):
     table, d, noise = fitted
     z = d.standard_settings(table, noise.names)
-    for c, mean in enumerate(noise.covariates):
-        np.testing.assert_allclose(z[noise.label == c].mean(axis=0), mean, atol=1e-12)
+    away = np.linalg.norm(z[:, None] - noise.covariates[None], axis=2)
+    np.testing.assert_array_equal(noise.label, away.argmin(axis=1))
+
+
+def test_a_run_predicted_anew_has_the_noise_it_was_fitted_with(fitted):
+    """Likelihood, leave-one-out, predictions and replicated data share one noise model."""
+    table, d, noise = fitted
+    np.testing.assert_array_equal(noise.at(table, d), noise.covariates[noise.label])
 
 
 def test_classes_tell_high_from_low_learning_rates(fitted):
@@ -39,14 +45,13 @@ def test_classes_tell_high_from_low_learning_rates(fitted):
     assert between > 0.5 * lr.var()
 
 
-def test_candidates_are_clipped_to_the_range_of_the_class_means(fitted):
+def test_candidates_far_from_all_runs_have_the_noise_of_an_outermost_class(fitted):
     table, d, noise = fitted
     far = table.iloc[:2].copy()
     far["peak_lr"] = [1e-9, 1e9]
-    at = noise.at(far, d)
-    assert at[0, 0] == noise.lower[0] and at[1, 0] == noise.upper[0]
-    inside = noise.at(table, d)
-    assert np.all((inside >= noise.lower) & (inside <= noise.upper))
+    at, lr = noise.at(far, d)[:, 0], noise.covariates[:, 0]
+    middle = np.median(lr)
+    assert at[0] < middle < at[1] and np.all(np.isin(at, lr))
 
 
 def test_constant_noise_is_one_class_without_covariates(fitted):

@@ -13,7 +13,7 @@ def test_grid_is_the_product_of_its_axes():
     assert len(runs) == 6
     assert sorted(runs["peak_lr"].unique()) == pytest.approx([1e-4, 1e-3, 1e-2])
     assert (runs["warmup_steps"] == 500).all()
-    assert runs.index[0].endswith("-lr0.0001-w500") and runs["run_id"].is_unique
+    assert runs.index[0].endswith("-lr1e-4-w500") and runs["run_id"].is_unique
 
 
 def test_cooldown_counts_only_for_wsd():

@@ -62,12 +62,19 @@ def test_decimal_commas_and_points_together_are_refused(tmp_path):
         ("a.csv", b"n_params,tokens,n_params\n1,2,3\n", "unique"),
         ("a.csv", b"n_params\xff\n", "UTF-8"),
         ("a.csv", "n_params,tokens\n1,2\n".encode("utf-16"), "UTF-8"),
+        ("a.csv", "n_params,tokens\n1,2\n".encode("utf-16-le"), "UTF-16"),
+        ("a.csv", b"# made by hand\nn_params,tokens\n1,2\n", "no comments"),
+        ("a.csv", b"run_id,tokens\na,2\n# the last,\n", "no comments"),
+        ("a.parquet", b"PAR1 broken", "Parquet"),
+        ("a.parquet", b"", "Parquet"),
         ("a.jsonl", b'{"n_params": 1}\n{"n_params": \n', "JSON object"),
         ("a.jsonl", b"[1, 2]\n", "JSON object"),
         ("a.jsonl", b"\n", "at least one row"),
     ],
 )
 def test_unreadable_files_say_why(tmp_path, name, content, rule):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
     path = tmp_path / name
     path.write_bytes(content)
     found = faults(path)
@@ -78,7 +85,56 @@ def test_sources_that_are_no_table(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_runs(tmp_path / "absent.csv")
     with pytest.raises(TypeError, match=r"pd\.DataFrame"):
-        read_runs([{"n_params": 1}])
+        read_runs(7)
+    with pytest.raises(TypeError, match=r"pd\.DataFrame"):
+        read_runs([1, 2])
+
+
+def test_rows_and_columns_of_plain_python_are_tables():
+    table = good().drop(columns="note")
+    expected = read_runs(table)
+    assert_frame_equal(read_runs(table.to_dict("records")), expected)
+    assert_frame_equal(read_runs(table.to_dict("list")), expected)
+
+
+def test_a_web_address_is_not_a_file():
+    found = faults("https://example.org/runs.csv")
+    assert "this machine" in found["rule"][0] and "download" in found["remedy"][0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("name", ["run_id", "Name"])
+def test_names_of_runs_are_text(tmp_path, suffix, name):
+    ids = ["1.1", "1.10", "01", "1", "1e3", "1000", "#N/A", "NA", "nan", "None", "0x1F", "1_0"]
+    table = good().drop(columns="note").assign(run_id=ids).rename(columns={"run_id": name})
+    path = tmp_path / f"runs{suffix}"
+    if suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="," if suffix == ".csv" else "\t")
+    assert read_runs(path)["run_id"].tolist() == ids
+
+
+def test_cells_cannot_reach_the_terminal():
+    bad = "\x1b]0;owned\x07\u202egnp"
+    table = good().drop(columns="note").astype(object)
+    table.loc[0, ["run_id", "schedule"]] = bad
+    with pytest.raises(RunTableError) as caught:
+        read_runs(table)
+    message = str(caught.value)
+    assert all(c.isprintable() or c == "\n" for c in message)
+    assert r"\x1b]0;owned\x07\u202egnp" in message
+    assert caught.value.problems["value"][0] == bad  # the table itself is not changed
+
+
+def test_text_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    rows = good().drop(columns="note").to_dict("records")
+    rows[3]["schedule"] = "a\ud800"
+    path.write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+    for source in (path, rows):
+        found = faults(source)
+        assert "row 4" in found["value"][0] and "schedule" in found["rule"][0]
 
 
 garbage_text = st.text(alphabet="019.,;\t\n\r\"'eE-+ nan_aé\x00", max_size=60)

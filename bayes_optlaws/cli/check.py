@@ -1,0 +1,197 @@
+"""The commands ``check`` and ``init``: what a table is read as, and a table to begin with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bayes_optlaws.cli.law import BAD_INPUT, DONE, quoted
+from bayes_optlaws.cli.output import (
+    UsageError,
+    free,
+    note,
+    print_json,
+    print_table,
+    print_wrapped,
+    records,
+    with_folder,
+)
+from bayes_optlaws.cli.reading import in_options, reading
+from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
+from bayes_optlaws.runs.mapping import ColumnMapping, suggest_mapping
+from bayes_optlaws.runs.overview import overview, varying
+from bayes_optlaws.runs.readers import RunTableError, read_runs
+from bayes_optlaws.text.numbers import short
+
+_CELLS_SHOWN = 12
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say what each column is taken for, what is in the table, and what it cannot teach."""
+    target = free(arguments.output, arguments.force, inputs=[arguments.runs])
+    options = reading(arguments)
+    mapping = suggest_mapping(
+        arguments.runs, **{k: v for k, v in options.items() if k != "vocab_size"}
+    )
+    if not arguments.json:
+        _print_mapping(mapping)
+    try:
+        runs = read_runs(arguments.runs, group=arguments.group, **options)
+    except RunTableError as error:
+        if not arguments.json:
+            raise
+        problems = error.problems.astype(object)
+        print_json(
+            {
+                "ok": False,
+                "problems": records(problems),
+                "answers": error.answers,
+                "columns": records(mapping.table, index=False),
+            }
+        )
+        return BAD_INPUT
+    if target is not None:
+        _clean(runs).to_csv(with_folder(target), index=False)
+        note(f"written to {target}")
+    finished = runs[~runs["diverged"]]
+    cells = finished.groupby(["n_params", "tokens"]).size()
+    varies = varying(runs)
+    if arguments.json:
+        print_json(
+            {
+                "ok": True,
+                "runs": len(runs),
+                "diverged": int(runs["diverged"].sum()),
+                "cells": len(cells),
+                "varies": varies,
+                "notes": runs.attrs["notes"],
+                "columns": records(mapping.table, index=False),
+                "unused": mapping.unused["column"].tolist(),
+            }
+        )
+        return DONE
+    print(f"{len(runs)} runs, {int(runs['diverged'].sum())} diverged: the table is valid.\n")
+    lines = overview(runs)
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        print(f"  {name:<{width}}  {text}")
+    _print_cells(cells)
+    print(f"Varies among finished runs: {', '.join(varies) or 'nothing'}.")
+    missing = [name for name in ("peak_lr", "warmup_steps") if name not in varies]
+    if missing:
+        print(f"Nothing can be learned about {' and '.join(missing)}: every run has the same.")
+    unused = [str(c) for c in mapping.unused["column"]]
+    if unused:
+        shown = ", ".join(unused[:12]) + (f" and {len(unused) - 12} more" * (len(unused) > 12))
+        print_wrapped(f"Columns that play no part: {shown}.")
+    if target is not None:
+        print(f"next: bayes-optlaws rank {quoted(target)} candidates.csv")
+    return DONE
+
+
+def _print_mapping(mapping: ColumnMapping) -> None:
+    """Show the columns, unless all are as the run table has them."""
+    table = mapping.table
+    plain = (table["column"] == table["taken_as"]) & (table["conversion"] == "")
+    if plain.all():
+        return
+    rows = [
+        (str(r.column), r.taken_as, r.conversion, r.example, r.read_as,
+         f"{100 * r.confidence:.0f} %")
+        for r in table.itertuples()
+    ]  # fmt: skip
+    heads = ["your column", "read as", "how", "for example", "becomes", "sure"]
+    print_table(heads, rows, left=(0, 1, 2))
+    for text in mapping.notes:
+        if "has two meanings" in text or "not give" in text or "stays in" in text:
+            print_wrapped(in_options(text))
+    print()
+
+
+def _clean(runs: pd.DataFrame) -> pd.DataFrame:
+    """Columns of the run table first, whole numbers written as such."""
+    first = [c for c in TEMPLATE_COLUMNS if c in runs.columns]
+    table = runs[[*first, *(c for c in runs.columns if c not in first)]]
+    whole = {
+        c: table[c].astype(np.int64)
+        for c in first
+        if table[c].dtype.kind == "f"
+        and bool(((table[c] == table[c].round()) & (table[c].abs() < 1e15)).all())
+    }
+    return table.assign(**whole)
+
+
+def _print_cells(cells: pd.Series) -> None:
+    print(f"\n{len(cells)} (n_params, tokens) cells" + (":" if len(cells) <= _CELLS_SHOWN else "."))
+    if len(cells) <= _CELLS_SHOWN:
+        for (n_params, tokens), k in cells.items():
+            print(f"  N = {short(n_params):<6} tokens = {short(tokens):<6} {k} finished runs")
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Write a run table, candidates and a notebook that runs on them."""
+    from bayes_optlaws import datasets
+    from bayes_optlaws.cli import demo
+
+    folder = Path(arguments.folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give the name of a folder")
+    names = ("runs.csv", "candidates.csv", "first-ranking.ipynb")
+    runs_at, plan_at, book_at = (free(str(folder / n), arguments.force, inputs=[]) for n in names)
+    columns = ["run_id", "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps",
+               "schedule", "final_loss", "diverged"]  # fmt: skip
+    runs = datasets.load("pocket")[columns]
+    whole = {name: runs[name].astype(np.int64) for name in columns[1:4] + columns[5:6]}
+    runs.assign(**whole).to_csv(with_folder(runs_at), index=False)
+    demo.candidates().to_csv(plan_at, index=False)
+    book_at.write_text(json.dumps(notebook(), indent=1) + "\n", encoding="utf-8")
+    print(f"written to {folder}: {', '.join(names)}")
+    print_wrapped(
+        "runs.csv is the shipped grid, 260 small runs that were really trained: put your own rows "
+        "in their place, or take your tracker's export as it is. candidates.csv holds the runs "
+        "among which to choose."
+    )
+    print("next:")
+    print(f"  bayes-optlaws check {quoted(runs_at)}")
+    print(f"  bayes-optlaws rank {quoted(runs_at)} {quoted(plan_at)}")
+    print(f"  jupyter lab {quoted(book_at)}")
+    return DONE
+
+
+def notebook() -> dict[str, object]:
+    """Return a notebook from a run table to a decision, in the format of Jupyter."""
+    cells = [
+        (
+            "markdown",
+            "# First ranking\n\nFrom a table of small runs to the schedule of a large one. "
+            "`runs.csv` may be your tracker's export: the next cell shows what each of its columns "
+            "is taken for.",
+        ),
+        ("code", 'import bayes_optlaws as bo\n\nbo.suggest_mapping("runs.csv")'),
+        ("code", 'runs = bo.read_runs("runs.csv")\nruns.attrs["notes"]'),
+        ("markdown", "The fit takes about a minute; a law can be saved and loaded again."),
+        (
+            "code",
+            "law = bo.OptLaw()\nlaw.fit(runs, draws=1000, tune=300, chains=4, random_seed=1)",
+        ),
+        ("code", 'ranking = law.rank("candidates.csv")\nranking'),
+        ("code", "ranking.plot()"),
+        ("markdown", "Which small runs would help most to choose?"),
+        ("code", 'law.design(decide="candidates.csv", n_runs=3)'),
+    ]
+    return {
+        "cells": [
+            {"cell_type": kind, "id": f"cell-{i}", "metadata": {}, "source": source}
+            | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+            for i, (kind, source) in enumerate(cells)
+        ],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
