@@ -5,6 +5,7 @@ All laws are fitted to the pocket grid alone (linear schedules); truth is the me
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from scipy.stats import spearmanr
 from bayes_optlaws import baselines
 from bayes_optlaws.baselines.generalized import GeneralizedOptLaw
 from bayes_optlaws.datasets import load
+from bayes_optlaws.inference.stage_posterior import StagePrior
 from bayes_optlaws.inference.stages import history, read_stages
 from bayes_optlaws.model.features import Earlier
-from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.runs.readers import read_candidates, read_runs
 from bayes_optlaws.runs.stages import earlier_of_runs
 from studies.paper_variants import with_decay
 from studies.stages import compare_sets, summarize_sets
@@ -216,10 +218,13 @@ def decay_phase_stages(law: OptLaw | None) -> pd.DataFrame:
             found["generalized"].append(squares.score(one, before))
             if law is not None:
                 inputs = one.drop(columns=["final_loss", "diverged"]).reset_index(drop=True)
-                draws = law.predict_draws(
-                    inputs, kind="mean", history=past, stage_runs=table[table["stage"] == 1],
-                    random_seed=0, max_draws=2000,
-                )  # fmt: skip
+                inputs = read_candidates(inputs)
+                # the paper's form: the shipped prior has seen these sets
+                own = replace(law.fitted, stage_prior=StagePrior.paper())
+                stage = own.stage(inputs, past, table[table["stage"] == 1])
+                draws = own.predict_draws(
+                    inputs, "mean", stage=stage, random_seed=0, max_draws=2000
+                )
                 found[LAW].append(np.median(draws.to_numpy(), axis=0))
         for method, scores in found.items():
             if scores:

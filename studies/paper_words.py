@@ -84,9 +84,10 @@ selected is lost.""",
     "4-5": """
 Six sets of continual training (two shifts of the data, three model sizes) and nine of fine-tuning;
 means over sets. The paper has two sets and three, of one model size; ours mix two peak LRs in each
-set and are means over four or five seeds. The history-aware scores of the law rank fine-tuning;
-they do not rank our continual training, unless runs of other sets at the same checkpoint are given,
-and the least-squares scores rank neither. More in `notebooks/06-continual-training.ipynb`.""",
+set and are means over four or five seeds. The paper's history-aware scores, by the law, rank
+fine-tuning and do not rank our continual training; what a change of stage does, learned from the
+sets left, ranks both; the least-squares scores rank neither. More in
+`notebooks/06-continual-training.ipynb`.""",
     "9": """
 Least squares, blocks added one at a time, the folds of Table 1. The error falls with every block
 (in the paper, with all but the second); the choice of a run inside a block does not get better with
