@@ -53,7 +53,7 @@ def candidates(runs: pd.DataFrame, axis: str) -> pd.DataFrame:
         phases = ("steps", "warmup_steps", "cooldown_start_step", "decay_end_step")
         for column in phases:
             table[column] = table[column] * np.array(FACTORS)
-    return read_candidates(table.drop(columns=["final_loss", "diverged"]))
+    return read_candidates(table.drop(columns=["final_loss", "diverged"]), warn=False)
 
 
 def scale_up(law: Any, runs: pd.DataFrame, axis: str, *, random_seed: int = 0) -> pd.DataFrame:

@@ -234,8 +234,6 @@ def _rank(arguments: argparse.Namespace) -> int:
         return DONE
     warn_unconverged(law)
     print_ranking(ranking)
-    if stages:
-        say_unknown_stage_risk()
     return DONE
 
 

@@ -275,6 +275,12 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     p.add_argument("-o", "--output", metavar="FILE.csv", help="write all metrics by block")
     _add_force(p)
     _add_json(p)
+    p.add_argument(
+        "--method",
+        choices=("importance", "nuts"),
+        default="importance",
+        help="how refits are sampled (default: %(default)s, a tenth of the time)",
+    )
     _add_fit(p, draws=EVALUATION_DRAWS)
 
 

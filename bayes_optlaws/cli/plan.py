@@ -204,6 +204,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         tune=arguments.tune,
         chains=arguments.chains,
+        method=arguments.method,
         k=arguments.k,
     )
     if target is not None:

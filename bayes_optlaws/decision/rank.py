@@ -14,6 +14,12 @@ from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.model.risk import divergence_price
 
+LATER_STAGE = (
+    "The candidates are a later stage: the risk that it diverges is not known from runs from "
+    "scratch, and all figures are those of runs that finish."
+)
+"""What is said of every ranking of a later stage."""
+
 
 def rank(
     law: FittedLaw,
@@ -88,7 +94,8 @@ def rank(
         )  # fmt: skip
     return Ranking.from_outcomes(
         outcomes, prob=prob, tie=tie, divergence_loss=divergence_loss, kind=kind, level=level,
-        n_effective=n_effective, notes=law.notes(table),
+        n_effective=n_effective,
+        notes=(*law.notes(table), *([LATER_STAGE] if stage is not None else [])),
         risk_note=_risk_note(law, table) if known else None,
         better=better,
     )  # fmt: skip

@@ -162,9 +162,14 @@ def run_nuts(
     The chains are the threads, so BLAS gets none of its own.
     """
 
-    def along(z):
-        value, gradient = density(start + axes @ z)
-        return value, axes.T @ gradient
+    def along(z: np.ndarray) -> tuple[float, np.ndarray]:
+        with np.errstate(all="ignore"):  # a step too far leaves what floats hold
+            x = start + axes @ z
+        if not np.isfinite(x).all():
+            return -np.inf, np.zeros_like(z)
+        value, gradient = density(x)
+        with np.errstate(all="ignore"):
+            return value, axes.T @ gradient
 
     size = start.size
     compiled = from_pyfunc(
@@ -229,6 +234,8 @@ def _sample_hyper(
         joined = xr.concat(stats, dim="draw", join="override")
         joined = joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
         figures = diagnose({"x": thinned}, joined) | {"divergent": 0.0, "bfmi": 1.0}
+        for name in ("ess_bulk", "ess_tail"):  # re-weighting by the screened share takes its part
+            figures[name] *= MIN_EFFICIENCY
         if not failures(figures) or chains * draws < MIN_ESS:
             break  # (longer chains mend neither of those two, nor that fewer draws are wanted)
     return space.split(thinned.reshape(-1, space.size)), joined

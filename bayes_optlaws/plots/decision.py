@@ -244,7 +244,7 @@ def _named_schedules(given: pd.DataFrame | Mapping[str, Schedule]) -> dict[str, 
         return {str(name): schedule for name, schedule in given.items()}
     if not isinstance(given, pd.DataFrame):
         return {f"{i + 1}: {s.kind}": s for i, s in enumerate(given)}
-    table = read_candidates(given)
+    table = read_candidates(given, warn=False)
     arrays = table.index[table["schedule"] == "array"]
     if len(arrays):
         raise ValueError(

@@ -300,7 +300,7 @@ def test_fit_too_short_is_said_and_refused_later(tmp_path, plan, capsys):
     runs = write(load("pocket"), tmp_path / "runs.csv")
     law = tmp_path / "short.nc"
     argv = ["fit", runs, "-o", str(law), "--no-transfer", "--draws", "100", "--tune", "100",
-            "--chains", "2", "--seed", "1"]  # fmt: skip
+            "--chains", "2", "--seed", "1", "--method", "nuts"]  # fmt: skip
     assert main(argv) == 3
     said = capsys.readouterr()
     assert "did not converge" in said.err and law.exists()
@@ -401,7 +401,7 @@ def test_evaluate_prints_what_evaluate_says(tmp_path, capsys, monkeypatch):
 def test_evaluate_ends_with_3_when_a_refit_did_not_converge(tmp_path, capsys):
     runs = write(load("pocket"), tmp_path / "runs.csv")
     argv = ["evaluate", runs, "--baselines", "--no-transfer", "--draws", "100", "--tune", "50",
-            "--chains", "2", "--seed", "1"]  # fmt: skip
+            "--chains", "2", "--seed", "1", "--method", "nuts"]  # fmt: skip
     assert main(argv) == 3
     streams = capsys.readouterr()
     assert "opt-law" in streams.out and "did not pass the convergence gate" in streams.err

@@ -67,8 +67,8 @@ def test_a_fit_that_fails_the_gate_warns_and_names_the_quantities(pocket):
 def test_the_gate_has_the_pareto_k_of_the_screening_weights(small_law):
     from bayes_optlaws.inference import nuts
 
-    assert small_law.diagnostics["pareto_k"] <= nuts.MAX_PARETO_K
-    failed = nuts.failures(small_law.diagnostics | {"pareto_k": 0.9})
+    assert small_law.diagnostics["screening_k"] <= nuts.MAX_PARETO_K
+    failed = nuts.failures(small_law.diagnostics | {"screening_k": 0.9})
     assert failed == ["Pareto k of the screening weights 0.90 > 0.7"]
 
 
