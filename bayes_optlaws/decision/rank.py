@@ -15,8 +15,8 @@ from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.model.risk import divergence_price
 
 LATER_STAGE = (
-    "The candidates are a later stage: the risk that it diverges is not known from runs from "
-    "scratch, and all figures are those of runs that finish."
+    "Whether a later stage diverges is not known from runs from scratch: losses and probabilities "
+    "are those of runs that finish."
 )
 """What is said of every ranking of a later stage."""
 

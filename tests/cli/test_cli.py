@@ -300,7 +300,7 @@ def test_fit_too_short_is_said_and_refused_later(tmp_path, plan, capsys):
     runs = write(load("pocket"), tmp_path / "runs.csv")
     law = tmp_path / "short.nc"
     argv = ["fit", runs, "-o", str(law), "--no-transfer", "--draws", "100", "--tune", "100",
-            "--chains", "2", "--seed", "1", "--method", "nuts"]  # fmt: skip
+            "--chains", "2", "--seed", "1"]  # fmt: skip
     assert main(argv) == 3
     said = capsys.readouterr()
     assert "did not converge" in said.err and law.exists()

@@ -332,6 +332,7 @@ def test_the_far_studies_test_only_what_lies_beyond_the_fitted_runs(public_folde
 
 
 @pytest.mark.public
+@pytest.mark.filterwarnings("ignore:.*equal to another row")
 def test_the_studies_fit_and_test_what_their_titles_say(public_folder):
     found = {}
     for study in report.STUDIES:

@@ -362,7 +362,7 @@ def test_risk_of_a_later_stage_is_said_to_be_unknown(law, runs, weak):
         assert law.predict(hot, history=past, stage_runs=known)["p_diverge"].isna().all()
         ranking = law.rank(hot, history=past, stage_runs=known)
         assert ranking.table["p_diverge"].isna().all()
-        assert "the risk that it diverges is not known" in ranking.answer()
+        assert "Whether a later stage diverges is not known" in ranking.answer()
         assert "diverges with probability" not in ranking.answer()
         assert "nan" not in ranking._repr_html_() + ranking.answer()
         ranking.plot().clear()
