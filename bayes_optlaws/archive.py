@@ -40,6 +40,7 @@ from bayes_optlaws.text.typed import from_text, to_text
 FORMAT = 4
 """Version of the file's layout; a reader refuses one it does not know."""
 
+_STATS_DIMS = {0: (), 2: ("chain", "draw")}
 _UNSIGNED = 3  # format without checksum, its table as CSV; still read
 _SEAL = re.compile(rb"\nbayes_optlaws sha256 ([0-9a-f]{64})\n\Z")
 SEAL_SIZE = 64 + 23
@@ -244,15 +245,17 @@ def _table(file: h5py.File, name: str, form: int) -> pd.DataFrame:
 
 
 def _stats(file: h5py.File, group: str) -> xr.Dataset:
-    """Return sampler statistics: what is numbers by chain and draw."""
+    """Return sampler statistics: what is numbers, by chain and draw or of the whole sample."""
     names = [n for n in file[group] if n not in ("chain", "draw")]
     found: dict[str, Any] = {}
     for name in names:
         stored = file[group].get(name)
-        if isinstance(stored, h5py.Dataset) and stored.ndim == 2 and stored.dtype.kind in "biuf":
-            values = _numbers(file, f"{group}/{name}", 2)
+        if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "biuf":
+            continue
+        if stored.ndim in _STATS_DIMS:
+            values = _numbers(file, f"{group}/{name}", stored.ndim)
             flag = stored.attrs.get("dtype") in ("bool", b"bool")
-            found[name] = (("chain", "draw"), values.astype(bool) if flag else values)
+            found[name] = (_STATS_DIMS[stored.ndim], values.astype(bool) if flag else values)
     stored = {k: v for k, v in file[group].attrs.items() if not k.startswith("_")}
     attrs = {k: np.asarray(v).item() for k, v in stored.items() if np.size(v) == 1}
     out = xr.Dataset(found, attrs=attrs)

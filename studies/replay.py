@@ -91,8 +91,9 @@ def flops(runs: pd.DataFrame) -> np.ndarray:
 def predicted(law: FittedLaw, table: pd.DataFrame, random_seed: int = 0) -> np.ndarray:
     """Joint draws of the final loss of a new run of each row, shape (n_draws, n)."""
     rng = np.random.default_rng(random_seed)
-    mean = law.predictor.mean(table, rng)
-    return np.exp(mean + law.predictor.noise_sd(table) * rng.standard_normal(mean.shape))
+    predictor = law.predictor()
+    mean = predictor.mean(table, rng)
+    return np.exp(mean + predictor.noise_sd(table) * rng.standard_normal(mean.shape))
 
 
 def replay(
@@ -173,7 +174,7 @@ def replay(
     loss = predicted(law, candidates)
     observed = goal["final_loss"].to_numpy(float)
     pick = int(np.argmin(loss.mean(axis=0)))
-    sample = law.fitted.sample
+    sample = law.sample
     return {
         "regret": float(observed[pick] - observed.min()),
         "r2": float(metrics.r2(np.log(observed), np.log(loss).mean(axis=0))),

@@ -148,7 +148,7 @@ def test_two_threads_that_fit_one_law_do_not_mix(small_law, pocket, monkeypatch)
         both.wait()
         draws = replace(small_law.fitted.draws, divergence={})
         draws = replace(draws, beta=np.full_like(draws.beta, options["random_seed"]))
-        return replace(small_law.fitted.sample, draws=draws)
+        return replace(small_law.fitted.sample, draws=draws, divergence_stats=None)
 
     monkeypatch.setattr(sampling, "sample", sample)
     with ThreadPoolExecutor(2) as pool:

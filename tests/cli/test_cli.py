@@ -573,7 +573,7 @@ def test_a_report_of_a_later_stage(later, law_file, tmp_path, capsys):
     for more in ([], ["--stage-runs", runs]):
         assert main([*argv, "--history", past, *more]) == 0
         text = page.read_text()
-        assert "The candidates are a later stage" in text
+        assert "Whether a later stage diverges is not known" in text
         assert ("no losses" in text) == (not more)
         assert ">nan" not in text
 
