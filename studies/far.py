@@ -110,11 +110,11 @@ def run_study(
     runs = study.runs(folder)
     split = study.split(runs)
     rows, nulls = [], []
-    for name, method in methods(runs, names).items():
+    for name, model in methods(runs, names).items():
         ours = name in (LAW, PLAIN)
         tasks = Path(directory) / "tasks" / (label if ours else "rivals") / study.name
         (found,) = held_out_by(
-            {name: method}, runs, folder=tasks, method=method, draws=draws,
+            {name: model}, runs, folder=tasks, method=method, draws=draws,
             random_seed=random_seed, **split,
         )  # fmt: skip
         rows.append({"study": study.name, **row(found)})
@@ -240,8 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             method=args.posterior, draws=args.draws, random_seed=args.seed,
         )  # fmt: skip
         columns = ["method", "relative_error", "median_error", "log_score", "coverage_50",
-                   "coverage_95", "cpu_seconds", "passed"]  # fmt: skip
-        print(f"{study.title}\n{rows[columns].round(3).to_string(index=False)}\n", flush=True)
+                   "coverage_95", "cpu_seconds", "passed", "error"]  # fmt: skip
+        print(f"{study.title}\n{rows.reindex(columns=columns).round(3).to_string(index=False)}\n", flush=True)
         all_rows.append(rows)
         all_nulls.append(nulls)
         # after each study, so that there is a table when it is broken off

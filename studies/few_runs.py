@@ -121,11 +121,11 @@ def curve(
             for repeat in range(repeats):
                 fitted = np.zeros(len(runs), dtype=bool)
                 fitted[subset(runs, split.fit, n, kind, repeat)] = True
-                for name, method in methods(runs, names).items():
+                for name, model in methods(runs, names).items():
                     where = label if name == LAW else "rivals"
                     tasks = Path(directory) / "tasks" / where / f"few-{study.name}"
                     (found,) = held_out_by(
-                        {name: method}, runs, folder=tasks, method="importance", draws=draws,
+                        {name: model}, runs, folder=tasks, method="importance", draws=draws,
                         random_seed=repeat, test={f"{kind} {n} {repeat}": (fitted, tested)},
                     )  # fmt: skip
                     key = {"study": study.name, "kind": kind, "n": n, "repeat": repeat}

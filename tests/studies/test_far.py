@@ -25,6 +25,12 @@ def test_a_study_is_one_table_and_resumes(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(rows, again)
 
 
+def test_the_law_is_judged_beside_its_null(tmp_path):
+    rows, nulls = far.run_study(POCKET, tmp_path, names=["opt-law"], draws=64)
+    assert (rows["error"] == "").all() and rows["relative_error"].between(0, 20).all()
+    assert set(nulls["method"]) == {"opt-law"} and nulls["p"].between(0, 1).all()
+
+
 def test_verdicts_take_the_best_process_in_each_measure():
     methods = ["opt-law", *PROCESSES]
     rows = pd.DataFrame({
