@@ -241,7 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         columns = ["method", "relative_error", "median_error", "log_score", "coverage_50",
                    "coverage_95", "cpu_seconds", "passed", "error"]  # fmt: skip
-        print(f"{study.title}\n{rows.reindex(columns=columns).round(3).to_string(index=False)}\n", flush=True)
+        print(
+            f"{study.title}\n{rows.reindex(columns=columns).round(3).to_string(index=False)}\n",
+            flush=True,
+        )
         all_rows.append(rows)
         all_nulls.append(nulls)
         # after each study, so that there is a table when it is broken off
