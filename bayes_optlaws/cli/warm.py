@@ -7,6 +7,7 @@ code is kept says `bayes_optlaws.kernels.compiled`.
 from __future__ import annotations
 
 import time
+import warnings
 
 
 def main() -> int:
@@ -16,11 +17,17 @@ def main() -> int:
     grid does, for these decide what has to be compiled.
     """
     from bayes_optlaws.datasets import load
+    from bayes_optlaws.inference.nuts import ConvergenceWarning
+    from bayes_optlaws.inference.odd_runs import OddRunWarning
     from bayes_optlaws.law import OptLaw
 
     start = time.perf_counter()
     runs = load("pocket")
-    OptLaw().fit(runs, draws=100, tune=50, chains=2, random_seed=1, progressbar=False)
+    with warnings.catch_warnings():
+        # of draws that are thrown away
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", OddRunWarning)
+        OptLaw().fit(runs, draws=100, tune=50, chains=2, random_seed=1, progressbar=False)
     print(f"numba kernels compiled and cached ({time.perf_counter() - start:.0f} s)")
     return 0
 

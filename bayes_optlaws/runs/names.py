@@ -167,7 +167,6 @@ _LOSS_UNITS = {
     "bits/byte": "bits_per_byte", "bits per byte": "bits_per_byte", "ppl": "perplexity",
     "bits/token": "bits_per_token", "bits per token": "bits_per_token", "nats/token": "final_loss",
 }  # fmt: skip
-_COUNTS = ("n_params", "tokens", "batch_tokens", "steps", "warmup_steps")
 
 _SCHEDULES = {
     "linear": (
