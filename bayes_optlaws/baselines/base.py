@@ -212,8 +212,14 @@ class ResampledBaseline(ABC):
         return np.maximum(self._curve(inputs, state), self.least_loss)
 
     def _require_fit(self) -> None:
-        if self._state is None:
-            raise ValueError(f"baseline {self.name!r} is not fitted; call fit(runs) first")
+        require_fitted(self.name, self._state)
+
+
+def require_fitted[T](name: str, state: T | None) -> T:
+    """Return what a fit left, or raise ValueError where there was none."""
+    if state is None:
+        raise ValueError(f"baseline {name!r} is not fitted; call fit(runs) first")
+    return state
 
 
 def read_columns(table: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, np.ndarray]:

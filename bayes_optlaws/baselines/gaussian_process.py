@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines.base import finished, read_columns
+from bayes_optlaws.baselines.base import finished, read_columns, require_fitted
 from bayes_optlaws.schedules import integrals
 
 _LENGTHS, _SCALES, _NOISE = (0.05, 1e3), (1e-4, 1e3), (1e-7, 1.0)
@@ -231,9 +231,7 @@ class GaussianProcess:
         return (coordinates(runs)[self._names].to_numpy() - self._x_mean) / self._x_sd
 
     def _require_fit(self) -> Any:
-        if self._process is None:
-            raise ValueError(f"baseline {self.name!r} is not fitted; call fit(runs) first")
-        return self._process
+        return require_fitted(self.name, self._process)
 
 
 def _scikit_learn() -> tuple[Any, Any]:

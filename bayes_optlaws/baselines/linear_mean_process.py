@@ -7,7 +7,7 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.baselines.base import finished
+from bayes_optlaws.baselines.base import finished, require_fitted
 from bayes_optlaws.baselines.process import Process, fit_process
 from bayes_optlaws.baselines.standard import StandardLogs
 
@@ -148,6 +148,4 @@ class LinearMeanProcess:
         )
 
     def _require_fit(self) -> Process:
-        if self._process is None:
-            raise ValueError(f"baseline {self.name!r} is not fitted; call fit(runs) first")
-        return self._process
+        return require_fitted(self.name, self._process)

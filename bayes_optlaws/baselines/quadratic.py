@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from bayes_optlaws.baselines.base import finished
+from bayes_optlaws.baselines.base import finished, require_fitted
 from bayes_optlaws.baselines.standard import StandardLogs
 
 
@@ -228,6 +228,4 @@ class QuadraticRegression:
         )
 
     def _require_fit(self) -> LinearPosterior:
-        if self._posterior is None:
-            raise ValueError(f"baseline {self.name!r} is not fitted; call fit(runs) first")
-        return self._posterior
+        return require_fitted(self.name, self._posterior)
