@@ -2,7 +2,8 @@ r"""What published scaling laws say of the slopes of the loss, as data that ever
 
 Loss falls with model size and with tokens, and ever more slowly.  Few runs at few scales do not
 say so, and a law that must learn it from them bends the wrong way a decade later.  So the law's
-slopes, averaged over the runs of the table, are taken as if they had been observed with noise,
+slopes, averaged over the best run of each scale, are taken as if they had been observed with noise
+(published laws are of tuned runs; far from the best learning rate nothing is said of slopes),
 
 .. math::
 
@@ -35,6 +36,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
+
+from bayes_optlaws.model.discrepancy import merge_scales, scales
 
 STEP = 0.02
 """Half the step of the central differences, nats."""
@@ -115,6 +118,19 @@ def enlarged(table: pd.DataFrame, log_n: np.ndarray, log_time: np.ndarray) -> pd
     return out
 
 
+def best_of_scales(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the run of lowest loss at each (N, tokens), in the order of the table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Convergent runs.
+    """
+    cell = pd.DataFrame(merge_scales(scales(table), np.zeros((0, 2))).round(9))
+    loss = table["final_loss"].reset_index(drop=True)
+    return table.iloc[np.sort(loss.groupby([cell[0], cell[1]]).idxmin().to_numpy())]
+
+
 def slope_rows(dictionary, table: pd.DataFrame, prior: SlopePrior) -> tuple[np.ndarray, np.ndarray]:
     """Rows and responses of the slopes as observations of unit noise.
 
@@ -133,8 +149,9 @@ def slope_rows(dictionary, table: pd.DataFrame, prior: SlopePrior) -> tuple[np.n
     """
     if not np.isfinite(prior.relative_sd):
         return np.zeros((0, dictionary(table.iloc[:1]).shape[1])), np.zeros(0)
-    keep = np.unique(np.linspace(0, len(table) - 1, min(len(table), MAX_RUNS)).round().astype(int))
-    some = table.iloc[keep]
+    best = best_of_scales(table)
+    keep = np.unique(np.linspace(0, len(best) - 1, min(len(best), MAX_RUNS)).round().astype(int))
+    some = best.iloc[keep]
     scale = np.log(some[["n_params", "tokens"]].to_numpy(float))
     to_top = np.log(table[["n_params", "tokens"]].max().to_numpy(float)) - scale
 

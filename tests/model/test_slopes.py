@@ -6,7 +6,7 @@ from laws import encoded
 
 from bayes_optlaws.inference.reference import draw_prior
 from bayes_optlaws.model.priors import Priors
-from bayes_optlaws.model.slopes import SlopePrior, enlarged, slope_rows
+from bayes_optlaws.model.slopes import SlopePrior, best_of_scales, enlarged, slope_rows
 
 CHINCHILLA = (1.69, 406.4, 410.7, 0.34, 0.28)  # Hoffmann et al., approach 3
 EPOCH = (1.8172, 482.01, 2085.43, 0.3478, 0.3658)  # Besiroglu et al.
@@ -43,6 +43,28 @@ def test_a_law_whose_slopes_are_as_said_fits_its_rows(pocket):
     np.testing.assert_allclose(rows[:, 0], y, atol=1e-8)
 
 
+def test_slopes_are_those_of_the_best_run_of_each_scale(pocket):
+    """A bad learning rate changes nothing: its runs may do with scale what they want."""
+    runs = pocket[~pocket["diverged"]]
+    best = best_of_scales(runs)
+    least = runs.groupby(["n_params", "tokens"])["final_loss"].min()
+    assert len(best) == len(least)
+    np.testing.assert_allclose(np.sort(best["final_loss"]), np.sort(least))
+    worse = runs.copy()
+    rest = ~worse.index.isin(best.index)
+    worse.loc[rest, "peak_lr"] *= 3.0
+
+    def columns(table):
+        return np.log(table[["n_params", "tokens", "peak_lr"]].to_numpy(float)).prod(1)[:, None]
+
+    for found, expected in zip(
+        slope_rows(columns, worse, SlopePrior()),
+        slope_rows(columns, runs, SlopePrior()),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected)
+
+
 def test_enlarged_runs_are_the_same_schedules_stretched(pocket):
     out = enlarged(pocket, np.log(2.0), np.log(3.0))
     np.testing.assert_allclose(out["n_params"], 2 * pocket["n_params"])
@@ -52,10 +74,10 @@ def test_enlarged_runs_are_the_same_schedules_stretched(pocket):
 
 
 def test_prior_predictive_falls_with_four_times_the_scale(pocket):
-    """Of the default law, before any loss is read: N alone, tokens alone."""
+    """Of the default law's tuned runs, before any loss is read: N alone, tokens alone."""
     rng = np.random.default_rng(5)
     law = encoded(pocket)
-    base = law.encoding.finished
+    base = best_of_scales(law.encoding.finished)
     moved = [enlarged(base, np.log(4.0), 0.0), enlarged(base, 0.0, np.log(4.0))]
     columns = lambda t: law.encoding.standardizer(law.encoding.features.dictionary(t)).mean(axis=0)  # noqa: E731
     change = np.array([columns(t) - columns(base) for t in moved])
