@@ -145,25 +145,6 @@ class HyperSpace:
         )
         return result.x
 
-    def axes(self, x: np.ndarray) -> np.ndarray:
-        """Directions in which a sampler moves better than along the entries, as columns.
-
-        Those of the Gaussian fitted at x; but for the noise, which is far from one, prior sds,
-        with the growing part held at the settings where the noise is largest when its slopes
-        change: there the runs fix it, at average settings not.
-        """
-        out = np.diag(self.sd)
-        if self.data.noise_names:
-            covariates, value = self.data.noise_covariates, self.split(x)
-            growth = value["noise_growth"] * np.exp(covariates @ value["noise_slope"])
-            first = self.names.index("noise_growth") + 1
-            slopes = np.arange(first, first + covariates.shape[1])
-            out[first - 1, slopes] = -covariates[np.argmax(growth)] * self.sd[slopes]
-        other = [i for i, name in enumerate(self.names) if not name.startswith("noise")]
-        rest = self.curvature_factor(x)[other]
-        out[np.ix_(other, other)] = np.linalg.cholesky(rest @ rest.T)
-        return out
-
     def curvature_factor(self, x: np.ndarray) -> np.ndarray:
         """Factor of the covariance of a Gaussian fitted at x, no wider than the prior."""
         h = 1e-3

@@ -30,6 +30,7 @@ from bayes_optlaws.inference.importance import (
     importance_draws,
     pilot_draws,
 )
+from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
 from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.kernels.divergence import log_density as divergence_density
 from bayes_optlaws.kernels.hyper import hyper_inputs
@@ -211,18 +212,19 @@ def _sample_hyper(
     the gate then fails the chains are made longer, up to `MOST_LENGTHS` times, and thinned.
     """
     seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
+    there = NoiseCoordinates(space)
     parts: list[np.ndarray] = []
     stats: list[xr.Dataset] = []
     for length in range(MOST_LENGTHS):
         run = {"draws": draws, **options}
         x, s = run_nuts(
-            space.log_density, centre, axes, int(seeds[2 * length]), chains=chains,
+            there.log_density, centre, axes, int(seeds[2 * length]), chains=chains,
             target_accept=TARGET_ACCEPT, **run,
         )  # fmt: skip
         bad = s["diverging"].to_numpy().any(axis=1)
         if bad.any():
             again, other = run_nuts(
-                space.log_density, centre, axes, int(seeds[2 * length + 1]),
+                there.log_density, centre, axes, int(seeds[2 * length + 1]),
                 chains=int(bad.sum()), target_accept=SHORTER_STEPS, **run,
             )  # fmt: skip
             x = np.concatenate([x[~bad], again])
@@ -238,7 +240,7 @@ def _sample_hyper(
             figures[name] *= MIN_EFFICIENCY
         if not failures(figures) or chains * draws < MIN_ESS:
             break  # (longer chains mend neither of those two, nor that fewer draws are wanted)
-    return space.split(thinned.reshape(-1, space.size)), joined
+    return space.split(there.to_logs(thinned.reshape(-1, space.size))), joined
 
 
 def sample(
@@ -287,7 +289,7 @@ def sample(
         )  # fmt: skip
 
 
-def _whitened(space: HyperSpace, pilot: Weighted) -> tuple[np.ndarray, np.ndarray]:
+def _whitened(space: NoiseCoordinates, pilot: Weighted) -> tuple[np.ndarray, np.ndarray]:
     """Centre of the pilot draws, and the factor of their covariance, shrunk to that at the mode."""
     centre = pilot.weight @ pilot.x
     off = pilot.x - centre
@@ -308,9 +310,10 @@ def _sample_by_nuts(
     note: str,
 ) -> Sample:
     data, priors = space.data, space.priors
-    pilot = pilot_draws(space, rng=rng)
-    centre, axes = _whitened(space, pilot)
-    weight = screen(space, pilot.x[pilot.resample(SCREEN_DRAWS, rng)])
+    there = NoiseCoordinates(space)
+    pilot = pilot_draws(there, rng=rng)
+    centre, axes = _whitened(there, pilot)
+    weight = screen(space, there.to_logs(pilot.x[pilot.resample(SCREEN_DRAWS, rng)]))
     order = np.argsort(-weight.mean(axis=0))
     for size in _sizes(weight[:, order]):
         active = np.zeros(order.size, dtype=bool)
@@ -349,7 +352,8 @@ def _sample_by_importance(
     rng = np.random.default_rng(random_seed)
     space = HyperSpace(data, priors)
     with one_blas_thread():
-        found = importance_draws(space, rng=rng)
+        there = NoiseCoordinates(space)
+        found = importance_draws(there, rng=rng)
         if not found.good:
             return None, (
                 f"importance sampling did not pass its gate ("
@@ -358,7 +362,7 @@ def _sample_by_importance(
             )
         index = found.resample(n, rng)
         everything = np.ones(data.tree.n_combinations, dtype=bool)
-        recovered, _ = recover(space, space.split(found.x[index]), everything, rng)
+        recovered, _ = recover(space, space.split(there.to_logs(found.x[index])), everything, rng)
     stats = xr.Dataset({"effective_draws": found.ess, "evaluations": found.evaluations})
     return Sample(recovered, chains, stats, 1.0, found.pareto_k, method="importance"), ""
 
