@@ -12,34 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
-from bayes_optlaws import archive
-from bayes_optlaws.decision.allocate import Allocation, allocate
-from bayes_optlaws.decision.design import DesignPlan, design
-from bayes_optlaws.decision.equivalent import loss_equivalent
-from bayes_optlaws.decision.explain import Explanation, explain
-from bayes_optlaws.decision.rank import rank
-from bayes_optlaws.decision.ranking import Ranking
-from bayes_optlaws.decision.suggest import Suggestion, suggest
-from bayes_optlaws.inference import nuts as sampling
-from bayes_optlaws.inference import stages
-from bayes_optlaws.inference.describe import law_html, law_text
-from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
-from bayes_optlaws.inference.loo import loo
-from bayes_optlaws.inference.odd_runs import odd_runs, warn_of_fit
+from bayes_optlaws import decision, inference, model
 from bayes_optlaws.inference.options import WithOptions
-from bayes_optlaws.inference.predictor import Predictor
-from bayes_optlaws.model.divergence import DivergencePriors
-from bayes_optlaws.model.encoding import RunEncoding, check_features
-from bayes_optlaws.model.features import FeatureSet
-from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
     from arviz_stats import ELPDData
     from pymc import Model
+
+    from bayes_optlaws.decision.allocate import Allocation
+    from bayes_optlaws.decision.design import DesignPlan
+    from bayes_optlaws.decision.explain import Explanation
+    from bayes_optlaws.decision.ranking import Ranking
+    from bayes_optlaws.decision.suggest import Suggestion
+    from bayes_optlaws.inference.fitted import FittedLaw
+    from bayes_optlaws.inference.predictor import Predictor
+    from bayes_optlaws.inference.stages import StagePrior
+    from bayes_optlaws.model.divergence import DivergencePriors
+    from bayes_optlaws.model.encoding import RunEncoding
+    from bayes_optlaws.model.priors import Priors
 
 type Table = pd.DataFrame | str | Path
 
@@ -82,7 +76,7 @@ class OptLaw(WithOptions):
         divergence: bool | DivergencePriors = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
         priors: Priors | None = None,
-        stage_prior: stages.StagePrior | None = None,
+        stage_prior: StagePrior | None = None,
     ) -> None:
         self.features = features
         self.transfer = transfer
@@ -95,15 +89,18 @@ class OptLaw(WithOptions):
 
     def _check_options(self) -> None:
         """Fail on a wrong option now, not after sampling."""
-        check_features(self.features)
-        FeatureSet.from_options(self.exponents)
-        for name, kind in (("priors", Priors), ("stage_prior", stages.StagePrior)):
+        model.encoding.check_features(self.features)
+        model.features.FeatureSet.from_options(self.exponents)
+        for name, kind in (
+            ("priors", model.priors.Priors),
+            ("stage_prior", inference.stages.StagePrior),
+        ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
         for name in ("transfer", "divergence"):
             value = getattr(self, name)
-            priors = name == "divergence" and isinstance(value, DivergencePriors)
+            priors = name == "divergence" and isinstance(value, model.divergence.DivergencePriors)
             if not (isinstance(value, bool | np.bool_) or priors):
                 allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
                 raise TypeError(f"{name} must be {allowed}, got {value!r}")
@@ -147,38 +144,38 @@ class OptLaw(WithOptions):
         ):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        runs, stage_runs = stages.split(runs)
+        runs, stage_runs = inference.stages.split(runs)
         encoding = self.encode(runs)
-        priors = Priors() if self.priors is None else self.priors
+        priors = model.priors.Priors() if self.priors is None else self.priors
         if random_seed is None:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])
         options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
-        sample = sampling.sample(
+        sample = inference.nuts.sample(
             encoding.data, priors, progressbar=progressbar, method=method, **options
         )
         divergence_priors = self._divergence_priors()
         if divergence_priors is not None:
-            values, stats = sampling.sample_divergence(
+            values, stats = inference.nuts.sample_divergence(
                 encoding.divergence, divergence_priors, **options
             )
             sample = replace(
                 sample, draws=replace(sample.draws, divergence=values), divergence_stats=stats
             )
-        self._fitted_law = FittedLaw(
+        self._fitted_law = inference.fitted.FittedLaw(
             encoding, priors, sample, random_seed, divergence_priors, stage_runs,
-            self.stage_prior or stages.StagePrior(), self.get_params(),
+            self.stage_prior or inference.stages.StagePrior(), self.get_params(),
         )  # fmt: skip
-        warn_of_fit(self._fitted_law)
+        inference.odd_runs.warn_of_fit(self._fitted_law)
         return self
 
     def odd_runs(self) -> pd.DataFrame:
         """Fitted runs whose loss the others contradict; see `bayes_optlaws.inference.odd_runs`."""
-        return odd_runs(self.fitted)
+        return inference.odd_runs.odd_runs(self.fitted)
 
     def _divergence_priors(self) -> DivergencePriors | None:
-        if isinstance(self.divergence, DivergencePriors):
+        if isinstance(self.divergence, model.divergence.DivergencePriors):
             return self.divergence
-        return DivergencePriors() if self.divergence else None
+        return model.divergence.DivergencePriors() if self.divergence else None
 
     def encode(self, runs: Table) -> RunEncoding:
         """Check a run table and encode it as `fit` does, without sampling.
@@ -191,9 +188,9 @@ class OptLaw(WithOptions):
         -------
         RunEncoding
         """
-        return RunEncoding.from_runs(
+        return model.encoding.RunEncoding.from_runs(
             read_runs(runs), features=self.features, transfer=bool(self.transfer),
-            exponents=self.exponents, slope_prior=(self.priors or Priors()).slopes,
+            exponents=self.exponents, slope_prior=(self.priors or model.priors.Priors()).slopes,
         )  # fmt: skip
 
     @property
@@ -226,9 +223,7 @@ class OptLaw(WithOptions):
     @property
     def model(self) -> Model:
         """The PyMC model (all exponent combinations), a `pymc.Model`."""
-        from bayes_optlaws.inference import pymc_model  # PyMC is slow to import; a fit needs none
-
-        return pymc_model.law_model(self.fitted)
+        return inference.pymc_model.law_model(self.fitted)
 
     @property
     def divergence_note(self) -> str | None:
@@ -299,7 +294,7 @@ class OptLaw(WithOptions):
         ConvergenceError
             If the posterior does not pass the gate.
         """
-        check_kind(kind)
+        inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
         table = read_candidates(candidates)
@@ -340,8 +335,8 @@ class OptLaw(WithOptions):
             ``history`` also ``level`` and ``score``: where ``level`` is ``"score"`` no run of the
             candidate's set was measured, and the loss columns are nan.
         """
-        check_prob(prob)
-        check_kind(kind)
+        inference.fitted.check_prob(prob)
+        inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
         table = read_candidates(candidates)
@@ -399,12 +394,12 @@ class OptLaw(WithOptions):
         ValueError
             With ``history``, when the scores of the candidates are not comparable.
         """
-        check_prob(prob)
-        check_kind(kind)
+        inference.fitted.check_prob(prob)
+        inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
         table = read_candidates(candidates)
-        return rank(
+        return decision.rank.rank(
             law, table, kind=kind, prob=prob, tie=tie,
             stage=law.stage(table, history, stage_runs), divergence_loss=divergence_loss,
             search=search,
@@ -438,7 +433,7 @@ class OptLaw(WithOptions):
         """
         law = self.fitted
         law.require_converged(bool(options.get("allow_unconverged", False)))
-        return design(
+        return decision.design.design(
             law, pool if pool is None else read_candidates(pool), decide=read_candidates(decide),
             n_runs=n_runs, objective=objective, cost=cost, budget=budget, **options,
         )  # fmt: skip
@@ -469,7 +464,7 @@ class OptLaw(WithOptions):
         -------
         Suggestion
         """
-        return suggest(
+        return decision.suggest.suggest(
             self.fitted, n_params, tokens, batch_tokens, families=families, bounds=bounds,
             max_p_diverge=max_p_diverge, **options,
         )  # fmt: skip
@@ -493,7 +488,7 @@ class OptLaw(WithOptions):
         DataFrame
             The candidate and such schedules, with the probability of being within the tolerance.
         """
-        return loss_equivalent(
+        return decision.equivalent.loss_equivalent(
             self.fitted, read_candidates(candidate), tolerance=tolerance, **options
         )
 
@@ -515,19 +510,17 @@ class OptLaw(WithOptions):
         -------
         Path
         """
-        from bayes_optlaws.report.page import (
-            report,  # plots and pages: only when they are asked for
-        )
+        from bayes_optlaws.report.page import report
 
         return report(self.fitted, candidates, pool, path, **options)
 
     def explain(self, candidates: Table, **options: Any) -> Explanation:
         """Split the difference of two candidates by parts of the law; see `decision.explain`."""
-        return explain(self.fitted, read_candidates(candidates), **options)
+        return decision.explain.explain(self.fitted, read_candidates(candidates), **options)
 
     def allocate(self, **options: Any) -> Allocation:
         """Split a compute budget between model size and tokens; see `decision.allocate`."""
-        return allocate(self.fitted, **options)
+        return decision.allocate.allocate(self.fitted, **options)
 
     def loo(self) -> ELPDData:
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.
@@ -537,7 +530,7 @@ class OptLaw(WithOptions):
         arviz_stats ELPDData
             On the log-loss scale, one observation a finished run.
         """
-        return loo(self.fitted)
+        return inference.loo.loo(self.fitted)
 
     def summary(self, prob: float = 0.9) -> pd.DataFrame:
         """Posterior of the coefficients, exponents and scales.
@@ -562,11 +555,15 @@ class OptLaw(WithOptions):
 
     def save(self, path: str | Path) -> Path:
         """Write the law, its runs and its posterior to one NetCDF file."""
+        from bayes_optlaws import archive
+
         return archive.save(self.fitted, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> OptLaw:
         """Read a law that `save` wrote, from where you trust; nothing is sampled again."""
+        from bayes_optlaws import archive
+
         return cls.from_fitted(archive.load(Path(path)))
 
     @classmethod
@@ -583,7 +580,7 @@ class OptLaw(WithOptions):
 
     def __repr__(self) -> str:
         """Say what the law is and how far it is."""
-        return law_text(self.get_params(), self._fitted_law)
+        return inference.describe.law_text(self.get_params(), self._fitted_law)
 
     def _repr_html_(self) -> str:
-        return law_html(self.get_params(), self._fitted_law)
+        return inference.describe.law_html(self.get_params(), self._fitted_law)

@@ -139,7 +139,8 @@ class Joint:
         return self.draws.n
 
     @property
-    def _with_local(self) -> bool:
+    def with_local(self) -> bool:
+        """Whether the discrepancy has local functions."""
         return self.encoding.transfer and self.encoding.discrepancy.n_local > 0
 
     def rows(self, table: pd.DataFrame, dtype=np.float64) -> Rows:
@@ -169,7 +170,7 @@ class Joint:
             x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, beyond, noise
         )
 
-    def _features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    def features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
         """Whitened features of the rows (n, n_whitened), and scale part by distinct scale."""
         sd = self.column_sd[s] if exact else self._single[s][2]
         dtype = rows.x.dtype
@@ -183,7 +184,7 @@ class Joint:
         out[:, :k] = rows.x[:, self.selected[s]] * sd
         over = np.zeros((1, 0), dtype)
         if self.encoding.transfer:
-            corr = self._correlation(s, rows.scale, self.encoding.discrepancy.cells.astype(dtype))
+            corr = self.correlation(s, rows.scale, self.encoding.discrepancy.cells.astype(dtype))
             over = corr @ self.scale_inverse[s].T.astype(dtype)
             own = over[rows.which]
             for j in range(f):
@@ -193,7 +194,7 @@ class Joint:
                 out[:, k + f * c :] = rows.local * self.local_sd[s].astype(dtype)
         return out, over
 
-    def _correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Correlation of a field at two sets of scales, with what a scale has for itself."""
         length, nugget = self.length[s]
         d2 = (a[:, :1] - b[:, 0]) ** 2 + (a[:, 1:] - b[:, 1]) ** 2
@@ -215,17 +216,17 @@ class Joint:
         return d.local_missed(a.points, mine, b.points, b.local[:, : d.n_local])
 
     @staticmethod
-    def _new_drift(a: Rows, b: Rows | None = None) -> list[np.ndarray]:
+    def new_drift(a: Rows, b: Rows | None = None) -> list[np.ndarray]:
         """Covariance, per unit sd, of what each drift is beyond the table, as `_missed`."""
         if b is None:
             return [np.abs(h) ** 3 / 3 for h in a.beyond.T]
         return [beyond_covariance(g, h) for g, h in zip(a.beyond.T, b.beyond.T, strict=True)]
 
-    def _own(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def own_covariance(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw-independent shares of the covariance: missed settings, unseen effects."""
         if not self.encoding.transfer:
             return np.zeros(1), np.zeros(1)
-        missed = self._missed(a, b) if self._with_local else np.zeros(1)
+        missed = self._missed(a, b) if self.with_local else np.zeros(1)
         right = a.unseen if b is None else b.unseen
         unseen = np.sum(a.unseen**2, axis=1) if b is None else a.unseen @ right.T
         return missed, self.law.priors.unseen_sd**2 * unseen
@@ -233,21 +234,21 @@ class Joint:
     def targets(self, table: pd.DataFrame) -> Targets:
         """Means and full covariance of a few rows, in double precision."""
         rows = self.rows(table)
-        missed, unseen = self._own(rows, rows)
+        missed, unseen = self.own_covariance(rows, rows)
         feature, over, mean, cov = [], [], [], []
         for s in range(self.n):
-            phi, g = self._features(s, rows, exact=True)
+            phi, g = self.features(s, rows, exact=True)
             mean.append(self.encoding.centre + phi @ self.coefficient[s])
             a = phi @ self.inverse_factor[s].T
             c = a @ a.T + unseen
             if self.encoding.transfer:
-                rest = (self._correlation(s, rows.scale, rows.scale) - g @ g.T)[
+                rest = (self.correlation(s, rows.scale, rows.scale) - g @ g.T)[
                     rows.which[:, None], rows.which
                 ]
                 c += rest * ((rows.slopes * self.field_sd[s] ** 2) @ rows.slopes.T)
-                if self._with_local:
+                if self.with_local:
                     c += self.local_sd[s, 0] ** 2 * missed
-                for sd, drifted in zip(self.drift_sd[s], self._new_drift(rows, rows), strict=True):
+                for sd, drifted in zip(self.drift_sd[s], self.new_drift(rows, rows), strict=True):
                     c += sd**2 * drifted
             feature.append(a)
             over.append(g[rows.which] if self.encoding.transfer else np.zeros((rows.n, 0)))
@@ -263,11 +264,11 @@ class Joint:
         """
         rows = self.rows(table, np.float32)
         n, t = rows.n, targets.rows.n
-        missed_var, unseen_var = self._own(rows)
-        missed, unseen = self._own(rows, targets.rows)
+        missed_var, unseen_var = self.own_covariance(rows)
+        missed, unseen = self.own_covariance(rows, targets.rows)
         missed, unseen = missed.astype(np.float32), unseen.astype(np.float32)
-        drift_var = [v.astype(np.float32) for v in self._new_drift(rows)]
-        drift_cov = [v.astype(np.float32) for v in self._new_drift(rows, targets.rows)]
+        drift_var = [v.astype(np.float32) for v in self.new_drift(rows)]
+        drift_cov = [v.astype(np.float32) for v in self.new_drift(rows, targets.rows)]
         mean = np.empty((n, self.n), np.float32)
         var = np.empty((n, self.n), np.float32)
         cov = np.empty((n, self.n, t), np.float32)
@@ -276,7 +277,7 @@ class Joint:
 
         def work(part: np.ndarray) -> None:
             for s in part:
-                phi, g = self._features(s, rows, exact=False)
+                phi, g = self.features(s, rows, exact=False)
                 inverse, coefficient = self._single[s][:2]
                 mean[:, s] = self.encoding.centre + phi @ coefficient
                 a = phi @ inverse
@@ -287,7 +288,7 @@ class Joint:
                     amplitude = (self.field_sd[s] ** 2).astype(np.float32)
                     first = np.unique(target_which, return_index=True)[1]
                     near = targets.over_scale[s][first].astype(np.float32)
-                    rest = self._correlation(s, rows.scale, target_scale) - g @ near.T
+                    rest = self.correlation(s, rows.scale, target_scale) - g @ near.T
                     prior = np.float32(1.0 + self.length[s, 1] ** 2)
                     alone = np.maximum(prior - np.sum(g * g, axis=1), 0.0)
                     v += alone[rows.which] * (rows.slopes**2 @ amplitude)
@@ -295,7 +296,7 @@ class Joint:
                         both = (rows.slopes * amplitude) @ target_slopes.T
                         both *= rest[rows.which[:, None], target_which]
                         c += both
-                    if self._with_local:
+                    if self.with_local:
                         square = np.float32(self.local_sd[s, 0] ** 2)
                         v += square * missed_var
                         c += square * missed
@@ -334,20 +335,20 @@ class PooledCovariance:
         parts, mean = [], []
         self.rest = np.zeros((rows.slopes.shape[1], n_scales, n_scales))
         for s in range(joint.n):
-            phi, g = joint._features(s, rows, exact=True)
+            phi, g = joint.features(s, rows, exact=True)
             mean.append(phi @ joint.coefficient[s])
             parts.append(phi @ joint.inverse_factor[s].T)
             if joint.encoding.transfer:
-                alone = joint._correlation(s, rows.scale, rows.scale) - g @ g.T
+                alone = joint.correlation(s, rows.scale, rows.scale) - g @ g.T
                 self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
         parts.append((mean - np.mean(mean, axis=0)).T)
         self.features = np.hstack(parts) / np.sqrt(joint.n)
-        self.local = np.mean(joint.local_sd[:, 0] ** 2) if joint._with_local else 0.0
+        self.local = np.mean(joint.local_sd[:, 0] ** 2) if joint.with_local else 0.0
         self.drift = np.mean(joint.drift_sd**2, axis=0)
-        missed, unseen = joint._own(rows)
+        missed, unseen = joint.own_covariance(rows)
         self.diagonal = np.einsum("ij,ij->i", self.features, self.features)
         self.diagonal += self.local * missed + unseen
-        for square, drifted in zip(self.drift, joint._new_drift(rows), strict=False):
+        for square, drifted in zip(self.drift, joint.new_drift(rows), strict=False):
             self.diagonal += square * drifted
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             self.diagonal += field[rows.which, rows.which] * slope**2
@@ -362,9 +363,9 @@ class PooledCovariance:
             unseen=rows.unseen[index],
             beyond=rows.beyond[index],
         )
-        missed, unseen = self.joint._own(rows, some)
+        missed, unseen = self.joint.own_covariance(rows, some)
         out = self.features @ self.features[index].T + self.local * missed + unseen
-        for square, drifted in zip(self.drift, self.joint._new_drift(rows, some), strict=False):
+        for square, drifted in zip(self.drift, self.joint.new_drift(rows, some), strict=False):
             out += square * drifted
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):
             out += slope[:, None] * field[rows.which[:, None], rows.which[index]] * slope[index]

@@ -1,1 +1,5 @@
 """Posteriors: sampling, what is drawn from them, and the fitted law."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,10 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import nutpie
 import xarray as xr
 from arviz_stats.base import array_stats
-from nutpie.compiled_pyfunc import from_pyfunc
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.importance import (
@@ -162,6 +160,8 @@ def run_nuts(
 
     The chains are the threads, so BLAS gets none of its own.
     """
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
 
     def along(z: np.ndarray) -> tuple[float, np.ndarray]:
         with np.errstate(all="ignore"):  # a step too far leaves what floats hold

@@ -28,13 +28,8 @@ NEGLIGIBLE = 1e-10
 
 
 @njit()
-def _invert(M, b, d, o, c, L, inv, mu):
-    """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
-    if c == 1:
-        s = max(M[o, o] + d[o], d[o])
-        inv[0, 0] = 1.0 / s
-        mu[0] = b[o] / s
-        return 0.5 * (np.log(d[o] / s) + b[o] * mu[0])
+def _factor(M, d, o, c, L, inv):
+    """Cholesky factor L of A11 of `_eliminate`, inv = L^-1; return the term of the determinant."""
     value = 0.0
     for i in range(c):
         for j in range(i + 1):
@@ -50,13 +45,25 @@ def _invert(M, b, d, o, c, L, inv, mu):
                 value += 0.5 * np.log(d[o + i] / s)
             else:
                 L[i, j] = s / L[j, j]
-    for i in range(c):  # inv holds L^-1 for a moment
+    for i in range(c):
         inv[i, i] = 1.0 / L[i, i]
         for j in range(i):
             s = 0.0
             for t in range(j, i):
                 s -= L[i, t] * inv[t, j]
             inv[i, j] = s / L[i, i]
+    return value
+
+
+@njit()
+def _invert(M, b, d, o, c, L, inv, mu):
+    """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
+    if c == 1:
+        s = max(M[o, o] + d[o], d[o])
+        inv[0, 0] = 1.0 / s
+        mu[0] = b[o] / s
+        return 0.5 * (np.log(d[o] / s) + b[o] * mu[0])
+    value = _factor(M, d, o, c, L, inv)
     for i in range(c):
         z = 0.0
         for j in range(i + 1):
@@ -90,8 +97,14 @@ def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
     the prior precision of the local columns.  The inner loops run along rows: they vectorise.
     """
     value = _invert(M, b, d, o, c, L, inv, mu)
-    if m == 0:
-        return value
+    if m > 0:
+        _complement(M, b, o, c, r, m, inv, W, mu, M_next, b_next)
+    return value
+
+
+@njit()
+def _complement(M, b, o, c, r, m, inv, W, mu, M_next, b_next):
+    """Schur complement of `_eliminate`, and its W."""
     for i in range(c):
         for j in range(m):
             W[i, j] = inv[i, 0] * M[o, r + j]
@@ -113,7 +126,6 @@ def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
             f = M[o + t, r + i]
             for j in range(i, m):
                 M_next[i, j] -= f * W[t, j]
-    return value
 
 
 @njit()
@@ -152,8 +164,16 @@ def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, 
 
 @njit()
 def _layout(common, columns, n_candidates, n_columns):
-    """Order of the columns (common, then level by level) and where each level starts."""
+    """Order of the columns (common, then level by level) and where each level starts.
+
+    Also how many combinations each node of a level has below it, and the widest block.
+    """
     levels = n_candidates.size
+    stride = np.ones(levels + 1, dtype=np.int64)
+    widest = common.size
+    for g in range(levels - 1, -1, -1):
+        stride[g] = stride[g + 1] * n_candidates[g]
+        widest = max(widest, n_columns[g])
     start = np.zeros(levels + 2, dtype=np.int64)
     start[1] = common.size
     for g in range(levels):
@@ -166,28 +186,59 @@ def _layout(common, columns, n_candidates, n_columns):
             for j in range(n_columns[g]):
                 order[i] = columns[g, c, j]
                 i += 1
-    return order, start
+    return order, start, stride, widest
+
+
+@njit()
+def _in_order(P, b, d, order, start, M, v, prior):
+    """Write P and b in the order of the columns, and the prior precision from each level on."""
+    q = order.size
+    for i in range(q):
+        v[i] = b[order[i]]
+        for j in range(q):
+            M[i, j] = P[order[i], order[j]]
+    for lev in range(prior.shape[0]):
+        for j in range(q - start[lev]):
+            prior[lev, j] = d[order[start[lev] + j]]
+
+
+@njit()
+def _cumulative(log_prior, log_weight, reverse):
+    """Running sum over combinations: of their weights, or of those that count at all."""
+    out = np.zeros(log_prior.size + 1)
+    for k in range(log_prior.size):
+        step = 1.0
+        if reverse:
+            step = np.exp(log_weight[k])
+        elif log_prior[k] == -np.inf:
+            step = 0.0
+        out[k + 1] = out[k] + step
+    return out
+
+
+@njit()
+def _as_given(M_bar, b_bar, fallen, order):
+    """Moments from the adjoints, in the order in which the columns were given."""
+    q = order.size
+    mean, second, inclusion = np.zeros(q), np.zeros((q, q)), np.zeros(q)
+    for i in range(q):
+        mean[order[i]] = b_bar[i]
+        inclusion[order[i]] = fallen[i]
+        for j in range(q):
+            second[order[i], order[j]] = -2.0 * M_bar[i, j]
+    return mean, second, inclusion
 
 
 @njit()
 def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weight, reverse):
     """Forward walk (log evidence by combination) or reverse walk (moments).
 
-    With ``reverse`` the combinations are weighted by exp(log_weight) and the adjoints of the
-    reordered P and b are returned, with the weight that fell on each column.
+    Returned with the adjoints of the reordered P and b, the weight that fell on each column,
+    and the order: with ``reverse`` the combinations are weighted by exp(log_weight).
     """
     levels = n_candidates.size
-    order, start = _layout(common, columns, n_candidates, n_columns)
-    q = order.size
-    widest = common.size
-    for g in range(levels):
-        widest = max(widest, n_columns[g])
-    total = 1
-    for g in range(levels):
-        total *= n_candidates[g]
-    stride = np.ones(levels + 1, dtype=np.int64)
-    for g in range(levels - 1, -1, -1):
-        stride[g] = stride[g + 1] * n_candidates[g]
+    order, start, stride, widest = _layout(common, columns, n_candidates, n_columns)
+    q, total = order.size, stride[0]
 
     # level 0 eliminates the common columns, level g + 1 those of one candidate of group g
     M = np.zeros((levels + 2, q, q))
@@ -198,35 +249,20 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     value = np.zeros(levels + 2)
     room, Wb, WM = np.zeros((widest, widest)), np.zeros(widest), np.zeros((widest, q))
     own = np.zeros(levels + 1, dtype=np.int64)  # where its columns start, then where the rest
-    rest = np.zeros(levels + 1, dtype=np.int64)
+    rest = start[1:] - start[:-1]
     prior = np.zeros((levels + 1, q))
-    size = np.zeros(levels + 1, dtype=np.int64)
-    n_rest = np.zeros(levels + 1, dtype=np.int64)
+    size = np.empty(levels + 1, dtype=np.int64)
+    size[0], size[1:] = common.size, n_columns
+    n_rest = q - start[1:]
     M_bar = np.zeros((levels + 2, q, q)) if reverse else np.zeros((1, 1, 1))
     b_bar = np.zeros((levels + 2, q)) if reverse else np.zeros((1, 1))
     weight = np.zeros(levels + 2)
     fallen = np.zeros(q)
-    for i in range(q):
-        v[0, i] = b[order[i]]
-        for j in range(q):
-            M[0, i, j] = P[order[i], order[j]]
-    for lev in range(levels + 1):
-        size[lev] = common.size if lev == 0 else n_columns[lev - 1]
-        n_rest[lev] = q - start[lev + 1]
-        rest[lev] = start[lev + 1] - start[lev]
-        for j in range(q - start[lev]):
-            prior[lev, j] = d[order[start[lev] + j]]
+    _in_order(P, b, d, order, start, M[0], v[0], prior)
 
     out = np.full(total, -np.inf)
-    cumulative = np.zeros(total + 1)  # of the weight, or of the combinations that count at all
+    cumulative = _cumulative(log_prior, log_weight, reverse)
     least = NEGLIGIBLE if reverse else 0.5
-    for k in range(total):
-        step = 1.0
-        if reverse:
-            step = np.exp(log_weight[k])
-        elif log_prior[k] == -np.inf:
-            step = 0.0
-        cumulative[k + 1] = cumulative[k] + step
     digit = np.zeros(levels + 1, dtype=np.int64)
     first = 0
     k = 0
@@ -275,16 +311,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
             digit[lev] = 0
             lev -= 1
         first = lev
-    mean = np.zeros(q)
-    second = np.zeros((q, q)) if reverse else np.zeros((1, 1))
-    inclusion = np.zeros(q)
-    if reverse:
-        for i in range(q):
-            mean[order[i]] = b_bar[0, i]
-            inclusion[order[i]] = fallen[i]
-            for j in range(q):
-                second[order[i], order[j]] = -2.0 * M_bar[0, i, j]
-    return out, mean, second, inclusion
+    return out, M_bar[0], b_bar[0], fallen, order
 
 
 @njit()
@@ -312,8 +339,10 @@ def moments(P, b, d, log_weight, common, columns, n_candidates, n_columns):
     with the coefficient of a column that is not in the combination equal to zero, and the
     posterior probability that a column is in.
     """
-    result = _walk(P, b, d, common, columns, n_candidates, n_columns, log_weight, log_weight, True)
-    return result[1], result[2], result[3]
+    _, M_bar, b_bar, fallen, order = _walk(
+        P, b, d, common, columns, n_candidates, n_columns, log_weight, log_weight, True
+    )
+    return _as_given(M_bar, b_bar, fallen, order)
 
 
 @njit()

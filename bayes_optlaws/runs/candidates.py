@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,37 +129,44 @@ def _base(base: object) -> dict[str, object]:
 
 def _of_base(shared: Mapping[str, object], name: str, *, varied: Mapping) -> object:
     """Value of a setting that is not varied."""
-    steps = np.nan
-    if {"tokens", "batch_tokens"} <= set(shared):
-        steps = shared["tokens"] / shared["batch_tokens"]
-    if name == "warmup":
-        for role in ("warmup_steps", "warmup_share", "warmup"):
-            if role in shared:
-                return shared[role]
-    elif name == "cooldown":
-        if "cooldown_share" in shared:
-            return shared["cooldown_share"]
-        if "cooldown_steps" in shared:
-            return shared["cooldown_steps"] / steps
-        if str(shared.get("schedule", "")).startswith("wsd") and "cooldown_start_step" in shared:
-            return 1.0 - shared["cooldown_start_step"] / steps
-        return 0.2
-    elif name == "min_lr_share":
-        if "min_lr_share" in shared:
-            return shared["min_lr_share"]
-        if "peak_lr" in shared and "min_lr" in shared:
-            return shared["min_lr"] / shared["peak_lr"]
-        if not shared.get("min_lr"):
-            return 0.0
-        raise ValueError("base gives min_lr without peak_lr: give min_lr_share, its share")
-    elif name == "schedule" and "schedule" in shared:
-        return _values("schedule", shared["schedule"])[0]
-    elif name in shared:
-        return shared[name]
+    if name == "cooldown":
+        return _cooldown(shared)
+    if name == "min_lr_share":
+        return _end_share(shared)
+    roles = ("warmup_steps", "warmup_share", "warmup") if name == "warmup" else (name,)
+    for role in roles:
+        if role in shared:
+            value = shared[role]
+            return _values("schedule", value)[0] if name == "schedule" else value
     have = sorted({*shared, *varied})
     raise ValueError(
         f"{name} is neither in the base nor given: add it to either; there are {', '.join(have)}"
     )
+
+
+def _cooldown(shared: Mapping[str, Any]) -> float:
+    """Share of the steps that a cool-down takes."""
+    if "cooldown_share" in shared:
+        return shared["cooldown_share"]
+    steps = np.nan
+    if {"tokens", "batch_tokens"} <= set(shared):
+        steps = shared["tokens"] / shared["batch_tokens"]
+    if "cooldown_steps" in shared:
+        return shared["cooldown_steps"] / steps
+    if str(shared.get("schedule", "")).startswith("wsd") and "cooldown_start_step" in shared:
+        return 1.0 - shared["cooldown_start_step"] / steps
+    return 0.2
+
+
+def _end_share(shared: Mapping[str, Any]) -> float:
+    """Learning rate at the end over the peak."""
+    if "min_lr_share" in shared:
+        return shared["min_lr_share"]
+    if "peak_lr" in shared and "min_lr" in shared:
+        return shared["min_lr"] / shared["peak_lr"]
+    if not shared.get("min_lr"):
+        return 0.0
+    raise ValueError("base gives min_lr without peak_lr: give min_lr_share, its share")
 
 
 def _values(name: str, setting: object) -> list:

@@ -89,8 +89,8 @@ def from_wandb(
 
 def _of_api(run: Any, loss: str | None) -> LoggedRun:
     """Turn a run of W&B's public interface into ours."""
-    summary = dict(run.summary) if isinstance(run.summary, Mapping) else run.summary._json_dict
-    logged = LoggedRun(run.name, run.id, run.state, _flat(run.config), _flat(summary))
+    summary = _flat(run.summary_metrics)
+    logged = LoggedRun(run.name, run.id, run.state, _flat(run.config), summary)
     names = [loss] if loss else [k for k in logged.summary if _is_loss(k)]
     for name in names:
         for row in run.scan_history(keys=["_step", name]):

@@ -91,57 +91,72 @@ def _name(work: Work) -> None:
 def _batch(work: Work) -> None:
     """Tokens a step from sequences, from the batch of a device, from samples."""
     length, source = work.sequence_length()
+    _tokens_of_samples(work, length, source)
+    column = work.column("batch_tokens")
+    if column is not None:
+        _batch_as_given(work, column, length, source)
+        return
+    column = work.column("batch_sequences") or work.column("device_batch")
+    if column is not None:
+        _batch_of_sequences(work, column, length, source)
+
+
+def _tokens_of_samples(work: Work, length: np.ndarray | None, source: str) -> None:
+    """Tokens of a run from its samples, where it has none of its own."""
     samples = work.column("samples")
     if samples is not None and "tokens" not in work.values and length is not None:
         read = work.read(samples)
         work.put("tokens", read.values * length, replaces=samples)
         work.note(f"tokens = {samples.name} x {source}.")
         work.say(samples, "tokens", f"x {source}", read.values[0], short(work.values["tokens"][0]))
-    column = work.column("batch_tokens")
-    if column is not None:
-        said = work.unit_said(column)
-        batch = work.values.get("batch_tokens")
-        if batch is None:
-            return
-        # a step of fewer tokens than one sequence has is counted in sequences
-        below = length is not None and bool(np.nanmax(batch, initial=0) < np.nanmin(length))
-        if (said == "sequences" or below) and length is not None:
-            work.put("batch_tokens", batch * length)
-            work.note(f"{column.name} is in sequences: batch_tokens = {column.name} x {source}.")
-        elif said == "sequences":
-            _ask_length(work, column, batch)
-        return
-    column = work.column("batch_sequences") or work.column("device_batch")
-    if column is None:
-        return
-    read = work.read(column)
-    batch, words = read.values, [str(column.name)]
-    parts = {r: work.column(r) for r in ("accumulation", "devices")}
-    partial = column.role == "device_batch"
-    if partial:
-        for part in parts.values():
-            if part is not None:
-                batch = batch * work.read(part).values
-                words.append(str(part.name))
+
+
+def _batch_as_given(work: Work, column: Column, length: np.ndarray | None, source: str) -> None:
+    """A batch named in tokens, which may be in sequences all the same."""
     said = work.unit_said(column)
+    batch = work.values.get("batch_tokens")
+    if batch is None:
+        return
+    # a step of fewer tokens than one sequence has is counted in sequences
+    below = length is not None and bool(np.nanmax(batch, initial=0) < np.nanmin(length))
+    if (said == "sequences" or below) and length is not None:
+        work.put("batch_tokens", batch * length)
+        work.note(f"{column.name} is in sequences: batch_tokens = {column.name} x {source}.")
+    elif said == "sequences":
+        _ask_length(work, column, batch)
+
+
+def _tokens_over(work: Work, batch: np.ndarray) -> float:
+    """Tokens / (steps x batch), where all rows agree on it; nan otherwise."""
     tokens, steps = work.values.get("tokens"), work.values.get("steps")
-    ratio = np.nan
-    if tokens is not None and steps is not None:
-        with np.errstate(all="ignore"):
-            each = tokens / (steps * batch)
-        known = each[np.isfinite(each)]
-        # rounded counts of steps blur the ratio by some percent
-        if known.size and np.ptp(np.log(known)) < 0.1:
-            ratio = float(np.median(known))
+    if tokens is None or steps is None:
+        return np.nan
+    with np.errstate(all="ignore"):
+        each = tokens / (steps * batch)
+    known = each[np.isfinite(each)]
+    # rounded counts of steps blur the ratio by some percent
+    return float(np.median(known)) if known.size and np.ptp(np.log(known)) < 0.1 else np.nan
+
+
+def _batch_of_sequences(work: Work, column: Column, length: np.ndarray | None, source: str) -> None:
+    """A batch of a step or of a device, in sequences unless the other columns say tokens."""
+    batch, words = work.read(column).values, [str(column.name)]
+    partial = column.role == "device_batch"
+    devices = work.column("devices")
+    for part in (work.column("accumulation"), devices) if partial else ():
+        if part is not None:
+            batch = batch * work.read(part).values
+            words.append(str(part.name))
+    said, ratio = work.unit_said(column), _tokens_over(work, batch)
     if said == "tokens" or abs(np.log(ratio)) < 0.06 or np.nanmin(batch, initial=np.inf) >= 65536:
         _put_batch(work, column, batch, batch, " x ".join(words), "in tokens")
         return
-    if length is not None and partial and parts["devices"] is None and not ratio > 0:
-        work.ask(
-            str(column.name), count(batch[0]), "is the batch of one device; the number of devices "
-            "is not in the table", "add a column world_size, or batch_tokens itself",
-        )  # fmt: skip
     if length is not None:
+        if partial and devices is None and not ratio > 0:
+            work.ask(
+                str(column.name), count(batch[0]), "is the batch of one device; the number of "
+                "devices is not in the table", "add a column world_size, or batch_tokens itself",
+            )  # fmt: skip
         name = " x ".join([*words, source])
         _put_batch(work, column, batch, batch * length, name, f"x {source}")
         if ratio > 0 and abs(np.log(ratio / np.nanmedian(length))) > 0.06:
@@ -149,15 +164,15 @@ def _batch(work: Work) -> None:
                 f"tokens / (steps x {column.name}) is {ratio:.4g}, not {np.nanmedian(length):g}: "
                 "batch_tokens was taken as tokens / steps."
             )
-            work.put("batch_tokens", tokens / steps)
-        return
-    if ratio > 0:
-        _put_batch(work, column, batch, tokens / steps, "tokens / steps", "from tokens and steps")
+            work.put("batch_tokens", work.values["tokens"] / work.values["steps"])
+    elif ratio > 0:
+        each = work.values["tokens"] / work.values["steps"]
+        _put_batch(work, column, batch, each, "tokens / steps", "from tokens and steps")
         work.note(
             f"{column.name} is in sequences of about {ratio:.4g} tokens, by tokens and steps."
         )
-        return
-    _ask_length(work, column, batch)
+    else:
+        _ask_length(work, column, batch)
 
 
 def _ask_length(work: Work, column: Column, batch: np.ndarray) -> None:
@@ -471,59 +486,50 @@ def _ask_which_loss(work: Work, chosen: Column, values: np.ndarray, others: list
 def _status(work: Work) -> None:
     """Which runs diverged, from the words of a tracker."""
     said = {normal(k): v for k, v in (work.options.status or {}).items()}
-    column = work.column("diverged")
-    exact = column is not None
-    if exact:
-        series = work.frame[column.name]
-        if series.dtype.kind == "b":
-            if column.name != "diverged":
-                work.put("diverged", series, replaces=column)
-            return
-        words = [normal(w.lower()) for w in label_words(series)]
-        known = {w for w in words if w in UNFINISHED or w in said or w == "finished"}
-        if not known:
-            if column.name != "diverged":
-                work.put("diverged", series, replaces=column)
-            return
-    else:
-        column = work.column("status")
-        words = [] if column is None else [
-            normal(w.lower()) for w in label_words(work.frame[column.name])
-        ]  # fmt: skip
-    n = len(work.frame)
-    missing = ~np.isfinite(work.values.get("final_loss", np.ones(n)))
+    exact = work.column("diverged")
+    column = exact or work.column("status")
+    missing = ~np.isfinite(work.values.get("final_loss", np.ones(len(work.frame))))
     if column is None:
         if "no_loss" in said and missing.any():
             _settle(work, np.where(missing, said["no_loss"], "finished"), "without a final loss")
         return
-    fate = np.full(n, "", dtype=object)
+    series = work.frame[column.name]
+    flags = exact is not None and series.dtype.kind == "b"
+    words = [] if flags else [normal(w.lower()) for w in label_words(series)]
+    known = any(w in UNFINISHED or w in said or w == "finished" for w in words)
+    if exact is not None and not known:  # flags, or what the rules of a run table judge
+        if column.name != "diverged":
+            work.put("diverged", series, replaces=column)
+        return
+    fate = np.full(len(words), "", dtype=object)
     raw = np.array(words, dtype=object)
     for word in dict.fromkeys(words):
         here = raw == word
-        meaning = said.get(word) or status_of(word)
-        if meaning is None and not word:
-            meaning = "finished"
-        if meaning is None and exact and word not in UNFINISHED:
-            fate[here] = objects(work.frame[column.name].to_numpy(dtype=object))[here]
-            continue
-        if meaning is None:
-            k = int(here.sum())
-            meaning = (
-                "drop" if word in ("running", "pending", "queued", "scheduled") else "diverged"
-            )
-            lost = int((here & missing).sum())
-            work.ask(
-                str(column.name), word,
-                f"{k} run{'s' if k > 1 else ''}, {lost} of them without a loss: diverged, or "
-                "stopped for another reason?",
-                f"pass status={{{word!r}: 'diverged'}}, or 'drop' to leave them out",
-                status={word: meaning},
-            )  # fmt: skip
-        fate[here] = meaning
+        meaning = said.get(word) or status_of(word) or ("" if word else "finished")
+        if not meaning and exact is not None and word not in UNFINISHED:
+            fate[here] = objects(series.to_numpy(dtype=object))[here]
+        else:
+            fate[here] = meaning or _ask_status(work, column, word, here, missing)
     unsaid = missing & (fate == "finished")
     if unsaid.any() and "no_loss" in said:
         fate[unsaid] = said["no_loss"]
     _settle(work, fate, f"by {column.name}", column, words)
+
+
+def _ask_status(
+    work: Work, column: Column, word: str, here: np.ndarray, missing: np.ndarray
+) -> str:
+    """Ask what a word of a tracker means; what it is taken for until there is an answer."""
+    k, lost = int(here.sum()), int((here & missing).sum())
+    meaning = "drop" if word in ("running", "pending", "queued", "scheduled") else "diverged"
+    work.ask(
+        str(column.name), word,
+        f"{k} run{'s' if k > 1 else ''}, {lost} of them without a loss: diverged, or "
+        "stopped for another reason?",
+        f"pass status={{{word!r}: 'diverged'}}, or 'drop' to leave them out",
+        status={word: meaning},
+    )  # fmt: skip
+    return meaning
 
 
 def _settle(

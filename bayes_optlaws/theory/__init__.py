@@ -1,1 +1,5 @@
 """Theory beside the law: SDE bounds, limits, closed-form scaling rules."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

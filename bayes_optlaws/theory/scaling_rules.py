@@ -249,22 +249,7 @@ def optimum(
     (0.5, 4.0)
     """
     tuned = _regime(regime)
-    fixed = {"alpha": alpha, "batch": batch}
-    for name, value in fixed.items():
-        if name in tuned and value is not None:
-            raise ValueError(f"{name} is {value}: regime {regime} tunes it; leave it out")
-        if name not in tuned and value is None:
-            raise ValueError(f"{name} is missing: regime {regime} holds it fixed; give its value")
-    if (tokens is None) == (steps is None):
-        raise ValueError("give the budget as tokens or as steps, one of them")
-    if tokens is None and "batch" in tuned:
-        raise ValueError(
-            f"steps is {steps}: regime {regime} tunes the batch, and at given steps the bound "
-            "falls with the batch for ever; give the budget as tokens"
-        )
-    if tokens is None:
-        tokens = float(_positive("steps", steps)) * float(_positive("batch", batch))
-    tokens = float(_positive("tokens", tokens))
+    tokens = _budget(regime, tokens=tokens, steps=steps, alpha=alpha, batch=batch)
     limited: list[str] = []
     if "batch" in tuned:
         if "alpha" in tuned:
@@ -294,6 +279,33 @@ def optimum(
     lr = float(np.sqrt(problem.gap / (curve * problem.smoothness * steps)))
     reached = float(bound(problem, lr=lr, alpha=alpha, batch=batch, steps=steps))
     return Setting(lr, alpha, batch, steps, reached, tuple(limited))
+
+
+def _budget(
+    regime: str,
+    *,
+    tokens: float | None,
+    steps: float | None,
+    alpha: float | None,
+    batch: float | None,
+) -> float:
+    """Tokens of the budget, where `optimum` has what its regime needs and no more."""
+    tuned = _regime(regime)
+    for name, value in {"alpha": alpha, "batch": batch}.items():
+        if name in tuned and value is not None:
+            raise ValueError(f"{name} is {value}: regime {regime} tunes it; leave it out")
+        if name not in tuned and value is None:
+            raise ValueError(f"{name} is missing: regime {regime} holds it fixed; give its value")
+    if (tokens is None) == (steps is None):
+        raise ValueError("give the budget as tokens or as steps, one of them")
+    if tokens is None and "batch" in tuned:
+        raise ValueError(
+            f"steps is {steps}: regime {regime} tunes the batch, and at given steps the bound "
+            "falls with the batch for ever; give the budget as tokens"
+        )
+    if tokens is None:
+        tokens = float(_positive("steps", steps)) * float(_positive("batch", batch))
+    return float(_positive("tokens", tokens))
 
 
 def _best_batch(problem: Problem, alpha: float, tokens: float) -> float:

@@ -33,7 +33,7 @@ class Trainer:
         self.size, self.batch, self.ctx = size, batch, ctx
         runs = [(k, config) for k in range(len(seeds)) for config in configs]
         self.n_runs = len(runs)
-        torch._dynamo.reset()  # each job has its own shapes
+        torch.compiler.reset()  # each job has its own shapes
         self.losses = torch.compile(losses, dynamic=False) if compile_ else losses
         firsts = [start if start is not None else init(size, 1, seed) for seed in seeds]
         self.shapes = {k: v.shape[1:] for k, v in firsts[0].items()}

@@ -1,6 +1,5 @@
 """Later stages: tables, history-aware features, learned scales, conditioning, the law's API."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -369,8 +368,7 @@ def test_risk_of_a_later_stage_is_said_to_be_unknown(law, runs, weak):
 
 
 def test_a_saved_law_keeps_its_later_stages(law, runs, weak, tmp_path):
-    taught = copy.copy(law)
-    taught._fitted_law = replace(law.fitted, stage_runs=stages.read_stages(runs))
+    taught = bo.OptLaw.from_fitted(replace(law.fitted, stage_runs=stages.read_stages(runs)))
     again = bo.OptLaw.load(taught.save(tmp_path / "law.nc"))
     pd.testing.assert_frame_equal(again.stage_runs, taught.stage_runs, check_dtype=False)
     past = stages.history(runs, "families_d64_12000-003")

@@ -212,7 +212,7 @@ class StandInApi:
 class StandInRun:
     def __init__(self, name, settings, steps, curve):
         self.name, self.id, self.state, self.config = name, f"id-{name}", "finished", settings
-        self.summary = {"train/loss": float(curve[-1]), "_step": 2000, "lr": 0.0}
+        self.summary_metrics = {"train/loss": float(curve[-1]), "_step": 2000, "lr": 0.0}
         self._points = list(zip(steps, curve, strict=True))
 
     def scan_history(self, keys):

@@ -1,0 +1,33 @@
+from . import baselines as baselines
+from . import datasets as datasets
+from . import plots as plots
+from . import schedules as schedules
+from .decision import near_ties as near_ties
+from .decision.design import DesignPlan as DesignPlan
+from .decision.ranking import Ranking as Ranking
+from .decision.suggest import Suggestion as Suggestion
+from .evaluation.protocols import evaluate as evaluate
+from .inference import stages as stages
+from .inference.nuts import ConvergenceError as ConvergenceError
+from .law import OptLaw as OptLaw
+from .model.priors import LogNormal as LogNormal
+from .model.priors import Priors as Priors
+from .runs.candidates import candidates as candidates
+from .runs.faults import RunTableError as RunTableError
+from .runs.faults import RunTableWarning as RunTableWarning
+from .runs.importers import from_mlflow as from_mlflow
+from .runs.importers import from_tensorboard as from_tensorboard
+from .runs.importers import from_trainer as from_trainer
+from .runs.importers import from_wandb as from_wandb
+from .runs.mapping import ColumnMapping as ColumnMapping
+from .runs.mapping import suggest_mapping as suggest_mapping
+from .runs.pools import default_pool as default_pool
+from .runs.pools import pool as pool
+from .runs.readers import read_candidates as read_candidates
+from .runs.readers import read_runs as read_runs
+from .schedules import Schedule as Schedule
+from .theory import limits as limits
+from .theory import scaling_rules as scaling_rules
+from .theory import sde as sde
+
+__version__: str

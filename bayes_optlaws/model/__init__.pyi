@@ -1,0 +1,4 @@
+from . import divergence as divergence
+from . import encoding as encoding
+from . import features as features
+from . import priors as priors
