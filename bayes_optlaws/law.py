@@ -278,7 +278,7 @@ class OptLaw(WithOptions):
             those of the fitted table. Of use with ``history`` only.
         random_seed : int
         max_draws : int
-            At most this many posterior draws are used.
+            At most this many posterior draws are used; of very long tables fewer, at least 250.
         allow_unconverged : bool
 
         Returns

@@ -14,6 +14,12 @@ from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.model.risk import divergence_price
 
+RISK_ROWS = 1000
+"""Candidates, evenly spaced through the table, whose risk is looked at for what it rests on."""
+
+MOST_RIVALS = 1000
+"""Candidates, best first, that a setting beside them is compared with."""
+
 LATER_STAGE = (
     "Whether a later stage diverges is not known from runs from scratch: losses and probabilities "
     "are those of runs that finish."
@@ -55,10 +61,7 @@ def rank(
         divergence_loss = divergence_price(law.runs)
     elif not (np.isfinite(divergence_loss) and divergence_loss > 0):
         raise ValueError(f"divergence_loss is {divergence_loss}: it must be a finite loss in nats")
-    # the same seed draws the same posterior, so the two differ by the noise of a run alone
-    rng, again = (np.random.default_rng(random_seed) for _ in range(2))
-    mean = law.draw_loss(table, "mean", rng, max_draws=max_draws, stage=stage)
-    run = law.draw_loss(table, "new_run", again, max_draws=max_draws, stage=stage)
+    mean, run = law.draw_losses(table, random_seed, max_draws=max_draws, stage=stage)
     if tie is None:
         tie = float(mean.noise_sd * np.median(mean.loss))
     elif not (np.isfinite(tie) and tie >= 0):
@@ -88,8 +91,9 @@ def rank(
     n_effective = effective_draws(expected, law.sample.chains)
     better = None
     if search and stage is None:
+        lead = np.sort(np.argsort(expected.mean(axis=0), kind="stable")[:MOST_RIVALS])
         better = better_setting(
-            law, table, tie=tie, price=divergence_loss,
+            law, table.iloc[lead], tie=tie, price=divergence_loss,
             max_draws=max_draws, random_seed=random_seed,
         )  # fmt: skip
     return Ranking.from_outcomes(
@@ -132,7 +136,8 @@ def effective_draws(expected: np.ndarray, chains: int) -> float:
 
 def _risk_note(law: FittedLaw, table: pd.DataFrame) -> str:
     """What the probabilities of divergence rest on."""
-    basis = law.risk_basis(table)
+    rows = np.linspace(0, len(table) - 1, min(len(table), RISK_ROWS)).round().astype(int)
+    basis = law.risk_basis(table.iloc[rows])
     few = f"{basis.n_diverged:,} of {basis.n_runs:,} runs diverged"
     prior = basis.note is not None
     return f"that risk is largely prior ({few})" if prior else few

@@ -9,7 +9,9 @@ Tables that come in here are validated: `bayes_optlaws.OptLaw` does that once, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -38,6 +40,9 @@ MOST_LOG = 70.0
 
 CHUNK = 2000
 """Candidates predicted at once; keeps memory bounded for long tables."""
+
+MOST_NUMBERS, FEWEST_DRAWS = 10_000_000, 250
+"""Draws times candidates at most, by using fewer draws for long tables; and least draws."""
 
 
 class HasFitted(Protocol):
@@ -70,6 +75,17 @@ def check_kind(kind: str) -> None:
     """Raise ValueError where ``kind`` is none of `KINDS`."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+
+
+def draws_for(n_candidates: int, max_draws: int) -> int:
+    """How many posterior draws a table gets: all, but for tables so long that it would not end.
+
+    Examples
+    --------
+    >>> draws_for(1_000, 4000), draws_for(10_000, 4000), draws_for(100_000, 4000)
+    (4000, 1000, 250)
+    """
+    return min(max_draws, max(FEWEST_DRAWS, MOST_NUMBERS // max(n_candidates, 1)))
 
 
 @dataclass(frozen=True)
@@ -275,8 +291,16 @@ class FittedLaw:
         if not self.models_divergence:
             return None
         draws = self.draws if draws is None else draws
-        inputs = self.encoding.divergence.scale.inputs(table)
-        return divergence_probability(draws.divergence, inputs)
+        out = np.empty((draws.n, len(table)))
+
+        def work(start: int) -> None:
+            part = slice(start, start + CHUNK)
+            inputs = self.encoding.divergence.scale.inputs(table.iloc[part])
+            out[:, part] = divergence_probability(draws.divergence, inputs)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(work, range(0, len(table), CHUNK)))
+        return out
 
     def stage(
         self,
@@ -324,21 +348,50 @@ class FittedLaw:
         kind : {"new_run", "mean"}
         rng : numpy Generator
         max_draws : int
+            At most, see `draws_for`.
         stage : StageScores, optional
         """
-        draws = self.draws.thin(max_draws)
+        draws = self.draws.thin(draws_for(len(table), max_draws))
         predictor = self.predictor(draws)
         if stage is not None:
             log_loss, noise = stage.log_loss(predictor, kind, rng)
-        else:
-            log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
-            noise = float(np.median(noise_sd))
-            if kind == "new_run":
-                log_loss += noise_sd * rng.standard_normal(log_loss.shape)
-                log_loss = predictor.capped(log_loss)
-        loss = np.exp(np.minimum(log_loss, MOST_LOG))
-        risk = self.risk(table, draws) if stage is None else None
-        return LossDraws(loss, risk, noise)
+            return LossDraws(_loss(log_loss), None, noise)
+        log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
+        if kind == "new_run":
+            log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+            log_loss = predictor.capped(log_loss)
+        return LossDraws(_loss(log_loss), self.risk(table, draws), float(np.median(noise_sd)))
+
+    def draw_losses(
+        self,
+        table: pd.DataFrame,
+        random_seed: int,
+        *,
+        max_draws: int,
+        stage: stages.StageScores | None = None,
+    ) -> tuple[LossDraws, LossDraws]:
+        """Draws of the expected loss and of one new run, which differ by that run's noise alone.
+
+        Those that `draw_loss` gives with the same seed.
+
+        Parameters
+        ----------
+        table : DataFrame
+        random_seed : int
+        max_draws : int
+        stage : StageScores, optional
+        """
+        rng, again = (np.random.default_rng(random_seed) for _ in range(2))
+        if stage is not None:
+            options = {"max_draws": max_draws, "stage": stage}
+            mean = self.draw_loss(table, "mean", rng, **options)
+            return mean, self.draw_loss(table, "new_run", again, **options)
+        draws = self.draws.thin(draws_for(len(table), max_draws))
+        predictor = self.predictor(draws)
+        log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
+        risk, noise = self.risk(table, draws), float(np.median(noise_sd))
+        one_run = predictor.capped(log_loss + noise_sd * rng.standard_normal(log_loss.shape))
+        return LossDraws(_loss(log_loss), risk, noise), LossDraws(_loss(one_run), risk, noise)
 
     def predict_draws(
         self,
@@ -408,13 +461,17 @@ class FittedLaw:
         check_kind(kind)
         converged = self.require_converged(allow_unconverged)
         tail = (1 - prob) / 2
-        parts = []
+        most = draws_for(len(table), max_draws)
         size = CHUNK if stage is None else len(table)
-        for start in range(0, len(table), size):
+
+        def predicted(start: int) -> pd.DataFrame:
             part = table.iloc[start : start + size]
             rng = np.random.default_rng(random_seed)
-            drawn = self.draw_loss(part, kind, rng, max_draws=max_draws, stage=stage)
-            parts.append(_columns(drawn, tail))
+            drawn = self.draw_loss(part, kind, rng, max_draws=most, stage=stage)
+            return _columns(drawn, tail)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(predicted, range(0, len(table), size)))
         out = pd.concat(parts, ignore_index=True).set_axis(table.index, axis=0)
         out["extrapolation"] = self.extrapolation(table)
         if stage is not None:
@@ -430,6 +487,10 @@ class FittedLaw:
     def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
         """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
         return self.encoding.discrepancy.distance(table) / np.log(10.0)
+
+
+def _loss(log_loss: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(log_loss, MOST_LOG))
 
 
 def _columns(drawn: LossDraws, tail: float) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from scipy.stats import norm
 
 _BLOCK = 1_000_000
 _AT_ONCE = 500
+MOST_MEMBERS = 200
+"""Candidates of a tie group, best first, that others are compared with."""
 
 
 def _blocks(length: int, width: int) -> Iterator[slice]:
@@ -237,7 +239,7 @@ def tie_groups(loss: np.ndarray, *, tie: float, prob: float) -> np.ndarray:
 
     The first candidate without a group leads the next one; every later candidate without a group
     joins unless one that has joined is better by more than ``tie`` with probability ``prob`` or
-    more. So no such pair shares a group.
+    more. So no such pair shares a group (of its first `MOST_MEMBERS` candidates, that is).
 
     Returns
     -------
@@ -263,12 +265,16 @@ def tie_groups(loss: np.ndarray, *, tie: float, prob: float) -> np.ndarray:
     while waiting.size:
         number += 1
         members = waiting[:1]
-        for one in waiting[1:]:
-            if low[one] > high[members[0]] + tie:
-                continue
-            if not _beaten(by_candidate[one], by_candidate, members, tie, prob):
-                members = np.append(members, one)
         group[members] = number
+        close = waiting[1:][low[waiting[1:]] <= high[members[0]] + tie]
+        bound = by_candidate[members[0]] + tie
+        for some in _blocks(len(close), n_samples):  # most lose to the first: all of them at once
+            failed = np.count_nonzero(~(by_candidate[close[some]] > bound), axis=1)
+            for one in close[some][(n_samples - failed) / n_samples < prob]:
+                if not _beaten(by_candidate[one], by_candidate, members[1:], tie, prob):
+                    group[one] = number
+                    if members.size < MOST_MEMBERS:
+                        members = np.append(members, one)
         waiting = waiting[group[waiting] == 0]
     return group
 
@@ -279,6 +285,8 @@ def _beaten(
     """Whether some member is lower than ``own`` by more than ``tie`` often enough."""
     n_samples = own.size
     failed = np.zeros(members.size, dtype=int)
+    if not members.size:
+        return False
     for start in range(0, n_samples, _AT_ONCE):  # most members drop out after a few draws
         part = slice(start, start + _AT_ONCE)
         failed += np.count_nonzero(~(own[part] > others[members, part] + tie), axis=1)
