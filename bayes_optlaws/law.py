@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bayes_optlaws.decision.explain import Explanation
     from bayes_optlaws.decision.ranking import Ranking
     from bayes_optlaws.decision.suggest import Suggestion
+    from bayes_optlaws.decision.watch import Watch
     from bayes_optlaws.inference.fitted import FittedLaw
     from bayes_optlaws.inference.predictor import Predictor
     from bayes_optlaws.inference.stages import StagePrior
@@ -521,6 +522,10 @@ class OptLaw(WithOptions):
     def allocate(self, **options: Any) -> Allocation:
         """Split a compute budget between model size and tokens; see `decision.allocate`."""
         return decision.allocate.allocate(self.fitted, **options)
+
+    def watch(self, curve: Table, candidate: Table, **options: Any) -> Watch:
+        """Update what is expected of a run by its curve so far; see `decision.watch`."""
+        return decision.watch.watch_tables(self.fitted, curve, candidate, **options)
 
     def loo(self) -> ELPDData:
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.

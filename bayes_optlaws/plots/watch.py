@@ -1,0 +1,47 @@
+"""Plot of a run in progress: the curve so far, and where it is expected to end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayes_optlaws.plots.results import WatchLike
+from bayes_optlaws.plots.style import BLACK, BLUE, GREY, ORANGE, axes, figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LOOK = {"law and curve": (ORANGE, "o", 1.0), "curve alone": (BLUE, "s", 1.03),
+         "law alone": (GREY, "D", 1.06)}  # fmt: skip
+
+
+def plot_watch(watch: WatchLike, *, ax: Axes | None) -> Figure:
+    """Draw `Watch.plot`."""
+    ax = axes(ax, (7.0, 4.2))
+    step, loss = watch.curve["step"].to_numpy(), watch.curve["loss"].to_numpy()
+    ax.plot(step, loss, color=BLACK, linewidth=1, label="curve so far")
+    ends = []
+    for name, row in watch.table.iterrows():
+        color, marker, place = _LOOK[str(name)]
+        low, mid, high = row["loss_lower"], row["loss_mean"], row["loss_upper"]
+        ax.errorbar(
+            watch.n_steps * place, mid, [[max(mid - low, 0)], [max(high - mid, 0)]], fmt=marker,
+            color=color, capsize=4, label=f"end: {name}",
+        )  # fmt: skip
+        ends += [low, high]
+    ax.axvline(watch.n_steps, color=GREY, linewidth=0.8, linestyle=":")
+    late = loss[step >= step[-1] * 0.15]
+    low, high = min(min(ends), late.min()), max(max(ends), np.quantile(late, 0.99))
+    room = 0.06 * (high - low)
+    ax.set_ylim(low - room, high + room)
+    ax.set_xlim(0, 1.1 * watch.n_steps)
+    ax.set(
+        xlabel="optimizer steps",
+        ylabel="loss, nats per token",
+        title=f"{watch.label}: {watch.progress:.0%} done; bars: {100 * watch.prob:g} %",
+    )
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small", frameon=False)
+    return figure_of(ax)
