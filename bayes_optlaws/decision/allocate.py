@@ -91,8 +91,8 @@ class Allocation:
     prob: float
     notes: tuple[str, ...]
 
-    def answer(self) -> str:
-        """Return the allocation in plain English."""
+    def answer(self, *, notes: bool = True) -> str:
+        """Return the allocation in plain English, with the notes where wanted."""
         best = self.candidate.iloc[0]
         tied = self.profile[self.profile["tied"]]
         o = self.optimum
@@ -111,7 +111,7 @@ class Allocation:
                 f" Along the frontier it grows as FLOP^{e['mean']:.2f} ({e['lower']:.2f} to "
                 f"{e['upper']:.2f})."
             )
-        return " ".join([said, *self.notes])
+        return " ".join([said, *self.notes] if notes else [said])
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Plot the expected loss over model size along the budget.

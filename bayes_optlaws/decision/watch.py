@@ -1,8 +1,8 @@
-"""A run in progress: what its loss curve says of its end, its rank, its risk, and whether to stop it.
+"""A run in progress: what its loss curve says of its end, its rank and its risk; to stop it or not.
 
-Two sources are put together.  The law's joint draws say where all candidates will end; the curve says
-where this run will (`bayes_optlaws.inference.path`).  Each draw of the run is moved towards the
-curve by its share of the variance, and the draws of the others move with it as far as the law
+Two sources are put together.  The law's joint draws say where all candidates will end; the curve
+says where this run will (`bayes_optlaws.inference.path`).  Each draw of the run is moved towards
+the curve by its share of the variance, and the draws of the others move with it as far as the law
 correlates them (Matheron's rule, as in the ensemble Kalman filter): exact where the draws are
 normal, and never left with a few heavy draws where the curve surprises the law.
 
@@ -91,8 +91,8 @@ class Watch:
     threshold: float
     notes: tuple[str, ...]
 
-    def answer(self) -> str:
-        """Return the advice in plain English."""
+    def answer(self, *, notes: bool = True) -> str:
+        """Return the advice in plain English, with the notes where wanted."""
         now, before = self.table.loc[BOTH], self.table.loc[LAW]
         said = [
             f"After {self.progress:.0%} of its steps {self.label} is expected to end at "
@@ -102,14 +102,14 @@ class Watch:
         ]
         if np.isfinite(now["p_diverge"]):
             said.append(
-                f"It diverges with {html.percent(now['p_diverge'])} "
+                f"The risk that it diverges is {html.percent(now['p_diverge'])} "
                 f"({html.percent(before['p_diverge'])} before)."
             )
         if len(self.ranking) > 1:
             row = self.ranking.loc[self.label]
             said.append(
-                f"It is the best of {len(self.ranking)} with {html.percent(row['p_best'])} "
-                f"({html.percent(row['p_best_before'])} before)."
+                f"The probability that it ends best of {len(self.ranking)} is "
+                f"{html.percent(row['p_best'])} ({html.percent(row['p_best_before'])} before)."
             )
         if np.isfinite(self.p_stop):
             saves = f"{self.saved['share']:.0%} of the run, {short(self.saved['flops'])} FLOP"
@@ -117,10 +117,10 @@ class Watch:
                 saves += f", {short(self.saved['gpu_hours'])} GPU hours"
             verb = "Stop it" if self.stop else "Let it run"
             said.append(
-                f"{verb}: with {html.percent(self.p_stop)} it {self.goal}; stopping now saves "
-                f"{saves}."
+                f"{verb}: the probability that it {self.goal} is {html.percent(self.p_stop)}; "
+                f"stopping now saves {saves}."
             )
-        return " ".join([*said, *self.notes])
+        return " ".join([*said, *self.notes] if notes else said)
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Plot the curve so far and the intervals of its end.
@@ -386,9 +386,9 @@ def _ranking(
     for suffix, y in (("", now), ("_before", before)):
         best = y.argmin(axis=1)
         out[f"p_best{suffix}"] = np.bincount(best, minlength=len(labels)) / len(y)
-        out["rank_before" if suffix else "expected_rank"] = (
-            1.0 + np.argsort(np.argsort(y, axis=1), axis=1).mean(axis=0)
-        )
+        out["rank_before" if suffix else "expected_rank"] = 1.0 + np.argsort(
+            np.argsort(y, axis=1), axis=1
+        ).mean(axis=0)
     return out.sort_values("expected_rank", kind="stable")
 
 
@@ -431,8 +431,8 @@ def _notes(
         if abs(gap) > SURPRISE:
             out.append(
                 f"Curve and law disagree: the curve points {abs(gap):.1f} sd "
-                f"{'above' if gap > 0 else 'below'} what the law says. Is it the same loss as in the "
-                "run table (validation or training, nats a token)? shift= takes off a known "
+                f"{'above' if gap > 0 else 'below'} what the law says. Is it the same loss as in "
+                "the run table (validation or training, nats a token)? shift= takes off a known "
                 "difference."
             )
     return (*out, *law.notes(candidate))
@@ -473,8 +473,8 @@ def shift_between(curves: pd.DataFrame, runs: pd.DataFrame) -> tuple[float, floa
             gaps.append(float(last.mean() - final[run_id]))
     if len(gaps) < 2:
         raise ValueError(
-            f"{len(gaps)} finished runs have a curve: a shift takes two or more, with the run_id of "
-            "the run table"
+            f"{len(gaps)} finished runs have a curve: a shift takes two or more, with the run_id "
+            "of the run table"
         )
     middle = float(np.median(gaps))
     return middle, float(1.4826 * np.median(np.abs(np.array(gaps) - middle)))

@@ -6,11 +6,12 @@ The path of the log loss, with :math:`s` the share of the area under the learnin
 
     \log L(t) = \ell + A\,\frac{s^{-\alpha} - 1}{\alpha} + C\,(g_\text{end} - g(t)) + \delta(t),
 
-where :math:`\ell` is its end, A its slope in :math:`\log s` there, and g the gain of annealing: every
-fall of :math:`(\mathrm{lr}/\mathrm{peak})^p` counts :math:`1 - (1 + x/\tau)^{-1/2}`, x being the share
-of the area since.  A power law in the area and a sum over the falls are the Multi-Power-Law's (Luo et
-al., arXiv:2503.12811); the power p of the learning rate, the units (shares of the run, log loss) and
-the misfit are our own choice.  Without p the last part of a long decay is predicted too high.
+where :math:`\ell` is its end, A its slope in :math:`\log s` there, and g the gain of annealing:
+every fall of :math:`(\mathrm{lr}/\mathrm{peak})^p` counts :math:`1 - (1 + x/\tau)^{-1/2}`, x
+being the share of the area since.  A power law in the area and a sum over the falls are the
+Multi-Power-Law's (Luo et al., arXiv:2503.12811); the power p of the learning rate, the units
+(shares of the run, log loss) and the misfit are our own choice.  Without p the last part of a
+long decay is predicted too high.
 
 Given the shape :math:`(\alpha, p, \tau)` all is linear and Gaussian, so the likelihood of the end
 is a mixture of normals over a grid of shapes, in closed form: no sampling, no start values.  The
@@ -20,7 +21,7 @@ what is still to come; its size is a part of the grid.
 
 How much a decay gains grows with the peak learning rate, :math:`C \propto \mathrm{lr}^\xi`.  The
 constants are those under which the ends of the pocket grid's finished curves, seen at 25, 50 and
-75 %, are most likely (`studies.watch`); that a gain elsewhere may be a third
+75 %, are most likely (`studies.watch_curves`); that a gain elsewhere may be a third
 larger or smaller is our own choice, because one training set-up cannot teach it.
 """
 
@@ -127,7 +128,9 @@ class EndForecast:
         """
         end = np.exp(self.mean)
         if np.any(end <= nats):
-            raise ValueError(f"shift is {nats:g}: the curve itself ends lower, near {end.min():.3g}")
+            raise ValueError(
+                f"shift is {nats:g}: the curve itself ends lower, near {end.min():.3g}"
+            )
         variance = self.variance + (sd / end) ** 2
         return EndForecast(self.weight, np.log(end - nats), variance, self.gain, self.gain_sd)
 

@@ -1,10 +1,10 @@
 """Signs of divergence in a loss curve, and what they say of how the run will end.
 
-The sign is the rise: how far the log loss, averaged over a twenty-fifth of what was logged, has ever
-stood above the lowest such average before, less what noise makes of it.  How often the runs of the
-pocket grid and its replicates (263 finished, 32 diverged) show a rise of each class by 25, 50 and
-75 % of the run gives the likelihood ratio; half a run is added to every count, so that no class is
-certain.  (Own choice.)
+The sign is the rise: how far the log loss, averaged over a twenty-fifth of what was logged, has
+ever stood above the lowest such average before, less what noise makes of it.  How often the runs
+of the pocket grid and its replicates (263 finished, 32 diverged) show a rise of each class by 25,
+50 and 75 % of the run gives the likelihood ratio; half a run is added to every count, so that no
+class is certain.  (Own choice.)
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bayes_optlaws.plots.results import WatchLike
 from bayes_optlaws.plots.style import BLACK, BLUE, GREY, ORANGE, axes, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+POINTS = 200
+"""Points of the curve that is drawn; of a longer one, means."""
 
 _LOOK = {"law and curve": (ORANGE, "o", 1.0), "curve alone": (BLUE, "s", 1.03),
          "law alone": (GREY, "D", 1.06)}  # fmt: skip
@@ -21,7 +22,12 @@ def plot_watch(watch: WatchLike, *, ax: Axes | None) -> Figure:
     """Draw `Watch.plot`."""
     ax = axes(ax, (7.0, 4.2))
     step, loss = watch.curve["step"].to_numpy(), watch.curve["loss"].to_numpy()
-    ax.plot(step, loss, color=BLACK, linewidth=1, label="curve so far")
+    size = max(loss.size // POINTS, 1)
+    if size > 1:
+        ax.plot(step, loss, color=GREY, linewidth=0.5, alpha=0.5)
+    whole = loss.size // size * size
+    x, y = (v[-whole:].reshape(-1, size).mean(axis=1) for v in (step, loss))
+    ax.plot(x, y, color=BLACK, linewidth=1.2, label="curve so far" + ", smoothed" * (size > 1))
     ends = []
     for name, row in watch.table.iterrows():
         color, marker, place = _LOOK[str(name)]
@@ -32,8 +38,8 @@ def plot_watch(watch: WatchLike, *, ax: Axes | None) -> Figure:
         )  # fmt: skip
         ends += [low, high]
     ax.axvline(watch.n_steps, color=GREY, linewidth=0.8, linestyle=":")
-    late = loss[step >= step[-1] * 0.15]
-    low, high = min(min(ends), late.min()), max(max(ends), np.quantile(late, 0.99))
+    late = y[x >= step[-1] * 0.15]
+    low, high = min(min(ends), late.min()), max(max(ends), late.max())
     room = 0.06 * (high - low)
     ax.set_ylim(low - room, high + room)
     ax.set_xlim(0, 1.1 * watch.n_steps)

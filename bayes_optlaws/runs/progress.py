@@ -162,8 +162,8 @@ def _gaps(steps: np.ndarray) -> list[str]:
         return []
     return [
         f"nothing was logged between the steps {steps[i]:g} and {steps[i + 1]:g}: a gap of "
-        f"{jump[i] / (steps[-1] - steps[0]):.0%} of the curve; add that part, or leave out what lies "
-        f"before it: curve[curve['step'] >= {steps[i + 1]:g}]"
+        f"{jump[i] / (steps[-1] - steps[0]):.0%} of the curve; add that part, or leave out what "
+        f"lies before it: curve[curve['step'] >= {steps[i + 1]:g}]"
     ]
 
 
