@@ -214,8 +214,8 @@ on the pocket grid, which is too large here and costs them log score.
 
 _FOOT = """\
 What misses the mark: at 75 % of the Multi-Power-Law's runs 90 and 95 % intervals hold too few. It
-is the nine two-stage runs, whose learning rate jumps down by a factor of two to ten at half of the
-run: how the loss settles after a jump is none of the shapes that a path may have. The other
+is the nine two-stage runs, whose learning rate falls at once, by a factor of two to ten, half-way;
+how the loss settles after such a jump is none of the shapes that a path may have. The other
 eighteen are covered.
 
 Runs of one table are not independent: Schaipp's cool-downs branch off shared constant runs, and the

@@ -22,7 +22,8 @@ from scipy.stats import qmc
 from bayes_optlaws.decision.search_space import space
 from bayes_optlaws.decision.suggest import Judge
 from bayes_optlaws.inference.fitted import FittedLaw, check_prob
-from bayes_optlaws.plots.allocation import plot_frontier, plot_isoflop
+from bayes_optlaws.plots.allocation import frontier as plot_frontier
+from bayes_optlaws.plots.allocation import isoflop as plot_isoflop
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import short

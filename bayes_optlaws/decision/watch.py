@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws import plots
 from bayes_optlaws.inference import trouble
 from bayes_optlaws.inference.fitted import MOST_LOG, FittedLaw, check_prob
 from bayes_optlaws.inference.path import EndForecast, Path, forecast
-from bayes_optlaws.plots.watch import plot_watch
 from bayes_optlaws.runs.progress import read_progress
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.schedules import Schedule
@@ -133,7 +133,7 @@ class Watch:
         -------
         matplotlib Figure
         """
-        return plot_watch(self, ax=ax)
+        return plots.watch(self, ax=ax)
 
     def __repr__(self) -> str:
         """Return the advice and the tables."""

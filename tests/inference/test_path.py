@@ -1,4 +1,4 @@
-"""The forecast of a curve's end: its gain, its closed form, its calibration, signs of divergence."""
+"""The forecast of a curve's end: gain, closed form, calibration; signs of divergence."""
 
 import numpy as np
 import pytest
