@@ -15,6 +15,7 @@ from .inference.nuts import ConvergenceError as ConvergenceError
 from .law import OptLaw as OptLaw
 from .model.priors import LogNormal as LogNormal
 from .model.priors import Priors as Priors
+from .report.explore import Explorer as Explorer
 from .runs.candidates import candidates as candidates
 from .runs.faults import RunTableError as RunTableError
 from .runs.faults import RunTableWarning as RunTableWarning

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bayes_optlaws.model.divergence import DivergencePriors
     from bayes_optlaws.model.encoding import RunEncoding
     from bayes_optlaws.model.priors import Priors
+    from bayes_optlaws.report.explore import Explorer
 
 type Table = pd.DataFrame | str | Path
 
@@ -514,6 +515,12 @@ class OptLaw(WithOptions):
         from bayes_optlaws.report.page import report
 
         return report(self.fitted, candidates, pool, path, **options)
+
+    def explore(self, path: str | Path | None = None, **options: Any) -> Explorer:
+        """Make a page with sliders, what if; see `report.explore`."""
+        from bayes_optlaws.report.explore import explore
+
+        return explore(self.fitted, path, **options)
 
     def explain(self, candidates: Table, **options: Any) -> Explanation:
         """Split the difference of two candidates by parts of the law; see `decision.explain`."""

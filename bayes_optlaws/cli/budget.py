@@ -1,8 +1,9 @@
-"""The commands ``allocate`` and ``watch``."""
+"""The commands ``allocate``, ``watch`` and ``explore``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,3 +180,28 @@ def _one(table: pd.DataFrame, arguments: argparse.Namespace) -> pd.DataFrame:
             f"{arguments.candidate} has {len(table)} rows: name the one that is running by --run"
         )
     return table
+
+
+def explore(arguments: argparse.Namespace) -> int:
+    """Write the page with sliders."""
+    inputs = [arguments.law, *([arguments.candidate] if arguments.candidate else [])]
+    target = free(arguments.output, arguments.force, inputs=inputs)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{target}: a page ends in .html")
+    baseline = None
+    if arguments.candidate is not None:
+        baseline = candidates_of(arguments.candidate, arguments).iloc[:1]
+    law = law_of(arguments)
+    page = law.explore(
+        target,
+        baseline=baseline,
+        draws=arguments.page_draws,
+        prob=arguments.prob,
+        allow_unconverged=arguments.allow_unconverged,
+    )
+    warn_unconverged(law)
+    if arguments.json:
+        print_json({"page": str(page.path), "bytes": os.path.getsize(Path(target))})
+    else:
+        print(f"written to {target}: open it in any browser")
+    return DONE

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_optlaws.cli.budget import allocate, watch
+from bayes_optlaws.cli.budget import allocate, explore, watch
 from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
@@ -361,6 +361,7 @@ _COMMANDS = {
     "report": report,
     "allocate": allocate,
     "watch": watch,
+    "explore": explore,
     "evaluate": evaluate,
     "datasets": _datasets,
 }

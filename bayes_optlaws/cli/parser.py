@@ -62,6 +62,7 @@ _CALLS = {
         "LAW.nc CURVE.csv --candidate RUN.csv [options]",
         "law.nc curve.csv --candidate plan.csv --run big-1 --others plan.csv",
     ),
+    "explore": ("LAW.nc [--candidate RUN.csv] [options]", "law.nc -o explore.html"),
     "evaluate": ("RUNS.csv [options]", "runs.csv --protocol hold-out-largest-n -o metrics.csv"),
     "datasets": ("[NAME] [-o FILE.csv]", "pocket -o runs.csv"),
 }
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
             "  bayes-optlaws report law.nc --candidates candidates.csv -o report.html\n"
             "  bayes-optlaws allocate law.nc --flops 1e21       how large a model?\n"
+            "  bayes-optlaws explore law.nc                     a page with sliders: what if\n"
             "  bayes-optlaws watch law.nc curve.csv --candidate run.csv   go on, or stop it?\n"
             "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
             f"{_COLUMNS}\n"
@@ -360,6 +362,21 @@ def _add_budget_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
     _add_tie(p)
     _add_figure(p, "the curve and its end", "watch.png")
     _add_result(p)
+
+    p = command(
+        "explore",
+        "write a page with sliders: what if the run were larger, longer, hotter",
+        "One HTML file that opens offline and computes from posterior draws inside it. The\n"
+        "baseline is the row of --candidate, by default the last run of the table.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help=law)
+    p.add_argument("--candidate", metavar="RUN.csv", help="baseline: its first row")
+    p.add_argument(
+        "--page-draws", type=_at_least(50), default=300, metavar="N",
+        help="posterior draws in the page (default: 300)",
+    )  # fmt: skip
+    _add_prob(p)
+    _add_result(p, output="explore.html")
 
 
 def _positive(text: str) -> float:

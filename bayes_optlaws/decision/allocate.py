@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SIZES, BUDGETS = 11, 4
 """Model sizes along a budget, and budgets along the frontier."""
 
+LEAST_STEPS = 10
+"""Steps of the shortest run that a budget is split into."""
+
 REACH = 100.0
 """The frontier runs from this fraction of the budget up to it."""
 
@@ -269,7 +272,7 @@ def allocate(
     make = _Profiles(
         law, batch_tokens, families, bounds, max_p_diverge, max_draws, random_seed, prob
     )
-    sizes = _sizes(finished, compute, tokens, n_params)
+    sizes = _affordable(_sizes(finished, compute, tokens, n_params), compute, tokens, batch_tokens)
     table, loss = make(sizes, compute, tokens)
     best = int(np.argmin(table["loss_mean"]))
     noise = law.predictor(law.draws.thin(max_draws)).noise_sd(table.iloc[[best]])
@@ -417,6 +420,31 @@ def _sizes(
     return np.geomspace(ends[0], ends[1], SIZES)
 
 
+def _affordable(
+    sizes: np.ndarray,
+    compute: float | None,
+    tokens: float | None,
+    batch_tokens: float | Sequence[float],
+) -> np.ndarray:
+    """Sizes that the budget pays ten steps of."""
+    least = LEAST_STEPS * float(np.min(batch_tokens))
+    if tokens is not None:
+        if tokens < least:
+            raise ValueError(
+                f"tokens is {tokens:g}: a run has at least {LEAST_STEPS} steps, of "
+                f"{least / LEAST_STEPS:g} tokens; raise the budget or lower batch_tokens"
+            )
+        return sizes
+    some = sizes[compute / (6.0 * sizes) >= least]  # type: ignore[operator]
+    if some.size < 3:
+        raise ValueError(
+            f"flops is {compute:g}: it pays for fewer than {LEAST_STEPS} steps of "
+            f"{least / LEAST_STEPS:g} tokens at {short(sizes[min(2, sizes.size - 1)])} parameters; "
+            f"give {6.0 * sizes[min(2, sizes.size - 1)] * least:.2g} or more, or lower batch_tokens"
+        )
+    return some
+
+
 def _optimum(
     size: np.ndarray, compute: float | None, tokens: float | None, prob: float
 ) -> pd.Series:
@@ -442,7 +470,9 @@ def _frontier(
         if c == budgets[-1]:
             table, size = last
         else:
-            table, loss = make(_sizes(finished, c, None, None), c, None)
+            table, loss = make(
+                _affordable(_sizes(finished, c, None, None), c, None, make.batch_tokens), c, None
+            )
             size = best_size(loss, table["n_params"].to_numpy())[0]
         sizes.append(np.log(size))
         row = _optimum(size, c, None, prob)

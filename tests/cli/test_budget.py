@@ -71,6 +71,6 @@ def test_allocate_says_what_the_library_says(law_file, tmp_path, capsys):
     assert main(["allocate", law_file, "--tokens", "1e6", "--frontier", "x.png"]) == 1
     assert "--frontier with --tokens" in capsys.readouterr().err
     assert main(["allocate", law_file, "--flops", "1"]) == 1
-    assert "flops" in capsys.readouterr().err
+    assert "flops is 1: it pays for fewer than 10 steps" in capsys.readouterr().err
     assert main(["allocate", law_file, "--gpu-hours", "3"]) == 1
     assert "flops_per_second" in capsys.readouterr().err

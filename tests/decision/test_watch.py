@@ -70,7 +70,7 @@ def test_the_interval_narrows_and_holds_the_loss_that_came(small_law, curves, pl
 
 def test_a_good_run_goes_on_and_a_hopeless_one_is_stopped(small_law, curves, plan):
     good = small_law.watch(
-        seen(curves, "d64_3600-010", 0.5), plan.iloc[[0]], others=plan.iloc[1:], shift=SHIFT,
+        seen(curves, "d64_3600-010", 0.5), plan.iloc[[0]], others=plan.iloc[2:], shift=SHIFT,
         flops_per_second=1e12,
     )  # fmt: skip
     assert not good.stop and good.p_stop < 0.5 and "Let it run" in good.answer()
