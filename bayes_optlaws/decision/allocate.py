@@ -470,9 +470,8 @@ def _frontier(
         if c == budgets[-1]:
             table, size = last
         else:
-            table, loss = make(
-                _affordable(_sizes(finished, c, None, None), c, None, make.batch_tokens), c, None
-            )
+            tried = _affordable(_sizes(finished, c, None, None), c, None, make.batch_tokens)
+            table, loss = make(tried, c, None)
             size = best_size(loss, table["n_params"].to_numpy())[0]
         sizes.append(np.log(size))
         row = _optimum(size, c, None, prob)
