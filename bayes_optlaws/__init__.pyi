@@ -3,15 +3,19 @@ from . import datasets as datasets
 from . import plots as plots
 from . import schedules as schedules
 from .decision import near_ties as near_ties
+from .decision.allocate import Allocation as Allocation
 from .decision.design import DesignPlan as DesignPlan
 from .decision.ranking import Ranking as Ranking
 from .decision.suggest import Suggestion as Suggestion
+from .decision.watch import Watch as Watch
+from .decision.watch import shift_between as shift_between
 from .evaluation.protocols import evaluate as evaluate
 from .inference import stages as stages
 from .inference.nuts import ConvergenceError as ConvergenceError
 from .law import OptLaw as OptLaw
 from .model.priors import LogNormal as LogNormal
 from .model.priors import Priors as Priors
+from .report.explore import Explorer as Explorer
 from .runs.candidates import candidates as candidates
 from .runs.faults import RunTableError as RunTableError
 from .runs.faults import RunTableWarning as RunTableWarning
@@ -23,6 +27,7 @@ from .runs.mapping import ColumnMapping as ColumnMapping
 from .runs.mapping import suggest_mapping as suggest_mapping
 from .runs.pools import default_pool as default_pool
 from .runs.pools import pool as pool
+from .runs.progress import CurveError as CurveError
 from .runs.readers import read_candidates as read_candidates
 from .runs.readers import read_runs as read_runs
 from .schedules import Schedule as Schedule

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from bayes_optlaws.decision.explain import Explanation
     from bayes_optlaws.decision.ranking import Ranking
     from bayes_optlaws.decision.suggest import Suggestion
+    from bayes_optlaws.decision.watch import Watch
     from bayes_optlaws.inference.fitted import FittedLaw
     from bayes_optlaws.inference.predictor import Predictor
     from bayes_optlaws.inference.stages import StagePrior
     from bayes_optlaws.model.divergence import DivergencePriors
     from bayes_optlaws.model.encoding import RunEncoding
     from bayes_optlaws.model.priors import Priors
+    from bayes_optlaws.report.explore import Explorer
 
 type Table = pd.DataFrame | str | Path
 
@@ -514,6 +516,12 @@ class OptLaw(WithOptions):
 
         return report(self.fitted, candidates, pool, path, **options)
 
+    def explore(self, path: str | Path | None = None, **options: Any) -> Explorer:
+        """Make a page with sliders, what if; see `report.explore`."""
+        from bayes_optlaws.report.explore import explore
+
+        return explore(self.fitted, path, **options)
+
     def explain(self, candidates: Table, **options: Any) -> Explanation:
         """Split the difference of two candidates by parts of the law; see `decision.explain`."""
         return decision.explain.explain(self.fitted, read_candidates(candidates), **options)
@@ -521,6 +529,10 @@ class OptLaw(WithOptions):
     def allocate(self, **options: Any) -> Allocation:
         """Split a compute budget between model size and tokens; see `decision.allocate`."""
         return decision.allocate.allocate(self.fitted, **options)
+
+    def watch(self, curve: Table, candidate: Table, **options: Any) -> Watch:
+        """Update what is expected of a run by its curve so far; see `decision.watch`."""
+        return decision.watch.watch_tables(self.fitted, curve, candidate, **options)
 
     def loo(self) -> ELPDData:
         """Leave-one-out cross-validation with coefficients and discrepancy integrated out.

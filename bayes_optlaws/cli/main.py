@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bayes_optlaws.cli.budget import allocate, explore, watch
 from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
@@ -358,6 +359,9 @@ _COMMANDS = {
     "rank": _rank,
     "design": design,
     "report": report,
+    "allocate": allocate,
+    "watch": watch,
+    "explore": explore,
     "evaluate": evaluate,
     "datasets": _datasets,
 }

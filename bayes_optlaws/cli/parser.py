@@ -54,6 +54,15 @@ _CALLS = {
         "LAW.nc [--candidates CANDIDATES.csv] [options]",
         "law.nc --candidates candidates.csv -o report.html",
     ),
+    "allocate": (
+        "LAW.nc --flops C [options]",
+        "law.nc --flops 1e21 --figure isoflop.png",
+    ),
+    "watch": (
+        "LAW.nc CURVE.csv --candidate RUN.csv [options]",
+        "law.nc curve.csv --candidate plan.csv --run big-1 --others plan.csv",
+    ),
+    "explore": ("LAW.nc [--candidate RUN.csv] [options]", "law.nc -o explore.html"),
     "evaluate": ("RUNS.csv [options]", "runs.csv --protocol hold-out-largest-n -o metrics.csv"),
     "datasets": ("[NAME] [-o FILE.csv]", "pocket -o runs.csv"),
 }
@@ -78,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
             "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
             "  bayes-optlaws report law.nc --candidates candidates.csv -o report.html\n"
+            "  bayes-optlaws allocate law.nc --flops 1e21       how large a model?\n"
+            "  bayes-optlaws explore law.nc                     a page with sliders: what if\n"
+            "  bayes-optlaws watch law.nc curve.csv --candidate run.csv   go on, or stop it?\n"
             "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
             f"{_COLUMNS}\n"
             "exit codes: 0 done, 1 input that cannot be used, 2 wrong call, 3 not converged"
@@ -165,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     _add_figure(p, "the ranks and losses", "ranking.png")
 
     _add_plan_commands(command)
+    _add_budget_commands(command)
 
     p = command("datasets", "list the tables that are shipped or known, or describe one")
     p.add_argument("name", nargs="?")
@@ -284,6 +297,88 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     _add_fit(p, draws=EVALUATION_DRAWS)
 
 
+def _add_budget_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands of a budget, of a run in progress, and of the page with sliders."""
+    law = "saved law, or a run table to fit first"
+    p = command(
+        "allocate",
+        "split a compute budget between model size and tokens",
+        "Compares model sizes along the budget, each with its best settings, and says which are\n"
+        "tied with the best and how the best size grows with compute.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help=law)
+    budget = p.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--flops", type=_positive, metavar="C", help="FLOP, counted as 6 N D")
+    budget.add_argument(
+        "--gpu-hours", type=_positive, metavar="H", help="with --flops-per-second of one GPU"
+    )
+    budget.add_argument(
+        "--tokens", type=_positive, metavar="D", help="tokens that every size is trained on"
+    )
+    p.add_argument(
+        "--flops-per-second", type=_positive, metavar="F", help="sustained, as 4e14"
+    )  # fmt: skip
+    p.add_argument(
+        "--batch-tokens", type=_positive, nargs="+", metavar="B",
+        help="tokens a step; of several the best is chosen (default: the table's median)",
+    )  # fmt: skip
+    p.add_argument("--n-params", type=_positive, nargs="+", metavar="N", help="sizes to compare")
+    p.add_argument("--families", nargs="+", metavar="NAME", help="schedules (default: the table's)")
+    p.add_argument(
+        "--max-risk", type=_positive, default=0.05, metavar="P",
+        help="highest risk of divergence that settings may have (default: 0.05)",
+    )  # fmt: skip
+    _add_prob(p)
+    _add_tie(p)
+    _add_figure(p, "loss over model size", "isoflop.png")
+    p.add_argument("--frontier", metavar="FILE.png", help="draw the best size over compute")
+    _add_result(p)
+
+    p = command(
+        "watch",
+        "a run in progress: where it will end, and whether to stop it",
+        "CURVE.csv has the columns step (optimizer steps done) and loss (nats a token), in order.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help=law)
+    p.add_argument("curve", metavar="CURVE.csv")
+    p.add_argument(
+        "--candidate", metavar="RUN.csv", required=True, help="settings of the run, one row"
+    )
+    p.add_argument("--run", metavar="ID", help="its run_id, where that table has several rows")
+    p.add_argument("--others", metavar="CANDIDATES.csv", help="those it competes with")
+    p.add_argument("--target", type=_positive, metavar="LOSS", help="loss that it has to reach")
+    p.add_argument(
+        "--shift", type=float, nargs="+", default=[0.0], metavar="NATS",
+        help="the curve's loss minus the run table's, as training minus validation; then its sd",
+    )  # fmt: skip
+    p.add_argument("--step-column", default="step", metavar="NAME")
+    p.add_argument("--loss-column", default="loss", metavar="NAME")
+    p.add_argument(
+        "--threshold", type=_positive, default=0.05, metavar="P",
+        help="stop where it is worth finishing with less than this probability (default: 0.05)",
+    )  # fmt: skip
+    p.add_argument("--flops-per-second", type=_positive, metavar="F", help="to say GPU hours")
+    _add_prob(p)
+    _add_tie(p)
+    _add_figure(p, "the curve and its end", "watch.png")
+    _add_result(p)
+
+    p = command(
+        "explore",
+        "write a page with sliders: what if the run were larger, longer, hotter",
+        "One HTML file that opens offline and computes from posterior draws inside it. The\n"
+        "baseline is the row of --candidate, by default the last run of the table.",
+    )
+    p.add_argument("law", metavar="LAW.nc", help=law)
+    p.add_argument("--candidate", metavar="RUN.csv", help="baseline: its first row")
+    p.add_argument(
+        "--page-draws", type=_at_least(50), default=300, metavar="N",
+        help="posterior draws in the page (default: 300)",
+    )  # fmt: skip
+    _add_prob(p)
+    _add_result(p, output="explore.html")
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -400,6 +495,10 @@ def _add_kind(p: argparse.ArgumentParser, kind: str) -> None:
         help="one new run, seed noise included, or the expected loss over seeds "
         "(default: %(default)s); intervals of a ranking are those of one new run in both",
     )
+    _add_prob(p)
+
+
+def _add_prob(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--prob",
         type=_probability,

@@ -6,3 +6,4 @@ from . import near_ties as near_ties
 from . import rank as rank
 from . import ranking as ranking
 from . import suggest as suggest
+from . import watch as watch

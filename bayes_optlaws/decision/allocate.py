@@ -22,7 +22,8 @@ from scipy.stats import qmc
 from bayes_optlaws.decision.search_space import space
 from bayes_optlaws.decision.suggest import Judge
 from bayes_optlaws.inference.fitted import FittedLaw, check_prob
-from bayes_optlaws.plots.allocation import plot_frontier, plot_isoflop
+from bayes_optlaws.plots.allocation import frontier as plot_frontier
+from bayes_optlaws.plots.allocation import isoflop as plot_isoflop
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import short
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 SIZES, BUDGETS = 11, 4
 """Model sizes along a budget, and budgets along the frontier."""
+
+LEAST_STEPS = 10
+"""Steps of the shortest run that a budget is split into."""
 
 REACH = 100.0
 """The frontier runs from this fraction of the budget up to it."""
@@ -91,8 +95,8 @@ class Allocation:
     prob: float
     notes: tuple[str, ...]
 
-    def answer(self) -> str:
-        """Return the allocation in plain English."""
+    def answer(self, *, notes: bool = True) -> str:
+        """Return the allocation in plain English, with the notes where wanted."""
         best = self.candidate.iloc[0]
         tied = self.profile[self.profile["tied"]]
         o = self.optimum
@@ -111,7 +115,7 @@ class Allocation:
                 f" Along the frontier it grows as FLOP^{e['mean']:.2f} ({e['lower']:.2f} to "
                 f"{e['upper']:.2f})."
             )
-        return " ".join([said, *self.notes])
+        return " ".join([said, *self.notes] if notes else [said])
 
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Plot the expected loss over model size along the budget.
@@ -268,7 +272,7 @@ def allocate(
     make = _Profiles(
         law, batch_tokens, families, bounds, max_p_diverge, max_draws, random_seed, prob
     )
-    sizes = _sizes(finished, compute, tokens, n_params)
+    sizes = _affordable(_sizes(finished, compute, tokens, n_params), compute, tokens, batch_tokens)
     table, loss = make(sizes, compute, tokens)
     best = int(np.argmin(table["loss_mean"]))
     noise = law.predictor(law.draws.thin(max_draws)).noise_sd(table.iloc[[best]])
@@ -416,6 +420,31 @@ def _sizes(
     return np.geomspace(ends[0], ends[1], SIZES)
 
 
+def _affordable(
+    sizes: np.ndarray,
+    compute: float | None,
+    tokens: float | None,
+    batch_tokens: float | Sequence[float],
+) -> np.ndarray:
+    """Sizes that the budget pays ten steps of."""
+    least = LEAST_STEPS * float(np.min(batch_tokens))
+    if tokens is not None:
+        if tokens < least:
+            raise ValueError(
+                f"tokens is {tokens:g}: a run has at least {LEAST_STEPS} steps, of "
+                f"{least / LEAST_STEPS:g} tokens; raise the budget or lower batch_tokens"
+            )
+        return sizes
+    some = sizes[compute / (6.0 * sizes) >= least]  # type: ignore[operator]
+    if some.size < 3:
+        raise ValueError(
+            f"flops is {compute:g}: it pays for fewer than {LEAST_STEPS} steps of "
+            f"{least / LEAST_STEPS:g} tokens at {short(sizes[min(2, sizes.size - 1)])} parameters; "
+            f"give {6.0 * sizes[min(2, sizes.size - 1)] * least:.2g} or more, or lower batch_tokens"
+        )
+    return some
+
+
 def _optimum(
     size: np.ndarray, compute: float | None, tokens: float | None, prob: float
 ) -> pd.Series:
@@ -441,7 +470,8 @@ def _frontier(
         if c == budgets[-1]:
             table, size = last
         else:
-            table, loss = make(_sizes(finished, c, None, None), c, None)
+            tried = _affordable(_sizes(finished, c, None, None), c, None, make.batch_tokens)
+            table, loss = make(tried, c, None)
             size = best_size(loss, table["n_params"].to_numpy())[0]
         sizes.append(np.log(size))
         row = _optimum(size, c, None, prob)

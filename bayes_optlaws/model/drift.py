@@ -48,7 +48,7 @@ class Drift:
     upper: float
 
     @property
-    def _sides(self) -> tuple[tuple[float, float, int], ...]:
+    def sides(self) -> tuple[tuple[float, float, int], ...]:
         """Sign, length and number of segments of each side."""
         out = []
         for sign, edge in ((-1.0, -self.lower), (1.0, self.upper)):
@@ -59,7 +59,7 @@ class Drift:
     @property
     def n_columns(self) -> int:
         """Number of segments."""
-        return sum(n for _, _, n in self._sides)
+        return sum(n for _, _, n in self.sides)
 
     def basis(self, x: np.ndarray) -> np.ndarray:
         """Columns whose coefficients are independent with sd q, shape (n, n_columns).
@@ -67,7 +67,7 @@ class Drift:
         Beyond the edge they go on with the slope that they have there.
         """
         parts = [np.zeros((len(x), 0))]
-        for sign, edge, n in self._sides:
+        for sign, edge, n in self.sides:
             length = edge / max(n, 1)
             inside = sign * x[:, None] - np.arange(n) * length
             within = np.clip(inside, 0.0, length)

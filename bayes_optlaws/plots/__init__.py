@@ -6,16 +6,20 @@ a label can say it too.
 
 from __future__ import annotations
 
+from bayes_optlaws.plots.allocation import frontier, isoflop
 from bayes_optlaws.plots.calibration import calibration
 from bayes_optlaws.plots.decision import pairs, plan, ranks, resolution, schedules, tie_graph
 from bayes_optlaws.plots.fit import pit, predictions, predictive_check
 from bayes_optlaws.plots.posterior import coefficients, exponents
 from bayes_optlaws.plots.surfaces import loss_surface, stable_region
+from bayes_optlaws.plots.watch import watch
 
 __all__ = [
     "calibration",
     "coefficients",
     "exponents",
+    "frontier",
+    "isoflop",
     "loss_surface",
     "pairs",
     "pit",
@@ -27,4 +31,5 @@ __all__ = [
     "schedules",
     "stable_region",
     "tie_graph",
+    "watch",
 ]

@@ -13,8 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_isoflop(allocation: AllocationLike, *, ax: Axes | None) -> Figure:
-    """Draw `Allocation.plot`."""
+def isoflop(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
+    """Expected loss over model size along a budget, with its band.
+
+    Parameters
+    ----------
+    allocation : Allocation
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
     ax = axes(ax, (6.4, 4.0))
     table, o = allocation.profile, allocation.optimum
     x = table["n_params"]
@@ -37,8 +47,18 @@ def plot_isoflop(allocation: AllocationLike, *, ax: Axes | None) -> Figure:
     return figure_of(ax)
 
 
-def plot_frontier(allocation: AllocationLike, *, ax: Axes | None) -> Figure:
-    """Draw `Allocation.plot_frontier`."""
+def frontier(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
+    """Best model size over compute, with its band.
+
+    Parameters
+    ----------
+    allocation : Allocation
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
     ax = axes(ax, (6.4, 4.0))
     front = allocation.frontier
     if not len(front):

@@ -85,3 +85,14 @@ class AllocationLike(Protocol):
     frontier: pd.DataFrame
     exponents: pd.DataFrame
     prob: float
+
+
+class WatchLike(Protocol):
+    """A `bayes_optlaws.decision.watch.Watch`, as far as it is drawn."""
+
+    label: str
+    curve: pd.DataFrame
+    n_steps: float
+    progress: float
+    table: pd.DataFrame
+    prob: float

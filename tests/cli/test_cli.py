@@ -51,7 +51,7 @@ def test_help_teaches_and_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     commands = ("demo", "init", "check", "fit", "predict", "rank", "design", "report", "evaluate",
-                "datasets")  # fmt: skip
+                "allocate", "watch", "explore", "datasets")  # fmt: skip
     for word in (*commands, "peak_lr", "exit codes"):
         assert word in text
     assert main(["fit", "--help"]) == 0

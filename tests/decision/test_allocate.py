@@ -94,7 +94,8 @@ def test_best_size_of_a_parabola_between_uneven_sizes():
         ({"flops": 1e15, "gpu_hours": 1}, "state the budget once"),
         ({"gpu_hours": 3}, "flops_per_second="),
         ({"flops": -1}, "flops is -1"),
-        ({"flops": 1e3}, "at least 10"),
+        ({"flops": 1e3}, "flops is 1000: it pays for fewer than 10 steps of"),
+        ({"tokens": 1e3}, "tokens is 1000: a run has at least 10 steps"),
         ({"flops": 1e13, "n_params": [1e5]}, "three or more"),
     ],
 )
