@@ -193,9 +193,22 @@ def design(
 
 
 def _plan(
-    law, pool, candidates, costs, label, keep, *, n_runs, objective, budget, max_draws,
-    random_seed, progressbar, fill, tie,
-) -> DesignPlan:  # fmt: skip
+    law: FittedLaw,
+    pool: pd.DataFrame,
+    candidates: pd.DataFrame,
+    costs: np.ndarray,
+    label: str,
+    keep: np.ndarray,
+    *,
+    n_runs: int | None,
+    objective: str,
+    budget: float | None,
+    max_draws: int | None,
+    random_seed: int,
+    progressbar: bool,
+    fill: bool,
+    tie: float | None,
+) -> DesignPlan:
     """Make the plan from checked inputs."""
     scorer, rows, first, chosen, values, rule = choose(
         law, pool, candidates, costs, keep, n_runs=n_runs, objective=objective, budget=budget,
@@ -284,9 +297,21 @@ def _why_stopped(
 
 
 def choose(
-    law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
-    random_seed=0, progressbar=False, shortlist=SHORTLIST, least_share=0.0,
-) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
+    law: FittedLaw,
+    pool: pd.DataFrame,
+    candidates: pd.DataFrame,
+    costs: np.ndarray,
+    keep: np.ndarray,
+    *,
+    n_runs: int | None,
+    objective: str,
+    budget: float | None,
+    max_draws: int | None = None,
+    random_seed: int = 0,
+    progressbar: bool = False,
+    shortlist: int = SHORTLIST,
+    least_share: float = 0.0,
+) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:
     """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
 
     ``keep`` is the probability that each row does not diverge; the ``shortlist`` of highest

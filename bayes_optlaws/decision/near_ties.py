@@ -176,7 +176,7 @@ def resolution_limit(
     tail = (1 - interval) / 2
     sd = error.quantiles(np.array([0.5, tail, 1 - tail]))
     limit = stats.norm.ppf(prob) * np.sqrt(sd**2 + 2 * noise_sd**2)
-    return tuple(float(v) for v in limit)
+    return float(limit[0]), float(limit[1]), float(limit[2])
 
 
 def seeds_to_separate(gap: float, noise_sd: float, prob: float = 0.9) -> float:

@@ -93,7 +93,7 @@ class HeldOut:
 
     def _arguments(self, keep: np.ndarray | slice) -> dict:
         moments = {}
-        if self.cond_mean is not None:
+        if self.cond_mean is not None and self.cond_sd is not None:
             moments = {"cond_mean": self.cond_mean[:, keep], "cond_sd": self.cond_sd[:, keep]}
         return {
             "observed": self.observed[keep],
@@ -485,7 +485,7 @@ def _pool(name: str, runs: pd.DataFrame, labels: np.ndarray, done: list) -> Held
     contests = np.concatenate([labels[s.test] + f" | {s.name}" for s, _ in done])
     failed = any(f["error"] for f in folds)
 
-    def joined(key: str) -> np.ndarray | None:
+    def joined(key: str) -> Any:
         if failed or key not in done[0][1]:
             return None
         return np.concatenate([np.asarray(r[key], dtype=float) for _, r in done], axis=-1)

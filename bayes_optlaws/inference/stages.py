@@ -242,7 +242,9 @@ def prepare(
     runs have a level in common. Diverged runs teach nothing here.
     """
     before = earlier_of_candidates(candidates, history)
-    measured, data, past, sets, settings = candidates.iloc[:0], None, np.zeros((3, 0)), {}, {}
+    measured, data, past = candidates.iloc[:0], None, np.zeros((3, 0))
+    sets: dict[tuple, int] = {}
+    settings: dict[tuple, int] = {}
     if stage_runs is not None:
         table = read_stages(stage_runs)
         past = earlier_of_runs(table)
