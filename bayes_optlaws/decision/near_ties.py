@@ -184,6 +184,19 @@ def seeds_to_separate(gap: float, noise_sd: float, prob: float = 0.9) -> float:
 
     The smallest n with z * noise_sd * sqrt(2 / n) <= gap; infinite for no gap.
 
+    Parameters
+    ----------
+    gap : float
+        Difference of the expected losses, nats.
+    noise_sd : float
+        Sd of one run's loss over seeds, nats.
+    prob : float
+        Probability that the means over seeds are in the right order.
+
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> seeds_to_separate(0.001, 0.002)

@@ -142,10 +142,10 @@ def evaluate(
         by the same runs, split, options, seed and code; a damaged one is made again.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
-    method : {"nuts", "importance"}
-        How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     draws, tune, chains : int
         Of each refit; `tune` and `chains` of NUTS only.
+    method : {"nuts", "importance"}
+        How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     k : int
         Folds of ``"kfold-within-block"``.
     test : array_like of bool or mapping, optional

@@ -79,7 +79,18 @@ def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:
 def split(
     source: str | PathLike | pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the runs from scratch, and the whole table where it holds later stages, else None."""
+    """Return the runs from scratch, and the whole table where it holds later stages, else None.
+
+    Parameters
+    ----------
+    source : str, path or DataFrame
+        Run table, with or without a column ``stage``.
+
+    Returns
+    -------
+    runs : DataFrame
+    stage_runs : DataFrame or None
+    """
     runs = tidy_columns(load(source))
     if "stage" not in runs.columns or not (pd.to_numeric(runs["stage"], errors="coerce") > 1).any():
         return runs, None

@@ -1,4 +1,4 @@
-"""numba's decorators with a cache that cannot be stale.
+"""Decorators of numba with a cache that cannot be stale.
 
 numba keys the compiled code of a function by the text of the file that the function stands in.
 Code of another file that the function calls is compiled into it, and a change there, an edit or a
