@@ -16,7 +16,7 @@ help:
 	@echo "make setup      create .venv and install the package with its test tools"
 	@echo "make demo       fit the shipped pocket grid, rank schedules, say what to run next"
 	@echo "make test       lint, format check, tests and doctests"
-	@echo "make lint       ruff check and ruff format --check"
+	@echo "make lint       ruff, mypy and numpydoc: no finding"
 	@echo "make format     apply ruff's fixes and formatting"
 	@echo "make notebooks  execute every notebook"
 	@echo "make trackers   install W&B, MLflow, TensorBoard and test the importers with them"
@@ -47,6 +47,8 @@ demo: $(STAMP) $(WARM)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m numpydoc lint $$(find bayes_optlaws -name '*.py')
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -76,7 +78,7 @@ benchmark: $(STAMP)
 	$(BIN)/python -m pytest tests -m "slow or benchmark"
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

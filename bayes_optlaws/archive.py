@@ -15,6 +15,7 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,7 +125,7 @@ def _bytes(law: FittedLaw) -> bytes:
     return data
 
 
-def _plain(exponents) -> str | dict[str, list[float]]:
+def _plain(exponents: str | Mapping[str, Iterable[float]]) -> str | dict[str, list[float]]:
     if isinstance(exponents, str):
         return exponents
     return {str(g): [float(p) for p in c] for g, c in exponents.items()}
@@ -135,7 +136,7 @@ def _dataclass(kind: type, stored: dict[str, Any] | None) -> Any:
     if stored is None:
         return None
     default = {
-        f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+        f.name: f.default_factory() if f.default_factory is not MISSING else f.default
         for f in fields(kind)
         if f.default is not MISSING or f.default_factory is not MISSING
     }

@@ -60,6 +60,10 @@ __all__ = ["Baseline", "available", "get", *sorted(_MODULES)]
 def available() -> list[str]:
     """Return the names that `get` takes, from the plainest law to the most flexible one.
 
+    Returns
+    -------
+    list of str
+
     Examples
     --------
     >>> available()[:3]
@@ -77,6 +81,10 @@ def get(name: str, **options: Any) -> Baseline:
         One of `available`.
     **options
         Passed to the class.
+
+    Returns
+    -------
+    Baseline
 
     Raises
     ------

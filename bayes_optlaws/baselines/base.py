@@ -18,7 +18,7 @@ class Baseline(Protocol):
     """
 
     name: str
-    n_parameters: int
+    n_parameters: float
 
     def fit(self, runs: pd.DataFrame) -> Self:
         """Fit to the finished runs of a run table and return the law."""
@@ -78,7 +78,7 @@ class ResampledBaseline(ABC):
 
     name: ClassVar[str]
     noise: ClassVar[Literal["log", "loss"]] = "log"
-    n_parameters: int
+    n_parameters: float
     least_loss: ClassVar[float] = 1e-3
     """Predictions are cut here, in nats per token: a loss is positive (own choice)."""
 
@@ -102,7 +102,7 @@ class ResampledBaseline(ABC):
     def _describe(self, state: Any) -> pd.Series:
         """Parameters by name."""
 
-    def _count(self, state: Any) -> int:
+    def _count(self, state: Any) -> float:
         """Count the parameters fitted."""
         return self.n_parameters
 

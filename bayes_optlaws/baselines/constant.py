@@ -81,7 +81,7 @@ class ConstantBlockMean(ResampledBaseline):
         distance = ((inputs[:, None, :] - state.centre) ** 2).sum(axis=2)
         return state.mean[distance.argmin(axis=1)]
 
-    def _count(self, state: _Blocks) -> int:
+    def _count(self, state: _Blocks) -> float:
         return state.mean.size
 
     def _describe(self, state: _Blocks) -> pd.Series:

@@ -21,7 +21,7 @@ enter the fits, divergent ones too.  Logistic regression needs scikit-learn
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -112,7 +112,7 @@ class MajorityClass(DivergenceClassifier):
     array([0.375, 0.375, 0.375])
     """
 
-    name: ClassVar[str] = "majority"
+    name = "majority"
 
     def _estimate(self, runs: pd.DataFrame, diverged: np.ndarray) -> float:
         return smoothed_share(diverged)
@@ -135,7 +135,7 @@ class PeakLrThreshold(DivergenceClassifier):
     (0.002828, [False, False, True])
     """
 
-    name: ClassVar[str] = "peak-lr"
+    name = "peak-lr"
 
     @property
     def threshold(self) -> float:

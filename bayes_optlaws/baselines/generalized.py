@@ -127,26 +127,26 @@ class GeneralizedOptLaw(ResampledBaseline):
             if f.fixed:
                 chosen[j + 1] = self._column[j, 1.0]
         groups = list(self._members)
-        tried = []
+        choices = []
         for powers in itertools.product(*(features.exponents[g] for g in groups)):
             columns = chosen.copy()
             for g, p in zip(groups, powers, strict=True):
                 for j in self._members[g]:
                     columns[j + 1] = self._column[j, p]
-            tried.append(columns)
-        tried = np.array(tried)
+            choices.append(columns)
+        tried = np.array(choices)
         errors = squared_errors(factor, tried)
         best, least = tried[errors.argmin()], errors.min()
         for g in groups if self.level2 else ():
-            tried = []
+            choices = []
             for j, p in itertools.product(self._members[g], features.exponents[g]):
                 columns = best.copy()
                 columns[j + 1] = self._column[j, p]
-                tried.append(columns)
-            errors = squared_errors(factor, np.array(tried))
+                choices.append(columns)
+            errors = squared_errors(factor, np.array(choices))
             # What is no better up to rounding is not changed.
             if errors.min() < least * (1.0 - 1e-9):
-                best, least = tried[errors.argmin()], errors.min()
+                best, least = choices[errors.argmin()], errors.min()
         return best
 
     def _curve(self, inputs: np.ndarray, state: _State) -> np.ndarray:

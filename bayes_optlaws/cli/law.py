@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ def candidates_of(path: str, arguments: argparse.Namespace) -> pd.DataFrame:
     return table.set_index(pd.Index(table["run_id"], name=None))
 
 
-def stages_of(arguments: argparse.Namespace) -> dict[str, Path]:
+def stages_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Tables of earlier and of later stages, where the call names them, as options of the law."""
     given = {"history": arguments.history, "stage_runs": arguments.stage_runs}
     if arguments.history is None and arguments.stage_runs is not None:

@@ -108,7 +108,7 @@ def _fail(message: object, *, code: int = BAD_INPUT) -> int:
     return code
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message: object, *_: object, **__: object) -> None:
     print(f"warning: {printable(in_options(str(message)))}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,14 @@ def _console(*, stderr: bool = False) -> Console:
 def note(text: str) -> None:
     """Print a remark to standard error."""
     print(printable(text), file=sys.stderr)
+
+
+@overload
+def free(path: str, force: bool, *, inputs: Sequence[str]) -> Path: ...
+
+
+@overload
+def free(path: None, force: bool, *, inputs: Sequence[str]) -> None: ...
 
 
 def free(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None:

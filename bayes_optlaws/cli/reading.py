@@ -7,6 +7,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ def add_reading(p: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=_number, metavar=metavar, help=what)
 
 
-def reading(arguments: argparse.Namespace) -> dict[str, object]:
+def reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `bayes_optlaws.read_runs` that were given."""
     names = (*_PAIRS, "loss_unit", "sequence_length", "vocab_size", "bytes_per_token", "cooldown")
     given = {name: getattr(arguments, name, None) for name in names}

@@ -34,6 +34,10 @@ def available(*, shipped: bool | None = None) -> list[str]:
     shipped : bool, optional
         Only the tables that come with the package (True), or only the public ones (False).
 
+    Returns
+    -------
+    list of str
+
     Examples
     --------
     >>> available(shipped=False)
@@ -44,6 +48,15 @@ def available(*, shipped: bool | None = None) -> list[str]:
 
 def describe(name: str) -> Dataset:
     """Return origin, licence, number of rows and caveats of one table.
+
+    Parameters
+    ----------
+    name : str
+        One of `available`.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------

@@ -294,7 +294,7 @@ def chinchilla_epoch(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def openlm(table: pd.DataFrame) -> pd.DataFrame:
-    """open_lm runs, without those that stop before their warm-up ends.
+    """Runs of open_lm, without those that stop before their warm-up ends.
 
     ``group`` is the training set; all losses are those on C4.
     """

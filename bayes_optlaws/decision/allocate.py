@@ -148,7 +148,8 @@ class Allocation:
         return f"{self.answer()}\n\n{self._shown().to_string(float_format=lambda v: f'{v:.4g}')}"
 
     def _repr_html_(self) -> str:
-        formats = {"n_params": short, "tokens": short, "peak_lr": html.significant}
+        formats: dict[str, html.Format] = {"n_params": short, "tokens": short}
+        formats["peak_lr"] = html.significant
         formats |= {c: html.number(4) for c in ("loss_mean", "loss_lower", "loss_upper", "excess")}
         formats |= {c: html.percent for c in ("p_tied", "p_optimal", "p_diverge")}
         return html.box(
@@ -320,9 +321,8 @@ class _Profiles:
         """Best settings of each size with their expected loss, and its draws (n_draws, n)."""
         judge = Judge(self.law, self.max_p_diverge, self.random_seed)
         rows = []
-        for n in sizes:
-            d = compute / (6.0 * n) if compute is not None else tokens
-            rows.append(self._best(judge, float(n), float(d)))  # type: ignore[arg-type]
+        for n, d in zip(sizes, _tokens_of(sizes, compute, tokens), strict=True):
+            rows.append(self._best(judge, float(n), float(d)))
         table = read_candidates(pd.DataFrame(rows), warn=False)
         table.index = pd.Index([f"N={short(n)}" for n in table["n_params"]])
         rng = np.random.default_rng(self.random_seed)
@@ -416,7 +416,7 @@ def _sizes(
     if compute is not None:
         ends = np.sqrt(compute / 6.0 / np.array([high, low]))
     else:
-        ends = float(tokens) / np.array([high, low])  # type: ignore[arg-type]
+        ends = np.full(2, tokens) / np.array([high, low])
     return np.geomspace(ends[0], ends[1], SIZES)
 
 
@@ -445,11 +445,16 @@ def _affordable(
     return some
 
 
+def _tokens_of(size: np.ndarray, compute: float | None, tokens: float | None) -> np.ndarray:
+    """Tokens for each model size: what the compute leaves, or the same for all."""
+    return compute / (6.0 * size) if compute is not None else np.full(size.size, tokens)
+
+
 def _optimum(
     size: np.ndarray, compute: float | None, tokens: float | None, prob: float
 ) -> pd.Series:
-    budget = compute / (6.0 * size) if compute is not None else np.full(size.size, tokens)
-    out = {}
+    budget = _tokens_of(size, compute, tokens)
+    out: dict[str, float] = {}
     for name, value in (("n_params", size), ("tokens", budget)):
         q = np.quantile(value, [0.5, (1 - prob) / 2, (1 + prob) / 2])
         out |= dict(zip((f"{name}_median", f"{name}_lower", f"{name}_upper"), q, strict=True))

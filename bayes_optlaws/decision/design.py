@@ -102,11 +102,6 @@ def design(
         Candidate table of the large runs among which the choice is.
     n_runs : int, optional
         Most runs to propose. None, with a budget: as many as it pays for.
-    fill : bool
-        Also propose runs that are worth next to nothing. By default a plan stops before a run
-        whose value is below its Monte-Carlo error or below 2 % of the first one's.
-    tie : float, optional
-        A choice this close to the best is right, nats. Default: the noise sd of one run.
     objective : str
         ``"regret"`` expected drop of the expected regret of the choice (nats); ``"information"``
         mutual information of the outcome and which candidate is best (nats); ``"variance"``
@@ -120,6 +115,11 @@ def design(
         Most that all runs together may cost. Then two greedy plans are made, by value per cost
         and per square root of cost, and the more valuable one is returned. Without a budget,
         value per square root of cost decides (own choice: on a trial it beat value per cost).
+    fill : bool
+        Also propose runs that are worth next to nothing. By default a plan stops before a run
+        whose value is below its Monte-Carlo error or below 2 % of the first one's.
+    tie : float, optional
+        A choice this close to the best is right, nats. Default: the noise sd of one run.
     p_diverge : str or array, optional
         Probability that a pool run diverges, in [0, 1], one a row or the name of a column; by
         default the column ``p_diverge`` of the pool where there is one, else what the law says,
@@ -193,9 +193,22 @@ def design(
 
 
 def _plan(
-    law, pool, candidates, costs, label, keep, *, n_runs, objective, budget, max_draws,
-    random_seed, progressbar, fill, tie,
-) -> DesignPlan:  # fmt: skip
+    law: FittedLaw,
+    pool: pd.DataFrame,
+    candidates: pd.DataFrame,
+    costs: np.ndarray,
+    label: str,
+    keep: np.ndarray,
+    *,
+    n_runs: int | None,
+    objective: str,
+    budget: float | None,
+    max_draws: int | None,
+    random_seed: int,
+    progressbar: bool,
+    fill: bool,
+    tie: float | None,
+) -> DesignPlan:
     """Make the plan from checked inputs."""
     scorer, rows, first, chosen, values, rule = choose(
         law, pool, candidates, costs, keep, n_runs=n_runs, objective=objective, budget=budget,
@@ -284,9 +297,21 @@ def _why_stopped(
 
 
 def choose(
-    law, pool, candidates, costs, keep, *, n_runs, objective, budget, max_draws=None,
-    random_seed=0, progressbar=False, shortlist=SHORTLIST, least_share=0.0,
-) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:  # fmt: skip
+    law: FittedLaw,
+    pool: pd.DataFrame,
+    candidates: pd.DataFrame,
+    costs: np.ndarray,
+    keep: np.ndarray,
+    *,
+    n_runs: int | None,
+    objective: str,
+    budget: float | None,
+    max_draws: int | None = None,
+    random_seed: int = 0,
+    progressbar: bool = False,
+    shortlist: int = SHORTLIST,
+    least_share: float = 0.0,
+) -> tuple[Scorer, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, str]:
     """Choose rows of a validated pool: scorer, rows as it sees them, first values, choice, rule.
 
     ``keep`` is the probability that each row does not diverge; the ``shortlist`` of highest

@@ -143,7 +143,7 @@ class Joint:
         """Whether the discrepancy has local functions."""
         return self.encoding.transfer and self.encoding.discrepancy.n_local > 0
 
-    def rows(self, table: pd.DataFrame, dtype=np.float64) -> Rows:
+    def rows(self, table: pd.DataFrame, dtype: type[np.floating] = np.float64) -> Rows:
         """Everything of a validated table that does not depend on the draw."""
         e, n = self.encoding, len(table)
         x = e.standardizer(e.features.dictionary(table)).astype(dtype)

@@ -186,7 +186,8 @@ class DesignPlan:
     def _repr_html_(self) -> str:
         shown = self._shown().drop(columns=["batch_tokens", "value_per_cost", "settles"])
         reasons = [f"{run}: {words}." for run, words in self.table["settles"].items()]
-        formats = {c: short for c in ("n_params", "tokens")} | {"warmup_steps": "{:g}".format}
+        formats: dict[str, html.Format] = {c: short for c in ("n_params", "tokens")}
+        formats["warmup_steps"] = "{:g}".format
         formats |= {c: html.significant for c in ("peak_lr", "cost", "value", "cumulative")}
         return html.box(
             html.heading(self._title()),

@@ -162,7 +162,9 @@ class Pooled(Scorer):
         (nats^2, losses linearised), or information about the law (log variance ratio, nats).
     """
 
-    def __init__(self, joint, candidates, seed, *, objective: str = "variance") -> None:
+    def __init__(
+        self, joint: Joint, candidates: pd.DataFrame, seed: int, *, objective: str = "variance"
+    ) -> None:
         self.objective = objective
         self._kept: tuple | None = None
         super().__init__(joint, candidates, seed)

@@ -23,7 +23,9 @@ NARROWEST = 0.6
 
 
 @njit(inline="always")
-def _grid_weights(mean, var, weight, nodes, P, D):
+def _grid_weights(
+    mean: np.ndarray, var: np.ndarray, weight: np.ndarray, nodes: int, P: np.ndarray, D: np.ndarray
+) -> np.floating:
     """Fill P[q, j] = w_j N(y_q; m_j, V_j) dy and D = P (y - m) / V; return the sum of P."""
     total = np.float32(0.0)
     centre = np.float32(0.0)
@@ -51,7 +53,15 @@ def _grid_weights(mean, var, weight, nodes, P, D):
 
 
 @njit(nogil=True, fastmath=True)
-def _expected_drop(mean, var, cov, weight, target, best, nodes):
+def _expected_drop(
+    mean: np.ndarray,
+    var: np.ndarray,
+    cov: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    best: np.ndarray,
+    nodes: int,
+) -> np.ndarray:
     n, n_fantasies, n_draws = mean.shape
     n_candidates = cov.shape[2]
     out = np.zeros(n)
@@ -73,7 +83,15 @@ def _expected_drop(mean, var, cov, weight, target, best, nodes):
     return out
 
 
-def expected_drop(mean, var, cov, weight, target, best, nodes):
+def expected_drop(
+    mean: np.ndarray,
+    var: np.ndarray,
+    cov: np.ndarray,
+    weight: np.ndarray,
+    target: np.ndarray,
+    best: np.ndarray,
+    nodes: int,
+) -> np.ndarray:
     """Expected drop of the lowest posterior mean among the candidates (knowledge gradient).
 
     Parameters
@@ -98,7 +116,7 @@ def expected_drop(mean, var, cov, weight, target, best, nodes):
         Mean over fantasies; never negative.
     """
 
-    def work(rows):
+    def work(rows: np.ndarray) -> np.ndarray:
         i = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
         return _expected_drop(mean[i], var[i], cov[i], weight, target, best, nodes)
 
@@ -106,7 +124,7 @@ def expected_drop(mean, var, cov, weight, target, best, nodes):
 
 
 @njit()
-def _table_information(G, first, n_labels, total):
+def _table_information(G: np.ndarray, first: int, n_labels: int, total: float) -> float:
     """Mutual information of rows and columns (from ``first`` on) of a table of weights."""
     by_label = np.zeros(n_labels)
     for q in range(G.shape[0]):
@@ -125,7 +143,15 @@ def _table_information(G, first, n_labels, total):
 
 
 @njit(nogil=True, fastmath=True)
-def _mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
+def _mutual_information(
+    mean: np.ndarray,
+    var: np.ndarray,
+    weight: np.ndarray,
+    label: np.ndarray,
+    n_labels: int,
+    repeats: int,
+    nodes: int,
+) -> np.ndarray:
     n, n_fantasies, n_components = mean.shape
     shuffles = label.shape[1] // n_labels - 1
     out = np.zeros(n)
@@ -147,7 +173,15 @@ def _mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
     return out
 
 
-def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
+def mutual_information(
+    mean: np.ndarray,
+    var: np.ndarray,
+    weight: np.ndarray,
+    label: np.ndarray,
+    n_labels: int,
+    repeats: int,
+    nodes: int,
+) -> np.ndarray:
     """Mutual information, in nats, of the outcome and a label of the components.
 
     A finite number of components makes any outcome look a little informative.  So the same is
@@ -170,7 +204,7 @@ def mutual_information(mean, var, weight, label, n_labels, repeats, nodes):
         Mean over fantasies; never negative and never above the entropy of the label.
     """
 
-    def work(rows):
+    def work(rows: np.ndarray) -> np.ndarray:
         i = slice(rows[0], rows[-1] + 1) if rows.size else slice(0)
         return _mutual_information(mean[i], var[i], weight, label, n_labels, repeats, nodes)
 

@@ -88,10 +88,11 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         formats = {c: html.number(4) for c in ("mean", "sd", "lower", "upper")}
+        formats["p_for_first"] = html.percent
         return html.box(
             html.heading(f"log loss of {self.first} less that of {self.second}"),
             html.paragraphs([self.answer()]),
-            html.table(self.table, formats=formats | {"p_for_first": html.percent}),
+            html.table(self.table, formats=formats),
         )
 
 

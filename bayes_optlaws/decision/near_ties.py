@@ -176,13 +176,26 @@ def resolution_limit(
     tail = (1 - interval) / 2
     sd = error.quantiles(np.array([0.5, tail, 1 - tail]))
     limit = stats.norm.ppf(prob) * np.sqrt(sd**2 + 2 * noise_sd**2)
-    return tuple(float(v) for v in limit)
+    return float(limit[0]), float(limit[1]), float(limit[2])
 
 
 def seeds_to_separate(gap: float, noise_sd: float, prob: float = 0.9) -> float:
     """Seeds for each of two schedules that show a true gap with probability ``prob``.
 
     The smallest n with z * noise_sd * sqrt(2 / n) <= gap; infinite for no gap.
+
+    Parameters
+    ----------
+    gap : float
+        Difference of the expected losses, nats.
+    noise_sd : float
+        Sd of one run's loss over seeds, nats.
+    prob : float
+        Probability that the means over seeds are in the right order.
+
+    Returns
+    -------
+    float
 
     Examples
     --------

@@ -85,7 +85,7 @@ def rank(
         expected,
         run.loss,
         mean.loss if known else expected,
-        mean.risk.mean(axis=0) if known else np.full(len(table), np.nan),
+        mean.risk.mean(axis=0) if mean.risk is not None else np.full(len(table), np.nan),
         known,
     )  # fmt: skip
     n_effective = effective_draws(expected, law.sample.chains)

@@ -15,14 +15,29 @@ from bayes_optlaws.text.html import known, percent, significant
 class Spoken(Protocol):
     """A `bayes_optlaws.Ranking`, as far as words are made of it."""
 
-    table: pd.DataFrame
-    prob: float
-    tie: float
-    kind: str
-    level: str
-    n_effective: float
-    risk_note: str | None
-    better: BetterSetting | None
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def prob(self) -> float: ...
+
+    @property
+    def tie(self) -> float: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def n_effective(self) -> float: ...
+
+    @property
+    def risk_note(self) -> str | None: ...
+
+    @property
+    def better(self) -> BetterSetting | None: ...
 
     @property
     def flips(self) -> pd.DataFrame:

@@ -571,7 +571,7 @@ class Ranking:
         formats = {name: how for name, how in formats.items() if name in self.table}
         formats |= {name: three for name in probabilities}
         formats |= {"expected_rank": two, "expected_regret": regret}
-        formats |= dict.fromkeys(("p_best_se", "expected_regret_se"), html.significant)
+        formats |= {name: html.significant for name in ("p_best_se", "expected_regret_se")}
         parts = [
             html.heading(self._title()),
             html.paragraphs(self.sentences()),

@@ -296,7 +296,7 @@ def _positive(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value!r}: it must be positive and finite")
 
 
-def _pair(name: str, value: float | tuple[float, float], least_steps: float):
+def _pair(name: str, value: float | tuple[float, float], least_steps: float) -> tuple[float, float]:
     pair = np.atleast_1d(np.asarray(value, dtype=float))
     low, high = (pair[0], pair[-1])
     rule = {

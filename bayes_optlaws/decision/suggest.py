@@ -272,10 +272,9 @@ def suggest(
     if n_alternatives < 0:
         raise ValueError(f"n_alternatives is {n_alternatives!r}: it must not be negative")
     law.require_converged(allow_unconverged)
-    n_params, tokens, batch_tokens = map(as_numbers, (n_params, tokens, batch_tokens))
     sp = space(
-        law.runs, n_params=n_params, tokens=tokens, batch_tokens=batch_tokens, families=families,
-        bounds=bounds, min_lr=min_lr,
+        law.runs, n_params=as_numbers(n_params), tokens=as_numbers(tokens),
+        batch_tokens=as_numbers(batch_tokens), families=families, bounds=bounds, min_lr=min_lr,
     )  # fmt: skip
     judge = Judge(law, max_p_diverge, random_seed)
     tried = [search(judge, sp, family, random_seed) for family in sp.families]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,8 @@ def interval(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
     if not 0 < prob < 1:
         raise ValueError(f"prob = {prob}: must lie between 0 and 1; give 0.95 for 95 %")
     # Interpolating between two infinite draws would give NaN.
-    method = "linear" if np.isfinite(draws).all() else "inverted_cdf"
+    finite = np.isfinite(draws).all()
+    method: Literal["linear", "inverted_cdf"] = "linear" if finite else "inverted_cdf"
     ends = np.empty((2, draws.shape[1]))
     for part in column_chunks(draws.shape[0], draws.shape[1]):
         tails = [0.5 * (1 - prob), 0.5 * (1 + prob)]

@@ -151,7 +151,7 @@ class Judge:
             cell-level z scores.
         """
         y = parts.positive(parts.as_points(observed, self._predicted)[0], "observed")
-        out = {}
+        out: dict[str, float] = {}
         for prob, (low, high) in self._intervals.items():
             out[f"coverage_{100 * prob:.0f}"] = np.mean((low <= y) & (y <= high))
         error = 100.0 * np.abs(self._predicted / y - 1.0)

@@ -93,7 +93,7 @@ class HeldOut:
 
     def _arguments(self, keep: np.ndarray | slice) -> dict:
         moments = {}
-        if self.cond_mean is not None:
+        if self.cond_mean is not None and self.cond_sd is not None:
             moments = {"cond_mean": self.cond_mean[:, keep], "cond_sd": self.cond_sd[:, keep]}
         return {
             "observed": self.observed[keep],
@@ -142,10 +142,10 @@ def evaluate(
         by the same runs, split, options, seed and code; a damaged one is made again.
     random_seed : int
         Same seed, same results, whatever `n_jobs`.
-    method : {"nuts", "importance"}
-        How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     draws, tune, chains : int
         Of each refit; `tune` and `chains` of NUTS only.
+    method : {"nuts", "importance"}
+        How the law is refitted; see `bayes_optlaws.evaluation.refits.refit`.
     k : int
         Folds of ``"kfold-within-block"``.
     test : array_like of bool or mapping, optional
@@ -485,7 +485,7 @@ def _pool(name: str, runs: pd.DataFrame, labels: np.ndarray, done: list) -> Held
     contests = np.concatenate([labels[s.test] + f" | {s.name}" for s, _ in done])
     failed = any(f["error"] for f in folds)
 
-    def joined(key: str) -> np.ndarray | None:
+    def joined(key: str) -> Any:
         if failed or key not in done[0][1]:
             return None
         return np.concatenate([np.asarray(r[key], dtype=float) for _, r in done], axis=-1)

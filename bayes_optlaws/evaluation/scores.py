@@ -143,11 +143,14 @@ def log_score(
     >>> log_score([1.0], cond_mean=[[0.0], [0.0]], cond_sd=[[1.0], [1.0]]).round(6)
     array([-0.918939])
     """
-    if (cond_mean is None) != (cond_sd is None) or (cond_mean is None and draws is None):
-        raise ValueError("log_score needs draws, or cond_mean together with cond_sd; give them")
+    needs = "log_score needs draws, or cond_mean together with cond_sd; give them"
+    if (cond_mean is None) != (cond_sd is None):
+        raise ValueError(needs)
     y = np.log(parts.positive(np.asarray(observed, dtype=float), "observed"))
     if cond_mean is None:
-        y_, d = parts.with_draws(observed, draws)
+        if draws is None:
+            raise ValueError(needs)
+        _, d = parts.with_draws(observed, draws)
         parts.finite_draws(d, "the log score")
         log_draws = np.log(parts.positive(d, "draws"))
         sd = np.maximum(log_draws.std(axis=0, ddof=1), 1e-12)

@@ -133,7 +133,7 @@ class HyperSpace:
         """Posterior mode of the unconstrained vector."""
         bound = list(zip(self.mean - 6 * self.sd, self.mean + 6 * self.sd, strict=True))
 
-        def negative(x):
+        def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = self.log_density(x)
             if not np.isfinite(value):
                 return 1e10, np.zeros_like(x)

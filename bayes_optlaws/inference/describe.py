@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ _MOST_CELLS = 12
 _MOST_ROWS = 50
 
 
-def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
+def law_text(options: Mapping[str, Any], law: FittedLaw | None) -> str:
     """Say what the law is and how far it is.
 
     Parameters
@@ -42,7 +43,7 @@ def law_text(options: dict[str, Any], law: FittedLaw | None) -> str:
     )
 
 
-def law_html(options: dict[str, Any], law: FittedLaw | None) -> str:
+def law_html(options: Mapping[str, Any], law: FittedLaw | None) -> str:
     """Show what was fitted, whether it converged, what is known about divergence.
 
     Parameters

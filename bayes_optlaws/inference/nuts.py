@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -154,7 +155,7 @@ def run_nuts(
     start: np.ndarray,
     axes: np.ndarray,
     random_seed: int,
-    **options,
+    **options: Any,
 ) -> tuple[np.ndarray, xr.Dataset]:
     """Draws of shape (chains, draws, size), and statistics, by NUTS along the columns of ``axes``.
 
@@ -204,7 +205,7 @@ def _sample_hyper(
     *,
     draws: int,
     chains: int,
-    **options,
+    **options: Any,
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
     """Hyper-parameters by NUTS, ``chains * draws`` of them, and the sampler's statistics.
 

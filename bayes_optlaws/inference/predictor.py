@@ -35,29 +35,29 @@ its exact covariance; beyond, from this many random features, so that all see on
 
 @njit(nogil=True)
 def _recover(
-    noise_sd,
-    noise_slope,
-    coefficient_sd,
-    scale_length,
-    field_sd,
-    local_sd,
-    column_block,
-    intercept_sd,
-    noise_covariates,
-    cells,
-    gram,
-    xy,
-    yy,
-    n,
-    log_prior,
-    common,
-    columns,
-    n_candidates,
-    n_columns,
-    screened,
-    uniform,
-    normal,
-):
+    noise_sd: np.ndarray,
+    noise_slope: np.ndarray,
+    coefficient_sd: np.ndarray,
+    scale_length: np.ndarray,
+    field_sd: np.ndarray,
+    local_sd: np.ndarray,
+    column_block: np.ndarray,
+    intercept_sd: np.ndarray,
+    noise_covariates: np.ndarray,
+    cells: np.ndarray,
+    gram: np.ndarray,
+    xy: np.ndarray,
+    yy: np.ndarray,
+    n: np.ndarray,
+    log_prior: np.ndarray,
+    common: np.ndarray,
+    columns: np.ndarray,
+    n_candidates: np.ndarray,
+    n_columns: np.ndarray,
+    screened: np.ndarray,
+    uniform: np.ndarray,
+    normal: np.ndarray,
+) -> tuple[np.ndarray, ...]:
     draws = noise_sd.shape[0]
     q = column_block.size
     m = xy.shape[1] - q
@@ -177,13 +177,13 @@ def recover(
     data = space.data
     inputs = space.kernel_inputs(hyper)
     n_draws = inputs[0].shape[0]
-    uniform = rng.random(n_draws)
+    uniform = rng.random((n_draws,))
     normal = rng.standard_normal((n_draws, data.statistics.xy.shape[1]))
     args = data.kernel_args(space.priors)
     workers = max(1, min(os.cpu_count() or 1, 8, n_draws // 50))
     parts = np.array_split(np.arange(n_draws), workers)
 
-    def work(i):
+    def work(i: np.ndarray) -> tuple[np.ndarray, ...]:
         some = (np.ascontiguousarray(x[i]) for x in inputs)
         return _recover(*some, *args, screened, uniform[i], np.ascontiguousarray(normal[i]))
 
@@ -322,7 +322,15 @@ def _psd_factor(matrix: np.ndarray) -> np.ndarray:
     return vector * np.sqrt(np.maximum(value, 0.0))[..., None, :]
 
 
-def _conditional(known: np.ndarray, new: np.ndarray, length, nugget, sd, values, rng) -> np.ndarray:
+def _conditional(
+    known: np.ndarray,
+    new: np.ndarray,
+    length: np.ndarray,
+    nugget: np.ndarray,
+    sd: np.ndarray,
+    values: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Draw squared-exponential Gaussian-process fields at new points given known values.
 
     All fields share the correlation; ``length`` and ``nugget`` (n_draws, 1), ``sd`` (n_draws,

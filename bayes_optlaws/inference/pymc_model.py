@@ -7,6 +7,9 @@ r"""The PyMC model: hyper-parameters sampled by NUTS, everything else integrated
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -56,25 +59,27 @@ class Evidence(Op):
 
     __props__ = ()
 
-    def make_node(self, *inputs):
+    def make_node(self, *inputs: Any) -> Apply:
         """Outputs: the log evidence and its gradient in each hyper-parameter."""
         # PyMC stores integer data as int32; the kernel reads 64-bit memory
-        inputs = [pt.as_tensor_variable(x) for x in inputs]
-        inputs = [pt.cast(x, "float64" if x.dtype[:5] == "float" else "int64") for x in inputs]
-        return Apply(self, inputs, [pt.dscalar(), *(pt.dvector() for _ in range(N_HYPER))])
+        tensors = [pt.as_tensor_variable(x) for x in inputs]
+        tensors = [pt.cast(x, "float64" if x.dtype[:5] == "float" else "int64") for x in tensors]
+        return Apply(self, tensors, [pt.dscalar(), *(pt.dvector() for _ in range(N_HYPER))])
 
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node: Apply, inputs: Sequence[Any], output_storage: list) -> None:
         """Evaluate with the compiled kernel."""
         result = log_evidence_and_gradient(*(np.ascontiguousarray(x) for x in inputs))
         for storage, value in zip(output_storage, result, strict=True):
             storage[0] = np.asarray(value)
 
-    def pullback(self, inputs, outputs, cotangents):
+    def pullback(
+        self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]
+    ) -> list[Any]:
         """Gradient of the first output, which is all that is ever differentiated."""
         gradient = [cotangents[0] * g for g in outputs[1:]]
         return [*gradient, *(disconnected_type() for _ in inputs[N_HYPER:])]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         """Only the first output depends, differentiably, on the hyper-parameters."""
         return [
             [i < N_HYPER and j == 0 for j in range(1 + N_HYPER)] for i in range(len(node.inputs))
@@ -82,14 +87,31 @@ class Evidence(Op):
 
 
 @register_funcify_default_op_cache_key(Evidence)
-def _evidence_numba(op, node, **kwargs):
+def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]:
     register_symbol()
 
     @numba_njit
     def evidence(
-        h0, h1, h2, h3, h4, h5, block, intercept, covariates, cells, gram, xy, yy, n, log_prior,
-        common, columns, n_candidates, n_columns,
-    ):  # fmt: skip
+        h0: np.ndarray,
+        h1: np.ndarray,
+        h2: np.ndarray,
+        h3: np.ndarray,
+        h4: np.ndarray,
+        h5: np.ndarray,
+        block: np.ndarray,
+        intercept: np.ndarray,
+        covariates: np.ndarray,
+        cells: np.ndarray,
+        gram: np.ndarray,
+        xy: np.ndarray,
+        yy: np.ndarray,
+        n: np.ndarray,
+        log_prior: np.ndarray,
+        common: np.ndarray,
+        columns: np.ndarray,
+        n_candidates: np.ndarray,
+        n_columns: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
         size = np.empty(14, dtype=np.int64)
         size[0], size[1], size[2] = yy.size, xy.shape[1], block.size
         size[3], size[4], size[5] = h1.size, h2.size, h3.size
@@ -114,7 +136,7 @@ def _evidence_numba(op, node, **kwargs):
     return evidence, 5
 
 
-def _positive(name: str, prior: LogNormal, dims: str | None = None):
+def _positive(name: str, prior: LogNormal, dims: str | None = None) -> Any:
     return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
 
 
@@ -157,7 +179,7 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
                 others.append(_positive("drift_sd", priors.drift_sd, "scale"))
             if others:
                 local_sd = pt.concatenate(others)[data.sd_entry]
-        terms = Evidence()(
+        terms: Any = Evidence()(
             noise_sd,
             slope,
             coefficient_sd,

@@ -10,6 +10,8 @@ check of them; all are slow, and fit for small problems only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -176,11 +178,11 @@ def _given_slopes(
     return value, selected, np.linalg.solve(factor.T, half), factor
 
 
-def _positive(name: str, prior: LogNormal, dims: str | None = None):
+def _positive(name: str, prior: LogNormal, dims: str | None = None) -> Any:
     return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
 
 
-def _noise(data: ModelData, priors: Priors):
+def _noise(data: ModelData, priors: Priors) -> Any:
     """Noise variance of every class, with its priors."""
     floor = _positive("noise_sd", priors.noise_sd)
     variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
@@ -191,7 +193,7 @@ def _noise(data: ModelData, priors: Priors):
     return pt.concatenate([variance, [1.0]])  # the last class is that of the slopes
 
 
-def _discrepancy(data: ModelData, priors: Priors):
+def _discrepancy(data: ModelData, priors: Priors) -> Any:
     """Discrepancy coefficients, each process as a factor times independent normals."""
     length = _positive("scale_length", priors.scale_length)
     own = _positive("cell_sd", priors.cell_sd)
@@ -214,7 +216,7 @@ def _discrepancy(data: ModelData, priors: Priors):
     return pt.concatenate(parts)
 
 
-def _gaussian(data: ModelData, variance, theta, index: np.ndarray):
+def _gaussian(data: ModelData, variance: Any, theta: Any, index: np.ndarray) -> Any:
     """Log likelihood of the runs given all coefficients, from their Gram matrices."""
     s = data.statistics
     total = 0.0
@@ -299,7 +301,7 @@ def naive_model(
         each = pt.concatenate([[priors.intercept_sd], sd])[block[0] + 1]
         beta = pm.Normal("beta", 0.0, each, shape=selected.shape[1])
         total = pt.as_tensor(data.log_prior)
-        if rows is not None:
+        if rows is not None and y is not None:
             residual = y[:, None] - pt.dot(rows[:, selected], beta)
             total += pm.logp(pm.Normal.dist(0.0, pt.sqrt(variance[0])), residual).sum(axis=0)
         for c in range(0 if rows is None else len(s.n) - 1, len(s.n)):

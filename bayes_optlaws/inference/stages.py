@@ -79,7 +79,18 @@ def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:
 def split(
     source: str | PathLike | pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the runs from scratch, and the whole table where it holds later stages, else None."""
+    """Return the runs from scratch, and the whole table where it holds later stages, else None.
+
+    Parameters
+    ----------
+    source : str, path or DataFrame
+        Run table, with or without a column ``stage``.
+
+    Returns
+    -------
+    runs : DataFrame
+    stage_runs : DataFrame or None
+    """
     runs = tidy_columns(load(source))
     if "stage" not in runs.columns or not (pd.to_numeric(runs["stage"], errors="coerce") > 1).any():
         return runs, None
@@ -242,7 +253,9 @@ def prepare(
     runs have a level in common. Diverged runs teach nothing here.
     """
     before = earlier_of_candidates(candidates, history)
-    measured, data, past, sets, settings = candidates.iloc[:0], None, np.zeros((3, 0)), {}, {}
+    measured, data, past = candidates.iloc[:0], None, np.zeros((3, 0))
+    sets: dict[tuple, int] = {}
+    settings: dict[tuple, int] = {}
     if stage_runs is not None:
         table = read_stages(stage_runs)
         past = earlier_of_runs(table)

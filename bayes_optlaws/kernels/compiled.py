@@ -1,4 +1,4 @@
-"""numba's decorators with a cache that cannot be stale.
+"""Decorators of numba with a cache that cannot be stale.
 
 numba keys the compiled code of a function by the text of the file that the function stands in.
 Code of another file that the function calls is compiled into it, and a change there, an edit or a
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
+import numba.core.config
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -122,6 +122,7 @@ def _cached(decorator: Callable[..., Any], *args: Any, **options: Any) -> Callab
     def decorate(function: Callable[..., Any]) -> Any:
         if place is None:
             return decorator(*args, **options)(function)
+        config: Any = numba.core.config  # its names are set when it is imported
         before = config.CACHE_DIR
         config.CACHE_DIR = str(place)
         try:

@@ -285,7 +285,7 @@ class Discrepancy:
     unit: dict[str, float]
     points: np.ndarray
     directions: np.ndarray
-    drifts: tuple[Drift, Drift]
+    drifts: tuple[Drift, ...]
 
     @classmethod
     def fit(cls, table: pd.DataFrame, *, max_cells: int = MAX_CELLS) -> Discrepancy:

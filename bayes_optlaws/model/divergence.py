@@ -66,6 +66,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -181,7 +182,7 @@ def log_excess(log_ratio: np.ndarray) -> np.ndarray:
     return 2.0 * log_ratio - np.logaddexp(0.0, 0.5 * np.logaddexp(0.0, 2.0 * log_ratio))
 
 
-def _excess_slope(log_ratio):
+def _excess_slope(log_ratio: np.ndarray) -> np.ndarray:
     """Derivative of `log_excess`: from 2 far below the threshold to 1 far above."""
     return 1.0 + np.exp(-0.5 * np.logaddexp(0.0, 2.0 * log_ratio))
 
@@ -259,7 +260,7 @@ def divergence_probability(
     return expit(divergence_logit(posterior, inputs))
 
 
-def _values(draws) -> np.ndarray:
+def _values(draws: Any) -> np.ndarray:
     """Array of draws, sample first; Datasets keep what order of dims stacking gave them."""
     if hasattr(draws, "transpose") and hasattr(draws, "dims"):
         draws = draws.transpose("sample", ...)
@@ -334,7 +335,7 @@ def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.n
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.eye(mean.size), data.rows, data.runs, data.events)
 
-    def negative(u):
+    def negative(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = log_density(u, *layout)
         return -value, -gradient
 
@@ -420,7 +421,9 @@ def add_divergence(
     unit = theta[6:] / priors.correction_scale
     tail = np.log(2.0) + normal_lccdf(0.0, 1.0, pt.abs(unit))  # log P(|Laplace| > its value)
 
-    def excess(x):  # log_excess by one exponential, one root and one logarithm: no overflow
+    def excess(
+        x: Any,
+    ) -> Any:  # log_excess by one exponential, one root and one logarithm: no overflow
         small = pt.exp(-pt.abs(x))
         root = pt.sqrt(1.0 + small * small)
         return x + pt.minimum(x, 0.0) - pt.log(pt.switch(x < 0.0, 1.0, small) + root)

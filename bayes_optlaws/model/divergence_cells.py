@@ -66,9 +66,13 @@ def _pilot(rows: np.ndarray, diverged: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return x * np.maximum(size, 0.1 * size.max()), p * (1.0 - p) + 1e-6
 
 
-def _split(cells: list[np.ndarray], scaled: np.ndarray, doubt: np.ndarray, max_cells: int):
+def _split(
+    cells: list[np.ndarray], scaled: np.ndarray, doubt: np.ndarray, max_cells: int
+) -> list[np.ndarray]:
     """Split the worst cell in two at its mean until there are enough."""
-    heap, done, number = [], [], 0
+    heap: list[tuple] = []
+    done: list[np.ndarray] = []
+    number = 0
     for cell in cells:
         heapq.heappush(heap, (*_badness(cell, scaled, doubt), number, cell))
         number += 1

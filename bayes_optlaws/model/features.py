@@ -352,7 +352,13 @@ class FeatureSet:
         return cls._of(groups, batch, reference_batch, trends)
 
     @classmethod
-    def _of(cls, exponents, batch: bool, reference_batch: float, trends: bool) -> FeatureSet:
+    def _of(
+        cls,
+        exponents: Mapping[str, tuple[float, ...]],
+        batch: bool,
+        reference_batch: float,
+        trends: bool,
+    ) -> FeatureSet:
         return cls(exponents, batch, reference_batch, trends and "scale" not in exponents)
 
     @cached_property

@@ -46,7 +46,8 @@ class LogNormal:
         from scipy.stats import norm
 
         half = norm.ppf(0.5 + prob / 2) * self.log_sd
-        return tuple(float(f"{self.median * np.exp(s * half):.3g}") for s in (-1, 1))
+        low, high = (float(f"{self.median * np.exp(s * half):.3g}") for s in (-1, 1))
+        return low, high
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ c = .05 of m.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,7 +132,9 @@ def best_of_scales(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[np.sort(loss.groupby([cell[0], cell[1]]).idxmin().to_numpy())]
 
 
-def slope_rows(dictionary, table: pd.DataFrame, prior: SlopePrior) -> tuple[np.ndarray, np.ndarray]:
+def slope_rows(
+    dictionary: Callable[[pd.DataFrame], np.ndarray], table: pd.DataFrame, prior: SlopePrior
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and responses of the slopes as observations of unit noise.
 
     Parameters

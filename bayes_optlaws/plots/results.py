@@ -15,11 +15,20 @@ import xarray as xr
 class RankingLike(Protocol):
     """A `bayes_optlaws.Ranking`, as far as it is drawn."""
 
-    table: pd.DataFrame
-    draws: xr.DataArray
-    prob: float
-    tie: float
-    level: str
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def draws(self) -> xr.DataArray: ...
+
+    @property
+    def prob(self) -> float: ...
+
+    @property
+    def tie(self) -> float: ...
+
+    @property
+    def level(self) -> str: ...
 
     @property
     def expected_ordered(self) -> np.ndarray:
@@ -46,11 +55,20 @@ class RankingLike(Protocol):
 class PlanLike(Protocol):
     """A `bayes_optlaws.DesignPlan`, as far as it is drawn."""
 
-    table: pd.DataFrame
-    scores: pd.Series
-    costs: pd.Series
-    unit: str
-    cost_label: str
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def scores(self) -> pd.Series: ...
+
+    @property
+    def costs(self) -> pd.Series: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def cost_label(self) -> str: ...
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the plan."""
@@ -60,39 +78,77 @@ class PlanLike(Protocol):
 class SuggestionLike(Protocol):
     """A `bayes_optlaws.Suggestion`, as far as it is drawn."""
 
-    table: pd.DataFrame
-    alternatives: pd.DataFrame
-    schedule: Any
-    loss_mean: float
-    tie: float
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def alternatives(self) -> pd.DataFrame: ...
+
+    @property
+    def schedule(self) -> Any: ...
+
+    @property
+    def loss_mean(self) -> float: ...
+
+    @property
+    def tie(self) -> float: ...
 
 
 class ExplanationLike(Protocol):
     """A `bayes_optlaws.decision.explain.Explanation`, as far as it is drawn."""
 
-    first: str
-    second: str
-    table: pd.DataFrame
-    prob: float
+    @property
+    def first(self) -> str: ...
+
+    @property
+    def second(self) -> str: ...
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def prob(self) -> float: ...
 
 
 class AllocationLike(Protocol):
     """A `bayes_optlaws.decision.allocate.Allocation`, as far as it is drawn."""
 
-    flops: float
-    profile: pd.DataFrame
-    optimum: pd.Series
-    frontier: pd.DataFrame
-    exponents: pd.DataFrame
-    prob: float
+    @property
+    def flops(self) -> float: ...
+
+    @property
+    def profile(self) -> pd.DataFrame: ...
+
+    @property
+    def optimum(self) -> pd.Series: ...
+
+    @property
+    def frontier(self) -> pd.DataFrame: ...
+
+    @property
+    def exponents(self) -> pd.DataFrame: ...
+
+    @property
+    def prob(self) -> float: ...
 
 
 class WatchLike(Protocol):
     """A `bayes_optlaws.decision.watch.Watch`, as far as it is drawn."""
 
-    label: str
-    curve: pd.DataFrame
-    n_steps: float
-    progress: float
-    table: pd.DataFrame
-    prob: float
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def curve(self) -> pd.DataFrame: ...
+
+    @property
+    def n_steps(self) -> float: ...
+
+    @property
+    def progress(self) -> float: ...
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def prob(self) -> float: ...

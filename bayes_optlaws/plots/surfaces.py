@@ -179,12 +179,14 @@ def loss_surface(
     if lost.any() and not lost.all():
         _hatch(ax, at, risk)
     if len(at.finished):
+        low, high = colours.get_clim()
         ax.scatter(
             at.finished["peak_lr"],
             at.finished["warmup_steps"],
             c=at.finished["final_loss"],
             cmap=colours.cmap,
-            norm=colours.norm,
+            vmin=low,
+            vmax=high,
             edgecolor="white",
             s=42,
             label="run",
@@ -289,7 +291,7 @@ def stable_region(
     )
     figure = figure_of(ax)
     bar = figure.colorbar(colours, ax=ax, label="probability that the run diverges")
-    bar.set_ticks(np.linspace(0, 1, 6))
+    bar.set_ticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     edges = [
         ("p_diverge", "-", "even odds"),
         ("p_diverge_upper", "--", f"{100 * prob:g} % interval of that line"),

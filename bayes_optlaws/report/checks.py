@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def trust(law: FittedLaw, table: pd.DataFrame, predicted: pd.DataFrame, random_s
 def _fit_drawings(law: FittedLaw, table: pd.DataFrame, random_seed: int) -> list[str]:
     scale = table[["n_params", "tokens"]].value_counts().index[0]
     family = table["schedule"].mode().iloc[0]
-    at = {
+    at: dict[str, Any] = {
         "n_params": float(scale[0]),
         "tokens": float(scale[1]),
         "batch_tokens": float(table["batch_tokens"].median()),

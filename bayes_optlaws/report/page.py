@@ -241,7 +241,7 @@ def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
     shares = ("P(best)", "best or tied", "P(diverges)")
     formats = {name: number(ranking.decimals["loss"]) for name in ("loss", "score", "from", "to")}
     formats |= {"regret": number(ranking.decimals["regret"])}
-    formats |= {name: percent for name in shares}
+    formats |= dict.fromkeys(shares, percent)
     scales = table[["n_params", "tokens"]].drop_duplicates()
     where = scale_label(*scales.iloc[0]) if len(scales) == 1 else f"{len(scales)} scales"
     question = (
@@ -304,8 +304,8 @@ def _next_runs(plan: DesignPlan | None, default: bool) -> str:
     settings = () if default else ("n_params", "tokens", "peak_lr", "warmup_steps", "schedule")
     names = {column: _PLAN[column] for column in (*settings, *_OUTCOME)}
     shown = plan.table[list(names)].rename(columns=names)
-    formats = {"parameters": short, "tokens": short, "P(diverges)": percent}
-    formats["of one to decide"] = percent
+    formats: dict[str, html.Format] = {"parameters": short, "tokens": short}
+    formats |= {c: percent for c in ("P(diverges)", "of one to decide")}
     formats |= {c: significant for c in ("peak LR", "cost", "worth")}
     formats |= {"warm-up": lambda value: f"{value:g}"}
     return (
@@ -364,7 +364,8 @@ def _made(law: FittedLaw) -> str:
     cells.insert(0, "parameters", [short(n) for n, _ in cells.index])
     cells.insert(1, "tokens", [short(d) for _, d in cells.index])
     names = {"lowest": "lowest loss", "lr_from": "peak LR from", "lr_to": "to"}
-    formats = {"lowest loss": number(4), "peak LR from": significant, "to": significant}
+    formats: dict[str, html.Format] = {"lowest loss": number(4)}
+    formats |= {"peak LR from": significant, "to": significant}
     given = ", ".join(f"{name}={value!r}" for name, value in law.options.items())
     options = f"OptLaw({given})\nrandom_seed={law.random_seed}"
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def candidates(
     return read_candidates(table[keep].set_index("run_id", drop=False).rename_axis(None))
 
 
-def _base(base: object) -> dict[str, object]:
+def _base(base: object) -> dict[str, Any]:
     """Role -> value of what is shared; numbers parsed, blanks left out."""
     if isinstance(base, pd.DataFrame):
         if len(base) != 1:
@@ -110,7 +110,7 @@ def _base(base: object) -> dict[str, object]:
         base = base.iloc[0]
     if not isinstance(base, Mapping | pd.Series):
         raise TypeError(f"base is a {type(base).__name__}: give a dict or one row of a table")
-    shared: dict[str, object] = {}
+    shared: dict[str, Any] = {}
     for name, value in dict(base).items():
         known = role_of(name) if isinstance(name, str) else None
         if known is None or is_blank(np.array([value], dtype=object))[0]:
@@ -223,7 +223,7 @@ def _row(setting: dict) -> dict[str, object]:
 
 def _names(table: pd.DataFrame) -> list[str]:
     """The settings that differ, in few words."""
-    words = {
+    words: dict[str, Callable[[Any], str]] = {
         "schedule": str,
         "n_params": lambda v: f"N {short(v)}",
         "tokens": lambda v: f"D {short(v)}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,9 +106,9 @@ class Interpretation:
         return {role: name for name, role in reversed(self.unused) if role is not None}
 
     @property
-    def answers(self) -> dict[str, object]:
+    def answers(self) -> dict[str, Any]:
         """Arguments that settle all questions as proposed."""
-        merged: dict[str, object] = {}
+        merged: dict[str, Any] = {}
         for question in self.questions:
             for name, value in question.answers.items():
                 if isinstance(value, dict):

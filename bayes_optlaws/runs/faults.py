@@ -92,10 +92,10 @@ def _message(problems: pd.DataFrame) -> str:
     lines = [f"the table has {count} problem{'' if count == 1 else 's'}{where}; nothing was read."]
     cells = [list(problems.columns)]
     groups = _alike(problems)
-    for where in groups[:_SHOWN]:
-        *short, rule, remedy = problems.iloc[where[0]].to_list()
-        if len(where) > 1:
-            short = _several(problems.iloc[where])
+    for rows in groups[:_SHOWN]:
+        *short, rule, remedy = problems.iloc[rows[0]].to_list()
+        if len(rows) > 1:
+            short = _several(problems.iloc[rows])
         cells.append([*(abbreviate(c) for c in short), printable(rule), printable(remedy)])
     widths = [max(len(r[j]) for r in cells) for j in range(len(cells[0]) - 1)] + [0]
     lines += ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in cells]

@@ -20,7 +20,7 @@ from bayes_optlaws.runs.names import role_of
 
 __all__ = ["Source", "load"]
 
-Source = str | PathLike | pd.DataFrame | Sequence[Mapping] | Mapping[str, Sequence]
+type Source = str | PathLike | pd.DataFrame | Sequence[Mapping] | Mapping[str, Sequence]
 """What a run table is read from."""
 _SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 _MISSING = [

@@ -332,7 +332,7 @@ def _log_tensors(run: LoggedRun, tag: str, events: Iterable[Any]) -> None:
             run.log(tag, event.step, float(make_ndarray(event.tensor_proto)))
 
 
-def _settings(given: object) -> dict[str, Mapping[str, object]] | None:
+def _settings(given: Any) -> dict[str, Mapping[str, object]] | None:
     if given is None:
         return None
     if isinstance(given, pd.DataFrame):
@@ -354,7 +354,7 @@ def _beside(home: Path) -> dict[str, object]:
 
 
 def _table(
-    found: Iterable[LoggedRun], loss: str | None, share: float, options: Mapping[str, object]
+    found: Iterable[LoggedRun], loss: str | None, share: float, options: Mapping[str, Any]
 ) -> pd.DataFrame:
     """Settings and final losses of all runs, read as a run table."""
     runs = list(found)
@@ -371,9 +371,8 @@ def _table(
         row |= {k: v for k, v in run.summary.items() if _fact(k) and not _is_loss(k)}
         curve = np.array(run.history.get(name, []), dtype=float).reshape(-1, 2)
         value, sd, diverged = final_loss(curve[:, 0], curve[:, 1], share=share)
-        if not len(curve):
-            value = run.summary.get(name, np.nan)
-        row |= {name: value, "loss_sd": sd}
+        last = value if len(curve) else run.summary.get(name, np.nan)
+        row |= {name: last, "loss_sd": sd}
         if not any((role_of(k) or ("",))[0] == "diverged" for k in row):
             row["state"] = "diverged" if diverged else run.state or "finished"
         rows.append(row)

@@ -104,7 +104,7 @@ def _steps(work: Work) -> None:
 
 
 def _ask(work: Work, role: str, values: np.ndarray, scale: float, why: str) -> None:
-    column = work.column(role)
+    column = work.roles[role][0]
     middle = float(np.median(values))
     unit = _USUAL[scale]
     work.ask(

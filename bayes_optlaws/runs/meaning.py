@@ -203,12 +203,12 @@ def _exact_budget(work: Work) -> None:
         return
     tokens, batch, steps = (work.values[n] for n in names)
     rounded = {n: work.cells[n].rounded for n in ("tokens", "steps") if n in work.cells}
-    name = max(rounded, key=rounded.get, default="")
-    if not name or not rounded[name]:
+    name, margin = max(rounded.items(), key=lambda item: item[1], default=("", 0.0))
+    if not margin:
         return
     with np.errstate(all="ignore"):
         off = np.abs(batch * steps / tokens - 1.0)
-    if np.nanmax(off, initial=0.0) <= rounded[name] + 0.01:
+    if np.nanmax(off, initial=0.0) <= margin + 0.01:
         with np.errstate(all="ignore"):
             exact = tokens / batch if name == "steps" else batch * steps
         work.put(name, np.where(np.isfinite(exact), exact, work.values[name]))
@@ -223,6 +223,8 @@ def _warmup(work: Work) -> None:
     column = work.column("warmup_steps")
     if column is not None:
         values = work.values.get("warmup_steps")
+        if values is None:
+            return
         shares = _shares(values)
         if work.unit_said(column) == "share" or (shares and _in_percent(work)):
             _put_steps(work, column, "warmup_steps", values, steps)
@@ -358,7 +360,7 @@ def _cooldown(work: Work) -> None:
         open_ &= ~work.cells["cooldown_start_step"].unread
     if not open_.any():
         return
-    share, source = None, ""
+    share, source = np.empty(0), ""
     column = work.column("cooldown_share")
     if column is not None:
         share, source = work.read(column).values, str(column.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -76,12 +78,12 @@ def _three(value: float) -> str:
     return count(value) if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _span(values: pd.Series | np.ndarray, write) -> str:
+def _span(values: pd.Series | np.ndarray, write: Callable[[float], str]) -> str:
     low, high = write(float(np.min(values))), write(float(np.max(values)))
     return low if low == high else f"{low} to {high}"
 
 
-def _range(values: pd.Series, write, many: str = "") -> str:
+def _range(values: pd.Series, write: Callable[[float], str], many: str = "") -> str:
     unlike = values.nunique()
     tail = f" ({unlike} {many})" if many and unlike > 2 else ""
     if many and unlike == 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -201,7 +202,7 @@ def _spread(values: pd.Series) -> list[float]:
     return sorted({float(seen[i]) for i in (0, len(seen) // 2, len(seen) - 1)})
 
 
-def _numeric(choice: object) -> object:
+def _numeric(choice: Any) -> Any:
     """Numbers written as text, such as "1.5B", as numbers; what is none stays for the report."""
     if isinstance(choice, str):
         number = parse(choice, grouped=True)
@@ -237,9 +238,11 @@ def _check(name: str, choice: Choice) -> None:
         )
 
 
-def _grid(axes: dict[str, Choice], schedules: list[str], points: int) -> pd.DataFrame:
+def _grid(axes: dict[str, Any], schedules: list[str], points: int) -> pd.DataFrame:
     values = [
-        np.geomspace(*choice, points) if isinstance(choice, tuple) else np.atleast_1d(choice)
+        np.geomspace(choice[0], choice[1], points)
+        if isinstance(choice, tuple)
+        else np.atleast_1d(choice)
         for choice in axes.values()
     ]
     return pd.DataFrame(
@@ -247,7 +250,7 @@ def _grid(axes: dict[str, Choice], schedules: list[str], points: int) -> pd.Data
     ).astype({name: float for name in axes})
 
 
-def _sobol(axes: dict[str, Choice], schedules: list[str], n: int, random_seed: int) -> pd.DataFrame:
+def _sobol(axes: dict[str, Any], schedules: list[str], n: int, random_seed: int) -> pd.DataFrame:
     free = [k for k, c in axes.items() if isinstance(c, tuple) or np.size(c) > 1]
     dimensions = len(free) + 1
     sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(random_seed))

@@ -132,10 +132,9 @@ def chain(table: pd.DataFrame, run_id: str) -> pd.DataFrame:
     by_id = dict(zip(table["run_id"], range(len(table)), strict=True))
     if run_id not in by_id:
         raise KeyError(f"run_id {run_id!r} is not in the table of {len(table)} runs")
-    parent, rows = parents(table), []
-    while run_id:
-        rows.append(by_id[run_id])
-        run_id = parent[rows[-1]]
+    parent, rows = parents(table), [by_id[run_id]]
+    while before := parent[rows[-1]]:
+        rows.append(by_id[before])
     return table.iloc[rows[::-1]]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["LoggedRun", "read_offline_run"]
 
@@ -58,8 +60,7 @@ def read_offline_run(path: Path) -> LoggedRun:
     ValueError
         When it is no such file.
     """
-    from wandb.proto import wandb_internal_pb2 as proto
-
+    proto = importlib.import_module("wandb.proto.wandb_internal_pb2")
     run = LoggedRun(run_id=path.stem.removeprefix("run-"), state="crashed")
     for raw in _records(path):
         record = proto.Record()
@@ -74,7 +75,7 @@ def read_offline_run(path: Path) -> LoggedRun:
         elif kind == "summary":
             _update(run.summary, record.summary.update)
         elif kind == "history":
-            values: dict[str, object] = {}
+            values: dict[str, Any] = {}
             _update(values, record.history.item)
             step = float(values.get("_step", record.history.step.num))
             for key, value in values.items():
@@ -85,7 +86,7 @@ def read_offline_run(path: Path) -> LoggedRun:
     return run
 
 
-def _update(target: dict[str, object], items) -> None:
+def _update(target: dict[str, Any], items: Iterable[Any]) -> None:
     """Put JSON values under their names, nested ones joined by dots."""
     for item in items:
         name = ".".join(item.nested_key) if len(item.nested_key) else item.key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,11 @@ _TABLE = (
     "font-variant-numeric: tabular-nums; margin: 4px 0;"
 )
 
+type Format = Callable[[Any], str]
+"""Turns a cell into text."""
 
-def number(digits: int) -> Callable[[object], str]:
+
+def number(digits: int) -> Format:
     """Return a formatter to a fixed number of decimals; a missing value is shown as a dash.
 
     Examples
@@ -126,7 +130,7 @@ def box(*parts: str) -> str:
 def table(
     frame: pd.DataFrame,
     *,
-    formats: Mapping[str, Callable[[object], str]] | None = None,
+    formats: Mapping[str, Format] | None = None,
     shade: Collection[str] = (),
     index: bool = True,
     max_rows: int = 20,

@@ -6,6 +6,7 @@ import math
 import re
 from decimal import Decimal
 from numbers import Real
+from typing import Any
 
 __all__ = [
     "SCALES",
@@ -90,7 +91,7 @@ def parse(value: object, *, grouped: bool = False) -> float:
     return math.nan
 
 
-def as_numbers(value: object) -> object:
+def as_numbers(value: Any) -> Any:
     """Return numbers written as text, one or several, as numbers; others as they are.
 
     Raises

@@ -160,6 +160,10 @@ def broken_power_law(
         Distance of the breaks: they lie at ``at * far`` for positive powers and ``at / far`` for
         negative ones.
 
+    Returns
+    -------
+    BrokenPowerLaw
+
     Notes
     -----
     Arxiv 2409.04777, Section 4.2, says that BNSL is approximated when x is small against its
@@ -189,6 +193,17 @@ def opt_law_terms(law: BrokenPowerLaw) -> tuple[float, list[tuple[float, float]]
 
     The inverse of `broken_power_law` at ``at=1``: ``exp(constant + sum k x^p)`` with
     ``k = -c f d^(-1/f)`` and ``p = 1 / f``, good where every (x / d)^p is small.
+
+    Parameters
+    ----------
+    law : BrokenPowerLaw
+        Without a limit and a slope of its own.
+
+    Returns
+    -------
+    constant : float
+    terms : list of (float, float)
+        (k, p), one a break.
 
     Raises
     ------
@@ -316,7 +331,18 @@ def cosine_less_wsd_rate(
 
     ``min(g1, g3)`` over the terms that differ: a term whose coefficient is 0 does not, nor does
     the convergence term where the cooldown starts with the end of the warm-up. ``inf`` where none
-    does. Parameters are those of `cosine_less_wsd`.
+    does.
+
+    Parameters
+    ----------
+    parameters : mapping
+        ``a1``, ``g1``, ``a3``, ``g3``, as of `cosine_less_wsd`.
+    warmup, cooldown_start : float
+        Shares of the steps, as of `cosine_less_wsd`.
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -353,8 +379,9 @@ def family_losses(
     predict : callable
         From a candidate table to losses, shape (n,): ``law.predict`` of a baseline, or
         ``lambda t: law.predict(t, kind="mean")["loss_mean"]``.
-    n_params, batch_tokens, peak_lr : float
+    n_params : float
     tokens : sequence of float
+    batch_tokens, peak_lr : float
     warmup, cooldown_start : float
         Shares of the steps, as for `cosine_less_wsd`.
 

@@ -375,6 +375,10 @@ def exponent(regime: str, name: str = "lr", *, of: str = "tokens") -> float:
     name : {"lr", "alpha", "batch"}
     of : {"tokens", "steps"}
 
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> exponent("C"), exponent("C", "batch"), exponent("B", of="steps")

@@ -352,6 +352,10 @@ def convergence_bound(
     smoothness, noise_trace, epsilon : float
         L, trace of the noise covariance, its scale.
 
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> schedule = Schedule.linear(peak_lr=0.1, steps=1000, warmup_steps=100)
@@ -411,6 +415,17 @@ def stay_bound(cov: ArrayLike, radius: float) -> float:
 
     .. math:: P(\|X\| \le r) \le \left(\frac{e\,r^2}{d\,\det(C)^{1/d}}\right)^{d/2}
 
+    Parameters
+    ----------
+    cov : float or array_like
+        Covariance: a number, a diagonal or a matrix.
+    radius : float
+        In the units of the vector.
+
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> round(stay_bound(np.eye(2), 0.5), 4)  # the probability is 1 - exp(-1/8) = 0.1175
@@ -443,6 +458,10 @@ def escape_bound(
     hessian, noise : float or array_like
         At the minimum: a number, a diagonal or a matrix; the noise positive definite.
     epsilon : float
+
+    Returns
+    -------
+    float
 
     Raises
     ------
