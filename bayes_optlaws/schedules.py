@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.text.figures import shown_once
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -535,6 +537,7 @@ class Schedule:
             row.update((name, getattr(found, name)) for name in INTEGRAL_COLUMNS)
         return row
 
+    @shown_once
     def plot(self, *, ax: Axes | None = None) -> Figure:
         """Plot the learning rate against the step and return the figure.
 

@@ -257,7 +257,7 @@ def _legend(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """What the columns mean, and what was not measured."""
     titles = {s.name: s.title for s in STUDIES}
     lines = [
-        "Measured on the convergent runs that were held out. "
+        "Measured on the finished runs that were held out. "
         "± is one bootstrap standard error over held-out blocks (runs inside them where there are "
         "fewer than four). *error*: mean relative error of the loss; *regret*: nats lost by taking "
         "the run predicted best, mean over blocks of three runs or more; *50 %, 95 %*: share of "

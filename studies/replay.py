@@ -1,7 +1,7 @@
 """Replay: how much compute each way of choosing runs needs, on tables whose runs are all made.
 
 The cell of the largest model is the target: which of its runs ends lowest is to be decided. All
-other convergent runs are the pool. A replay starts from the five cheapest runs, spends a share of
+other finished runs are the pool. A replay starts from the five cheapest runs, spends a share of
 the pool's total FLOPs by one objective, refitting between batches, and then ranks the target's
 runs; their measured losses are the truth.
 

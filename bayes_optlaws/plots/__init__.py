@@ -4,8 +4,6 @@ Colours are those of Okabe and Ito, or viridis; nothing is said by colour alone 
 a label can say it too.
 """
 
-from __future__ import annotations
-
 from bayes_optlaws.plots.allocation import frontier, isoflop
 from bayes_optlaws.plots.calibration import calibration
 from bayes_optlaws.plots.decision import pairs, plan, ranks, resolution, schedules, tie_graph

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bayes_optlaws.plots.results import AllocationLike
 from bayes_optlaws.plots.style import BLUE, GREY, ORANGE, axes, figure_of
+from bayes_optlaws.text.figures import shown_once
 from bayes_optlaws.text.numbers import short
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@shown_once
 def isoflop(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
     """Expected loss over model size along a budget, with its band.
 
@@ -47,6 +49,7 @@ def isoflop(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
     return figure_of(ax)
 
 
+@shown_once
 def frontier(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
     """Best model size over compute, with its band.
 

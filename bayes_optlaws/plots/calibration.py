@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.plots.style import DASHES, GREY, PALETTE
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ _SUFFIX = "-curves.csv"
 _FEW = 10  # pairs behind a point; fewer are not drawn
 
 
+@shown_once
 def calibration(
     curves: pd.DataFrame | Mapping[str, pd.DataFrame] | str | Path,
     *,

@@ -22,6 +22,7 @@ from bayes_optlaws.plots.style import (
 )
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.schedules import Schedule
+from bayes_optlaws.text.figures import shown_once
 from bayes_optlaws.text.numbers import short
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _INTEGRALS = (
 _PHASES = ("warmup_steps", "decay_end_step", "cooldown_start_step")
 
 
+@shown_once
 def ranks(ranking: RankingLike, *, top: int = 20, ax: Axes | None = None) -> Figure:
     """Plot the probability of each rank beside the losses; the same as `Ranking.plot`.
 
@@ -56,6 +58,7 @@ def ranks(ranking: RankingLike, *, top: int = 20, ax: Axes | None = None) -> Fig
     return ranking.plot(ax=ax, top=top)
 
 
+@shown_once
 def pairs(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Figure:
     """Plot P(row ends lower than column); the same as `Ranking.plot_pairs`.
 
@@ -73,6 +76,7 @@ def pairs(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Fig
     return ranking.plot_pairs(ax=ax, top=top)
 
 
+@shown_once
 def tie_graph(ranking: RankingLike, *, top: int = 15, ax: Axes | None = None) -> Figure:
     """Plot which candidates have not been told apart: an arc joins each such pair.
 
@@ -162,6 +166,7 @@ def _group_colour(number: int) -> str:
     return (BLUE, RED, "0.35")[min(number, 3) - 1]
 
 
+@shown_once
 def plan(design: PlanLike, *, ax: Axes | None = None) -> Figure:
     """Plot value against cost of every run that could be made; the same as `DesignPlan.plot`.
 
@@ -177,6 +182,7 @@ def plan(design: PlanLike, *, ax: Axes | None = None) -> Figure:
     return design.plot(ax=ax)
 
 
+@shown_once
 def schedules(given: pd.DataFrame | Mapping[str, Schedule] | Sequence[Schedule]) -> Figure:
     """Plot schedules over the run, and the four integrals by which the law knows them.
 
@@ -258,6 +264,7 @@ def _named_schedules(given: pd.DataFrame | Mapping[str, Schedule]) -> dict[str, 
     }
 
 
+@shown_once
 def resolution(
     law: FittedLaw | HasFitted,
     candidates: pd.DataFrame,

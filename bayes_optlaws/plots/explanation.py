@@ -8,12 +8,14 @@ import numpy as np
 
 from bayes_optlaws.plots.results import ExplanationLike
 from bayes_optlaws.plots.style import BLUE, GREY, ORANGE, axes, figure_of
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+@shown_once
 def plot_explanation(explanation: ExplanationLike, *, ax: Axes | None) -> Figure:
     """Draw `Explanation.plot`."""
     ax = axes(ax, (6.4, 3.2))

@@ -20,6 +20,7 @@ from bayes_optlaws.plots.style import (
     legend_below,
 )
 from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text.figures import shown_once
 from bayes_optlaws.text.numbers import scale_label
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _DRAWS = 1000
 _MARKERS = "osD^vP*"
 
 
+@shown_once
 def predictions(
     law: FittedLaw | HasFitted,
     runs: pd.DataFrame | None = None,
@@ -92,6 +94,7 @@ def predictions(
     return figure_of(ax)
 
 
+@shown_once
 def predictive_check(
     law: FittedLaw | HasFitted, *, prob: float = 0.9, ax: Axes | None = None, random_seed: int = 0
 ) -> Figure:
@@ -143,6 +146,7 @@ def predictive_check(
     return figure_of(ax)
 
 
+@shown_once
 def pit(
     law: FittedLaw | HasFitted, *, bins: int = 10, prob: float = 0.9, ax: Axes | None = None
 ) -> Figure:

@@ -8,12 +8,14 @@ import numpy as np
 
 from bayes_optlaws.plots.results import PlanLike
 from bayes_optlaws.plots.style import BLUE, GREY, axes
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+@shown_once
 def plot_plan(plan: PlanLike, *, ax: Axes | None) -> Figure:
     """Draw `DesignPlan.plot`."""
     ax = axes(ax, (7, 4.2))

@@ -16,6 +16,7 @@ from bayes_optlaws.plots.style import (
     axes,
     figure_of,
 )
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _BLOCK_COLOUR = {"scale": BLUE, "convergence": GREEN, "escape": ORANGE, "mixed": PURPLE}
 
 
+@shown_once
 def coefficients(
     law: FittedLaw | HasFitted, *, prob: float = 0.9, ax: Axes | None = None
 ) -> Figure:
@@ -84,6 +86,7 @@ def coefficients(
     return figure_of(ax)
 
 
+@shown_once
 def exponents(law: FittedLaw | HasFitted) -> Figure:
     """Plot the posterior probability of every candidate exponent, one panel a group.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from bayes_optlaws.plots.results import RankingLike
 from bayes_optlaws.plots.style import BLUE, RED
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ _LONGEST = 28
 _MOST_RANKS = 10
 
 
+@shown_once
 def plot_ranks(ranking: RankingLike, *, ax: Axes | None, top: int) -> Figure:
     """Draw the two panels of `Ranking.plot`."""
     import matplotlib.pyplot as plt
@@ -94,6 +96,7 @@ def _draw_losses(ax: Axes, ranking: RankingLike, n: int) -> None:
         ax.set_xticks([])
 
 
+@shown_once
 def plot_pairs(ranking: RankingLike, *, ax: Axes | None, top: int) -> Figure:
     """Draw the matrix of `Ranking.plot_pairs`."""
     import matplotlib.pyplot as plt

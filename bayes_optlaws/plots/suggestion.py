@@ -10,6 +10,7 @@ import pandas as pd
 from bayes_optlaws.plots.results import SuggestionLike
 from bayes_optlaws.runs.rows import schedule_of
 from bayes_optlaws.schedules import Schedule
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ _RED, _BLUE, _GREY = "#D55E00", "#0072B2", "0.55"
 _MARKERS = {"linear": "o", "cosine": "s", "wsd": "^", "wsd-sqrt": "v", "polygon": "D"}
 
 
+@shown_once
 def plot_suggestion(found: SuggestionLike, *, ax: Axes | None) -> Figure:
     """Draw `Suggestion.plot`."""
     import matplotlib.pyplot as plt

@@ -11,6 +11,7 @@ import pandas as pd
 from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
 from bayes_optlaws.plots.style import BLUE, RED, axes, figure_of, legend_below
 from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.text.figures import shown_once
 from bayes_optlaws.text.numbers import scale_label, short
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _draw_diverged(ax: Axes, settings: _Settings) -> None:
         )
 
 
+@shown_once
 def loss_surface(
     law: FittedLaw | HasFitted,
     *,
@@ -229,6 +231,7 @@ def _hatch(ax: Axes, at: _Settings, risk: np.ndarray) -> None:
     )
 
 
+@shown_once
 def stable_region(
     law: FittedLaw | HasFitted,
     *,
