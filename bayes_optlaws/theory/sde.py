@@ -32,17 +32,9 @@ from numpy.typing import ArrayLike
 from bayes_optlaws.schedules import Schedule
 
 __all__ = [
-    "DoubleWell",
-    "Loss",
-    "Paths",
-    "Quadratic",
-    "convergence_bound",
-    "covariance",
-    "escape_bound",
-    "simulate_adam",
-    "simulate_sgd",
-    "stay_bound",
-]
+    "DoubleWell", "Loss", "Paths", "Quadratic", "convergence_bound", "covariance", "escape_bound",
+    "simulate_adam", "simulate_sgd", "stay_bound",
+]  # fmt: skip
 
 GRID, MOST, FINE = 4000, 400_000, 0.05
 """Intervals of the quadrature over a schedule (fourth order): at least, at most, and the change
