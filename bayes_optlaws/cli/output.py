@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
-    from bayes_optlaws.decision.design import DesignPlan
     from bayes_optlaws.decision.ranking import Ranking
 
 _WIDTH = 120  # of output that is no terminal
@@ -107,8 +106,16 @@ def check_figure_name(target: Path) -> None:
         raise UsageError(f"{target}: a figure ends in {', '.join(known)}")
 
 
-def save_figure(result: Ranking | DesignPlan, target: Path) -> None:
-    """Draw a ranking or a plan into a file."""
+class HasPlot(Protocol):
+    """A ranking, a plan or another result that draws itself."""
+
+    def plot(self) -> Figure:
+        """Draw the result."""
+        ...
+
+
+def save_figure(result: HasPlot, target: Path) -> None:
+    """Draw a result into a file."""
     use_file_backend()
     from matplotlib import pyplot as plt
 

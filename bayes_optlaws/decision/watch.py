@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -144,8 +144,9 @@ class Watch:
 
     def _repr_html_(self) -> str:
         names = ("loss_mean", "loss_sd", "loss_lower", "loss_upper")
-        formats = {n: html.number(4) for n in names} | {"p_diverge": html.percent}
-        more = {n: html.percent for n in ("p_best", "p_best_before")}
+        formats = {n: html.number(4) for n in names}
+        formats["p_diverge"] = html.percent
+        more: dict[str, html.Format] = {n: html.percent for n in ("p_best", "p_best_before")}
         more |= {n: html.number(1) for n in ("expected_rank", "rank_before")}
         ranked = [html.table(self.ranking, formats=formats | more)] * (len(self.ranking) > 1)
         return html.box(
@@ -321,7 +322,8 @@ def _schedule(row: pd.Series, given: Schedule | None) -> Schedule:
         )
     names = ("peak_lr", "steps", "warmup_steps", "min_lr", "decay_end_step", "plateau_lr",
              "cooldown_start_step")  # fmt: skip
-    return Schedule(row["schedule"], *(float(row[n]) for n in names))
+    settings: dict[str, Any] = {n: float(row[n]) for n in names}
+    return Schedule(row["schedule"], **settings)
 
 
 def _named(others: pd.DataFrame, candidate: pd.DataFrame) -> pd.DataFrame:

@@ -383,7 +383,7 @@ class FittedLaw:
         """
         rng, again = (np.random.default_rng(random_seed) for _ in range(2))
         if stage is not None:
-            options = {"max_draws": max_draws, "stage": stage}
+            options: dict[str, Any] = {"max_draws": max_draws, "stage": stage}
             mean = self.draw_loss(table, "mean", rng, **options)
             return mean, self.draw_loss(table, "new_run", again, **options)
         draws = self.draws.thin(draws_for(len(table), max_draws))

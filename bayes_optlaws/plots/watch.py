@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bayes_optlaws.plots.results import WatchLike
 from bayes_optlaws.plots.style import BLACK, BLUE, GREY, ORANGE, axes, figure_of
+from bayes_optlaws.text.figures import shown_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ _LOOK = {"law and curve": (ORANGE, "o", 1.0), "curve alone": (BLUE, "s", 1.03),
          "law alone": (GREY, "D", 1.06)}  # fmt: skip
 
 
+@shown_once
 def watch(run: WatchLike, *, ax: Axes | None = None) -> Figure:
     """The loss curve of a run so far, and the intervals of its end.
 

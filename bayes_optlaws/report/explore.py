@@ -275,7 +275,8 @@ def _page_data(law: FittedLaw, start: Mapping[str, float | str]) -> dict[str, An
     seen = {k: [float(runs[k].min()), float(runs[k].max())] for k in REACH}
     ranges = {}
     for k, reach in REACH.items():
-        low, high = min(seen[k][0], start[k]), max(seen[k][1], start[k])  # type: ignore[type-var]
+        at = float(start[k])
+        low, high = min(seen[k][0], at), max(seen[k][1], at)
         ranges[k] = [max(low / 4.0, 1.0) if k != "peak_lr" else low / 4.0, high * reach]
     ranges["cooldown"] = [0.02, 0.95]
     ranges["floor"] = [0.0, max(0.5, float(start["floor"]))]
