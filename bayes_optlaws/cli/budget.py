@@ -85,12 +85,13 @@ def allocate(arguments: argparse.Namespace) -> int:
         [
             short(r.n_params), short(r.tokens), significant(r.peak_lr), r.schedule,
             f"{r.loss_mean:.4f}", f"{r.loss_lower:.4f} to {r.loss_upper:.4f}",
-            percent(r.p_tied), percent(r.p_optimal), percent(r.p_diverge),
+            percent(r.p_tied), percent(r.p_worse), percent(r.p_optimal), percent(r.p_diverge),
         ]
         for r in found.profile.itertuples()
     ]  # fmt: skip
-    heads = ["parameters", "tokens", "peak LR", "schedule", "loss",
-             f"{100 * found.prob:g} % interval", "tied", "P(best size)", "diverges"]  # fmt: skip
+    interval = f"{100 * found.prob:g} % interval"
+    heads = ["parameters", "tokens", "peak LR", "schedule", "loss", interval, "tied", "worse",
+             "best size", "diverges"]  # fmt: skip
     print_table(heads, rows, left=(3,))
     return DONE
 

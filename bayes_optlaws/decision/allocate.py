@@ -66,8 +66,10 @@ class Allocation:
     profile : DataFrame
         One row a model size, a candidate table with its best settings, and ``loss_mean`` with the
         interval ``loss_lower``, ``loss_upper`` of the expected loss, ``excess`` over the best,
-        ``p_tied``, ``tied``, ``p_optimal`` (share of draws whose best size it is nearest to),
-        ``p_diverge``, ``extrapolation``.
+        ``p_tied`` and ``p_worse`` (within ``tie`` of the best size, or above it by more),
+        ``tied`` (not shown to be worse with probability ``prob``), ``p_optimal`` (share of draws
+        whose best size it is nearest to), ``p_diverge``, ``extrapolation``. As a candidate table
+        it goes into ``OptLaw.design(decide=...)``: which small runs would settle the split.
     candidate : DataFrame
         The row of lowest expected loss.
     optimum : Series
@@ -105,7 +107,8 @@ class Allocation:
             f"({best['tokens'] / best['n_params']:.3g} a parameter) reach {best['loss_mean']:.3f} "
             f"nats ({best['loss_lower']:.3f} to {best['loss_upper']:.3f}), with peak_lr "
             f"{html.significant(best['peak_lr'])} and {best['schedule']}. Sizes from "
-            f"{short(tied['n_params'].min())} to {short(tied['n_params'].max())} are tied with it. "
+            f"{short(tied['n_params'].min())} to {short(tied['n_params'].max())} are not shown to "
+            "be worse by more than the noise of a run. "
             f"The best size is {short(o['n_params_lower'])} to {short(o['n_params_upper'])} with "
             f"{100 * self.prob:g} %."
         )
@@ -151,7 +154,7 @@ class Allocation:
         formats: dict[str, html.Format] = {"n_params": short, "tokens": short}
         formats["peak_lr"] = html.significant
         formats |= {c: html.number(4) for c in ("loss_mean", "loss_lower", "loss_upper", "excess")}
-        formats |= {c: html.percent for c in ("p_tied", "p_optimal", "p_diverge")}
+        formats |= {c: html.percent for c in ("p_tied", "p_worse", "p_optimal", "p_diverge")}
         return html.box(
             html.heading(f"Allocation of {short(self.flops)} FLOP"),
             html.paragraphs([self.answer()]),
@@ -162,7 +165,7 @@ class Allocation:
         return self.profile[
             [
                 "n_params", "tokens", "peak_lr", "schedule", "loss_mean", "loss_lower",
-                "loss_upper", "excess", "p_tied", "p_optimal", "p_diverge",
+                "loss_upper", "excess", "p_tied", "p_worse", "p_optimal", "p_diverge",
             ]
         ]  # fmt: skip
 
@@ -281,7 +284,8 @@ def allocate(
     gap = loss - loss[:, [best]]
     table["excess"] = table["loss_mean"] - table["loss_mean"].iloc[best]
     table["p_tied"] = np.mean(np.abs(gap) <= tie, axis=0)
-    table["tied"] = table["p_tied"] >= 0.5
+    table["p_worse"] = np.mean(gap > tie, axis=0)
+    table["tied"] = table["p_worse"] < prob
     size, edge = best_size(loss, table["n_params"].to_numpy())
     nearest = np.abs(np.log(size)[:, None] - np.log(table["n_params"].to_numpy())).argmin(axis=1)
     table["p_optimal"] = np.bincount(nearest, minlength=len(table)) / len(nearest)

@@ -37,7 +37,7 @@ def isoflop(allocation: AllocationLike, *, ax: Axes | None = None) -> Figure:
     ax.fill_between(x, table["loss_lower"], table["loss_upper"], color=BLUE, alpha=0.2)
     ax.plot(x, table["loss_mean"], "o-", color=BLUE, label="expected loss, best settings")
     tied = table[table["tied"]]
-    ax.plot(tied["n_params"], tied["loss_mean"], "o", color=ORANGE, label="tied with the best")
+    ax.plot(tied["n_params"], tied["loss_mean"], "o", color=ORANGE, label="not shown to be worse")
     ax.set_xscale("log")
     ax.set(
         xlabel="parameters",

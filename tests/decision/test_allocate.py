@@ -107,7 +107,7 @@ def test_bad_budgets_are_refused(chinchilla, options, message):
 
 def test_it_is_said_and_drawn(chinchilla):
     found = allocate(chinchilla[0], flops=6 * 2e5 * 1e7, **OPTIONS)
-    assert "are tied with it" in found.answer() and "FLOP^0.5" in found.answer()
+    assert "are not shown to be worse" in found.answer() and "FLOP^0.5" in found.answer()
     assert "<table" in found._repr_html_() and "n_params" in repr(found)
     (ax,) = found.plot().axes
     assert ax.get_xscale() == "log"
