@@ -321,10 +321,13 @@ svg text { fill: var(--ink); } .band { fill: var(--band); }
 .now { stroke: var(--mark); stroke-dasharray: 4 4; }
 pre { overflow-x: auto; background: var(--card); padding: .6rem .8rem; font-size: .85rem; }
 #notes { min-height: 2.9em; color: var(--mark); }
-@media (max-width: 46rem) { main { grid-template-columns: minmax(0, 1fr); gap: .2rem; } main > :first-child
-  { order: 2; } dd { font-size: 1rem; } dl { position: sticky; top: 0; z-index: 1; padding: .5rem .8rem;
-  gap: .3rem .8rem; } main > section { display: contents; } main > section > * { order: 2; }
-  main > section > dl { order: 1; } }
+@media (max-width: 46rem) {
+  main { grid-template-columns: minmax(0, 1fr); gap: .2rem; }
+  main > section { display: contents; } main > section > * { order: 2; }
+  main > section > dl { order: 1; position: sticky; top: 0; z-index: 1; padding: .5rem .8rem;
+    gap: .3rem .8rem; }
+  dd { font-size: 1rem; }
+}
 """
 
 
