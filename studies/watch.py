@@ -213,11 +213,6 @@ on the pocket grid, which is too large here and costs them log score.
 """
 
 _FOOT = """\
-What misses the mark: at 75 % of the Multi-Power-Law's runs 90 and 95 % intervals hold too few. It
-is the nine two-stage runs, whose learning rate falls at once, by a factor of two to ten, half-way;
-how the loss settles after such a jump is none of the shapes that a path may have. The other
-eighteen are covered.
-
 Runs of one table are not independent: Schaipp's cool-downs branch off shared constant runs, and the
 Multi-Power-Law's schedules share their first 8,000 or 20,000 steps. Schaipp's table is dense, a law
 that saw three quarters of it is hard to better before the last quarter of a run; the

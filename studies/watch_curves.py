@@ -153,7 +153,7 @@ def schaipp(folder: str | Folder) -> tuple[pd.DataFrame, list[Curve]]:
     return runs, out
 
 
-def constants(curves: Iterable[Curve], *, start: PathPrior, rounds: int = 150) -> PathPrior:
+def constants(curves: Iterable[Curve], *, start: PathPrior, rounds: int = 90) -> PathPrior:
     """Constants under which the ends of finished curves are most likely.
 
     Parameters

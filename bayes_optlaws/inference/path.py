@@ -15,9 +15,9 @@ long decay is predicted too high.
 
 Given the shape :math:`(\alpha, p, \tau)` all is linear and Gaussian, so the likelihood of the end
 is a mixture of normals over a grid of shapes, in closed form: no sampling, no start values.  The
-misfit :math:`\delta` is a Wiener process in :math:`\log s` and one in the annealing left, both zero
-at the end of the run, so recent points count more than old ones and the uncertainty grows with
-what is still to come; its size is a part of the grid.
+misfit :math:`\delta` is a Wiener process in :math:`\log s` and one in the gain that is still to
+come, both zero at the end of the run, so recent points count more than old ones and the uncertainty
+grows with what is to come; its size is a part of the grid.
 
 How much a decay gains grows with the peak learning rate, :math:`C \propto \mathrm{lr}^\xi`.  The
 constants are those under which the ends of the pocket grid's finished curves, seen at 25, 50 and
@@ -39,6 +39,10 @@ ALPHAS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.6, 0.8, 1.0)
 
 SHAPES = ((0.3, 5e-4), (0.6, 5e-4), (1.0, 5e-4), (0.3, 0.03), (0.6, 0.03), (1.0, 0.03))
 """Powers p of the learning rate and memories tau of the gain."""
+
+SETTLING = (0.6, 0.03)
+"""Power and memory of the gain that the misfit of annealing goes by: slow, so that it lasts until
+the loss has settled after a fall of the learning rate."""
 
 MISFITS, MISFIT_WEIGHTS = (1.0, 2.0, 4.0), (0.7, 0.2, 0.1)
 """Multiples of the misfit's sd, and their prior probabilities."""
@@ -284,7 +288,8 @@ def forecast(
     for j, (power, memory) in enumerate(SHAPES):
         g = path.gain(np.append(t, end), power, memory)
         columns[:, j, :, 2] = g[-1] - g[:-1]
-    far, left = -np.log(share), np.abs(np.interp(t, path.step, path.lr) - path.lr[-1]) / path.peak
+    slow = path.gain(np.append(t, end), *SETTLING)
+    far, left = -np.log(share), np.abs(slow[-1] - slow[:-1])
     misfit = prior.misfit**2 * np.minimum(far[:, None], far)
     misfit += (prior.annealing_misfit * centre[2]) ** 2 * np.minimum(left[:, None], left)
     size = np.array(MISFITS)[:, None, None] ** 2

@@ -57,7 +57,8 @@ def test_with_one_shape_it_is_generalised_least_squares(monkeypatch):
     share = path.share_at(t)
     g = path.gain(np.append(t, 1e4), 0.6, 5e-4)
     x = np.column_stack([np.ones(40), np.expm1(-0.35 * np.log(share)) / 0.35, g[-1] - g[:-1]])
-    left = LINEAR.lr(t) / 1e-3
+    slow = path.gain(np.append(t, 1e4), *module.SETTLING)
+    left = slow[-1] - slow[:-1]
     far = -np.log(share)
     c = prior.gain_at(1e-3)
     w = prior.misfit**2 * np.minimum.outer(far, far) + noise * np.eye(40)
@@ -82,7 +83,8 @@ def test_ends_drawn_from_the_prior_are_covered(schedule, monkeypatch):
     path, prior = Path.of(schedule), PathPrior()
     t = np.arange(400.0, 6001.0, 100.0)
     far = -np.log(path.share_at(t))
-    left = (schedule.lr(t) - schedule.lr(1e4)) / 1e-3
+    slow = path.gain(np.append(t, 1e4), *module.SETTLING)
+    left = slow[-1] - slow[:-1]
     inside = 0
     for _ in range(60):
         a, shape = rng.choice((0.25, 0.45)), module.SHAPES[rng.integers(2)]
