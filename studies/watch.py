@@ -207,7 +207,9 @@ intervals.
 
 The path of the curve has constants that were found on the shipped curves of the pocket grid, models
 of 10,000 to 250,000 parameters with one schedule family. No curve below entered them. The *form* of
-the path was chosen with some of the curves below in sight, so the figures flatter it somewhat.
+the path was chosen with some of the curves below in sight, so the figures flatter it somewhat: that
+its misfit lasts until the loss has settled after a fall of the learning rate was added because the
+two-stage runs, whose rate falls at once, were missed without it.
 *Power law of the tail* and *last value* say no uncertainty; they were given the sd of their errors
 on the pocket grid, which is too large here and costs them log score.
 """

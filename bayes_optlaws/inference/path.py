@@ -85,13 +85,13 @@ class PathPrior:
     True
     """
 
-    gain: float = 0.080
-    gain_power: float = 0.345
+    gain: float = 0.082
+    gain_power: float = 0.342
     gain_spread: float = 0.35
-    slope: float = 0.051
-    slope_sd: float = 0.063
-    misfit: float = 0.0016
-    annealing_misfit: float = 0.034
+    slope: float = 0.041
+    slope_sd: float = 0.056
+    misfit: float = 0.00144
+    annealing_misfit: float = 0.035
     floor: float = 0.00039
 
     def __post_init__(self) -> None:
