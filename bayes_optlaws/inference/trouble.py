@@ -48,7 +48,7 @@ def rise(loss: np.ndarray) -> float:
     --------
     >>> falling = np.linspace(4.0, 3.0, 100)
     >>> rise(falling), round(rise(np.append(falling, np.full(20, 3.6))), 2)
-    (0.0, 0.17)
+    (0.0, 0.18)
     """
     y = np.log(loss)
     if y.size < LEAST:
@@ -59,7 +59,7 @@ def rise(loss: np.ndarray) -> float:
     jump = np.diff(y)
     sd = np.sqrt(np.median((jump - np.median(jump)) ** 2) / (2 * 0.455))
     most = float(np.max(mean - np.minimum.accumulate(mean)))
-    return max(most - NOISE * sd * np.sqrt(2.0 / size), 0.0)
+    return max(most - float(NOISE * sd * np.sqrt(2.0 / size)), 0.0)
 
 
 def likelihood_ratio(loss: np.ndarray, progress: float) -> float:
