@@ -77,7 +77,7 @@ def split(law: OptLaw, runs: pd.DataFrame, flops: float, *, frontier: bool) -> A
     """
     return law.allocate(
         flops=flops, families=["cosine"], bounds={"peak_lr": float(runs["peak_lr"].iloc[0])},
-        frontier=frontier, max_draws=1000, allow_unconverged=True,
+        frontier=frontier, max_draws=1000, progressbar=False, allow_unconverged=True,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ All but the law are of the curve's own loss; a shift to the loss of the table, w
 learned from the curves of the fitted runs.  The last two say no uncertainty of their own: they
 get the sd of their errors on the pocket grid's curves at the same share, in log loss.
 
-Writes ``watch.csv`` (a row a run, share and method) and ``watch.md``.
+Writes ``watch.csv`` (a row a data set, share and method) and ``watch.md``.
 """
 
 from __future__ import annotations
@@ -160,18 +160,30 @@ def _judged(found: EndForecast, truth: float) -> dict[str, float]:
     return {"error": abs(np.expm1(mean - truth)), "log_score": found.log_density(truth), **inside}
 
 
-def page(table: pd.DataFrame) -> str:
-    """Text of docs/watch.md.
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over runs, one row a data set, share and method.
 
     Parameters
     ----------
     table : DataFrame
         As `watched` makes it.
     """
-    means = table.groupby(["data", "share", "method"]).mean(numeric_only=True)
+    groups = table.groupby(["data", "share", "method"])
+    return groups.mean(numeric_only=True).assign(runs=groups.size()).reset_index()
+
+
+def page(table: pd.DataFrame) -> str:
+    """Text of docs/watch.md.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `summary`.
+    """
+    means = table.set_index(["data", "share", "method"])
     lines = [_HEAD]
     for name in table["data"].unique():
-        n = table[table["data"] == name]["run_id"].nunique()
+        n = table.loc[table["data"] == name, "runs"].max()
         lines += [f"## {name}: {n} runs", "", _COLUMNS]
         for u in SEEN:
             some = means.loc[name, u]
@@ -237,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, load in (("Multi-Power-Law", multi_power_law), ("Schaipp", schaipp)):
         runs, curves = load(args.folder)
         tables.append(watched(name, runs, curves, sds))
-    table = pd.concat(tables)
+    table = summary(pd.concat(tables))
     table.round(6).to_csv(args.results, index=False)
     (Folder(args.out) / "watch.md").write_text(page(table))
     print(page(table))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bayes_optlaws.cli.law import DONE, candidates_of, law_of, warn_unconverged
+from bayes_optlaws.cli.law import DONE, candidates_of, law_of, show_progress, warn_unconverged
 from bayes_optlaws.cli.output import (
     UsageError,
     check_figure_name,
@@ -55,6 +55,7 @@ def allocate(arguments: argparse.Namespace) -> int:
         tie=arguments.tie,
         prob=arguments.prob,
         random_seed=arguments.seed or 0,
+        progressbar=show_progress(arguments),
         allow_unconverged=arguments.allow_unconverged,
     )
     write_csv(found.profile, target)

@@ -10,7 +10,7 @@ of a parabola.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from bayes_optlaws.plots.allocation import isoflop as plot_isoflop
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import short
+from bayes_optlaws.text.progress import counter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,6 +225,7 @@ def allocate(
     prob: float = 0.9,
     max_draws: int = 1000,
     random_seed: int = 0,
+    progressbar: bool = True,
     allow_unconverged: bool = False,
 ) -> Allocation:
     """Find the model size and tokens of lowest expected loss under a budget.
@@ -252,6 +254,7 @@ def allocate(
     prob : float
         Probability of the intervals.
     max_draws, random_seed : int
+    progressbar : bool
     allow_unconverged : bool
 
     Returns
@@ -273,11 +276,18 @@ def allocate(
     finished = law.encoding.finished
     if batch_tokens is None:
         batch_tokens = float(finished["batch_tokens"].median())
+    sizes = _affordable(_sizes(finished, compute, tokens, n_params), compute, tokens, batch_tokens)
     make = _Profiles(
         law, batch_tokens, families, bounds, max_p_diverge, max_draws, random_seed, prob
     )
-    sizes = _affordable(_sizes(finished, compute, tokens, n_params), compute, tokens, batch_tokens)
-    table, loss = make(sizes, compute, tokens)
+    along = compute is not None and frontier
+    total = len(sizes) + along * (BUDGETS - 1) * SIZES
+    with counter(total, "settings of each size", progressbar) as step:
+        table, loss = make(sizes, compute, tokens, step)
+        size, edge = best_size(loss, table["n_params"].to_numpy())
+        front, exponents = pd.DataFrame(), pd.DataFrame()
+        if compute is not None and frontier:
+            front, exponents = _frontier(make, compute, finished, prob, (table, size), step)
     best = int(np.argmin(table["loss_mean"]))
     noise = law.predictor(law.draws.thin(max_draws)).noise_sd(table.iloc[[best]])
     tie = float(np.median(noise) * table["loss_mean"].iloc[best]) if tie is None else float(tie)
@@ -286,12 +296,8 @@ def allocate(
     table["p_tied"] = np.mean(np.abs(gap) <= tie, axis=0)
     table["p_worse"] = np.mean(gap > tie, axis=0)
     table["tied"] = table["p_worse"] < prob
-    size, edge = best_size(loss, table["n_params"].to_numpy())
     nearest = np.abs(np.log(size)[:, None] - np.log(table["n_params"].to_numpy())).argmin(axis=1)
     table["p_optimal"] = np.bincount(nearest, minlength=len(table)) / len(nearest)
-    front, exponents = pd.DataFrame(), pd.DataFrame()
-    if compute is not None and frontier:
-        front, exponents = _frontier(make, compute, finished, prob, (table, size))
     return Allocation(
         flops=np.nan if compute is None else compute,
         profile=table,
@@ -320,13 +326,18 @@ class _Profiles:
     prob: float
 
     def __call__(
-        self, sizes: np.ndarray, compute: float | None, tokens: float | None
+        self,
+        sizes: np.ndarray,
+        compute: float | None,
+        tokens: float | None,
+        step: Callable[[int], None],
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """Best settings of each size with their expected loss, and its draws (n_draws, n)."""
         judge = Judge(self.law, self.max_p_diverge, self.random_seed)
         rows = []
         for n, d in zip(sizes, _tokens_of(sizes, compute, tokens), strict=True):
             rows.append(self._best(judge, float(n), float(d)))
+            step(1)
         table = read_candidates(pd.DataFrame(rows), warn=False)
         table.index = pd.Index([f"N={short(n)}" for n in table["n_params"]])
         rng = np.random.default_rng(self.random_seed)
@@ -471,6 +482,7 @@ def _frontier(
     finished: pd.DataFrame,
     prob: float,
     last: tuple[pd.DataFrame, np.ndarray],
+    step: Callable[[int], None],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Optima along budgets, and the exponents of the frontier."""
     budgets = np.geomspace(compute / REACH, compute, BUDGETS)
@@ -480,7 +492,7 @@ def _frontier(
             table, size = last
         else:
             tried = _affordable(_sizes(finished, c, None, None), c, None, make.batch_tokens)
-            table, loss = make(tried, c, None)
+            table, loss = make(tried, c, None, step)
             size = best_size(loss, table["n_params"].to_numpy())[0]
         sizes.append(np.log(size))
         row = _optimum(size, c, None, prob)

@@ -64,7 +64,8 @@ def read_progress(
     if absent:
         raise CurveError(
             f"the curve has no column {' and no column '.join(map(repr, absent))}: it has "
-            f"{', '.join(map(str, table.columns)) or 'none'}; name them by step= and loss="
+            f"{', '.join(map(str, table.columns)) or 'none'}; name them by step= and loss= "
+            "(on the command line --step-column and --loss-column)"
         )
     if not len(table):
         raise CurveError("the curve has no row: give the steps and losses that were logged")
