@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws import datasets
+from bayes_optlaws.evaluation.manifest import open_folder, read_result
 from bayes_optlaws.evaluation.scores import crps
 from bayes_optlaws.evaluation.splits import block_labels
 from bayes_optlaws.law import OptLaw
@@ -264,16 +265,21 @@ def measured_exponents(runs: pd.DataFrame) -> pd.DataFrame:
 def fitted(
     name: str, folder: str | Path | None, work: Path, **sampling: int
 ) -> tuple[OptLaw, pd.DataFrame]:
-    """Law of a study, read from ``work`` or fitted and kept there, and the runs held out."""
+    """Law of a study, read from ``work`` or fitted and kept there, and the runs held out.
+
+    Raises
+    ------
+    FolderError
+        When the law there was fitted to other runs, with other options or by other code.
+    """
     table, mask = STUDIES[name]
     runs = read_runs(datasets.load(table, folder=folder))
     out = mask(runs)
-    path = work / f"{name}.nc"
-    if path.exists():
-        return OptLaw.load(path), runs[out]
-    law = OptLaw().fit(runs[~out], progressbar=False, **sampling)
-    work.mkdir(parents=True, exist_ok=True)
-    law.save(path)
+    path = open_folder(work / name, study="decisions", runs=runs[~out], options=sampling) / "law.nc"
+    law = read_result(path, OptLaw.load) if path.exists() else None
+    if law is None:
+        law = OptLaw().fit(runs[~out], progressbar=False, **sampling)
+        law.save(path)
     return law, runs[out]
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +25,12 @@ import pandas as pd
 
 from bayes_optlaws import datasets
 from bayes_optlaws.baselines.divergence import DivergenceClassifier, classifiers
+from bayes_optlaws.evaluation.manifest import open_folder, read_result
 from bayes_optlaws.evaluation.splits import block_labels
 from bayes_optlaws.model.divergence import DivergenceData, DivergencePriors, divergence_probability
 from bayes_optlaws.plots.style import DASHES, PALETTE
 from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,7 +178,7 @@ def run_study(
     ----------
     study : Study
     work : path
-        Where result files are kept.
+        Where result files are kept, a folder a method.
     folder : path, optional
         Of the public tables.
     repeats : int
@@ -192,14 +193,23 @@ def run_study(
     """
     runs = read_runs(datasets.load(study.table, folder=folder))
     methods = [Posterior(), *classifiers()] if methods is None else methods
+    folders = {
+        method.name: open_folder(
+            Path(work) / study.name / method.name, study="divergence",
+            script=Path(__file__).read_text(encoding="utf-8"), runs=runs, above=study.above,
+            method=type(method).__name__, options=_options(method),
+        )
+        for method in methods
+    }  # fmt: skip
     parts = []
     for repeat in range(1 if study.above is not None else repeats):
         for split, test in enumerate(masks(study, runs, repeat)):
             for method in methods:
-                path = Path(work) / study.name / f"{method.name}_{repeat}_{split}.json"
-                if not path.exists():
+                path = folders[method.name] / f"{repeat}_{split}.json"
+                part = read_result(path, _read) if path.exists() else None
+                if part is None:
                     _write_prediction(path, method, runs[~test], runs[test])
-                part = pd.DataFrame(json.loads(path.read_text()))
+                    part = _read(path)
                 part.insert(0, "repeat", repeat)
                 part.insert(1, "method", method.name)
                 part["diverged"] = runs.loc[test, "diverged"].to_numpy(bool)
@@ -218,10 +228,16 @@ def _write_prediction(
         "flagged": method.flag(candidates).tolist(),
         "converged": not getattr(method, "failures", []),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(found))
-    part.replace(path)
+    files.write(path, json.dumps(found))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _options(method: DivergenceClassifier) -> dict[str, object]:
+    """What a method was made with; its state and failures come of a fit."""
+    return {k: v for k, v in vars(method).items() if not k.startswith("_") and k != "failures"}
 
 
 def log_loss(p: np.ndarray, diverged: np.ndarray) -> np.ndarray:

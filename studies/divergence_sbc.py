@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.datasets import load
+from bayes_optlaws.evaluation.manifest import open_folder, read_result
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.model.divergence import (
     DivergenceData,
@@ -30,6 +30,7 @@ from bayes_optlaws.model.divergence import (
     parameters,
 )
 from bayes_optlaws.runs.readers import read_runs
+from bayes_optlaws.text import files
 from studies.sbc import N_RANKS, calibration
 
 PROB = 0.9
@@ -162,19 +163,25 @@ def study(
         Columns replication, n_diverged, converged, kind, quantity, prob and `COLUMNS`; what
         `studies.sbc.calibration` takes.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = open_folder(
+        folder, study="divergence sbc", script=Path(__file__).read_text(encoding="utf-8"),
+        runs=runs, random_seed=random_seed, options=options,
+    )  # fmt: skip
     targets = default_targets(runs)
     parts = []
     for i in range(n):
         path = folder / f"replication-{i:05d}.json"
-        if not path.exists():
+        part = read_result(path, _read) if path.exists() else None
+        if part is None:
             row = replicate(runs, targets, i, random_seed=random_seed, **options)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(row))
-            part.replace(path)
-        parts.append(_as_table(json.loads(path.read_text())))
+            files.write(path, json.dumps(row))
+            part = _read(path)
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return _as_table(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _as_table(row: dict) -> pd.DataFrame:

@@ -193,7 +193,11 @@ def _path(folder: Path, table: str, objective: str, share: float, repeat: int) -
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    missing = {*MEASURES, "objective", "share", "repeat"} - {*result}
+    if missing:
+        raise KeyError(f"{sorted(missing)} missing")
+    return result
 
 
 def _done(path: Path) -> bool:
@@ -277,7 +281,8 @@ def summary(folder: str | Path, table: str) -> pd.DataFrame:
     found = sorted(p for p in (Path(folder) / table).glob("*.json") if p.name != MANIFEST)
     if not found:
         raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
-    results = pd.DataFrame([_read(path) for path in found])
+    read = (read_result(path, _read, fate="left out") for path in found)
+    results = pd.DataFrame([result for result in read if result is not None])
     bad = results["pareto_k"] > MAX_PARETO_K
     keys = ["share", "objective"]
     groups = results[~bad].groupby(keys)[list(MEASURES)]

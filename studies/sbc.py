@@ -51,6 +51,8 @@ N_RANKS = 199
 
 SOURCES = ("prior", "posterior")
 
+_SHARED = ("prob", "converged", "pareto_k", "p_best", "chosen_is_best", "regret", "seconds")
+
 
 def default_targets(runs: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     """Schedules to decide between at twice the largest model and budget of a run table.
@@ -351,7 +353,11 @@ def study(
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    row = json.loads(path.read_text(encoding="utf-8"))
+    missing = {*_SHARED, "replication", "quantities"} - {*row}
+    if missing:
+        raise KeyError(f"{sorted(missing)} missing")
+    return row
 
 
 def _result_path(folder: Path, i: int) -> Path:
@@ -368,9 +374,10 @@ def read_results(folder: str | Path) -> pd.DataFrame:
         prob, converged, pareto_k, p_best, chosen_is_best, regret, seconds of the replication.
     """
     parts = []
-    shared = ["prob", "converged", "pareto_k", "p_best", "chosen_is_best", "regret", "seconds"]
     for path in sorted(Path(folder).glob("replication-*.json")):
-        row = json.loads(path.read_text())
+        row = read_result(path, _read, fate="left out")
+        if row is None:
+            continue
         part = pd.DataFrame.from_dict(
             row["quantities"],
             orient="index",
@@ -379,7 +386,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
         part.insert(0, "quantity", [x.split(":", 1)[1] for x in part.index])
         part.insert(0, "kind", [x.split(":", 1)[0] for x in part.index])
         part.insert(0, "replication", row["replication"])
-        for name in shared:
+        for name in _SHARED:
             part[name] = np.nan if row[name] is None else row[name]
         parts.append(part)
     if not parts:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import warnings
-import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +28,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMBERS_MADE_BY = ("numpy", "scipy", "pandas", "numba", "pymc", "pytensor", "nutpie")
+_RESULTS = {".json", ".npz", ".nc"}
 _NO_NUMBERS = {"cli", "report", "plots", "text"}  # folders whose code changes no result
 
 
@@ -99,7 +99,7 @@ def open_folder(folder: str | Path, **made_from: Any) -> Path:
     now["code"] = code_digest()
     path = folder / MANIFEST
     if not path.exists():
-        if any(p.suffix in (".json", ".npz") for p in folder.iterdir()):
+        if any(p.suffix in _RESULTS for p in folder.iterdir()):
             raise FolderError(
                 f"{folder} has results but no {MANIFEST} that says what they were made from: give "
                 "another folder, or delete them"
@@ -125,7 +125,9 @@ def open_folder(folder: str | Path, **made_from: Any) -> Path:
     return folder
 
 
-def read_result[T](path: Path, read: Callable[[Path], T]) -> T | None:
+def read_result[T](
+    path: Path, read: Callable[[Path], T], *, fate: str = "is made again"
+) -> T | None:
     """Read a result file; None, with a warning that names it, when it is damaged.
 
     Parameters
@@ -133,13 +135,14 @@ def read_result[T](path: Path, read: Callable[[Path], T]) -> T | None:
     path : Path
     read : callable
         Reads the file.
+    fate : str
+        What becomes of a damaged file, for the warning.
     """
     try:
         return read(path)
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
-        # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except Exception as error:  # a flipped bit of an npz file alone raises any of seven kinds
         warnings.warn(
-            f"{path} is damaged ({type(error).__name__}: {error}) and is made again",
+            f"{path} is damaged ({type(error).__name__}: {error}) and {fate}",
             DamagedResultWarning,
             stacklevel=2,
         )

@@ -37,6 +37,7 @@ POOLED = "all"
 BASELINE_DRAWS = dict.fromkeys(
     ("gaussian-process", "gp-linear-scale", "gp-linear-settings", "quadratic"), 2000
 )
+_FIELDS = "fields"
 OTHER_DRAWS = 200  # each is a refit
 
 
@@ -405,9 +406,7 @@ def _task(
     result["seconds"] = time.perf_counter() - start
     result["cpu_seconds"] = time.process_time() - cpu
     if path is not None:
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **result)
-        files.write(path, packed.getvalue())
+        _write(path, result)
     return result
 
 
@@ -436,13 +435,19 @@ def _predict_baseline(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]
     }
 
 
+def _write(path: Path, result: dict[str, Any]) -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **result, **{_FIELDS: sorted(result)})
+    files.write(path, packed.getvalue())
+
+
 def _read(path: Path) -> dict[str, Any]:
     # np.load leaves a damaged file open
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         found = {k: v.item() if v.ndim == 0 else v for k, v in stored.items()}
-    missing = {"converged", "seconds", "cpu_seconds"} - set(found)
-    if missing:
-        raise KeyError(f"{sorted(missing)} missing")
+    fields = found.pop(_FIELDS)
+    if sorted(found) != sorted(fields):  # a damaged table of contents can leave some out unseen
+        raise KeyError(f"it should hold {', '.join(fields)}")
     return found
 
 

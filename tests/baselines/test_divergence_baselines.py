@@ -1,6 +1,7 @@
 """Classifiers of divergence, and their comparison with the law on held-out runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from scipy.special import expit
 from sklearn import linear_model, metrics
 
 from bayes_optlaws.baselines import divergence as rivals
+from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from studies import divergence as study
 
 
@@ -192,15 +194,24 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     rule = rivals.MajorityClass()
     first = study.run_study(one, tmp_path, repeats=2, methods=[rule])
     assert len(first) == 2 * 260
-    files = sorted((tmp_path / "pocket").iterdir())
+    folder = tmp_path / "pocket" / "majority"
+    files = sorted(p for p in folder.iterdir() if p.name != MANIFEST)
     assert len(files) == 10
     kept = json.loads(files[0].read_text())
     files[0].write_text(json.dumps(kept | {"p": [0.125] * len(kept["p"])}))  # read, not refitted
     files[1].unlink()
-    again = study.run_study(one, tmp_path, repeats=2, methods=[rule])
+    files[2].write_text(files[2].read_text()[:50])
+    with pytest.warns(DamagedResultWarning, match=f"{files[2].name} is damaged"):
+        again = study.run_study(one, tmp_path, repeats=2, methods=[rule])
     assert (again["p"] == 0.125).sum() == len(kept["p"])
     same = (again["p"] != 0.125).to_numpy()
     pd.testing.assert_frame_equal(first[same], again[same])
+    other = replace(one, above=1e5)
+    with pytest.raises(FolderError, match="above was null, now 100000"):
+        study.run_study(other, tmp_path, repeats=2, methods=[rule])
+    rule.penalty = 3.0
+    with pytest.raises(FolderError, match=r"options was \{\}, now .*penalty.*3"):
+        study.run_study(one, tmp_path, repeats=2, methods=[rule])
 
 
 def test_larger_models_are_held_out(pocket):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayes_optlaws.evaluation import manifest
+from bayes_optlaws.evaluation import manifest, protocols
 from bayes_optlaws.evaluation.manifest import (
     MANIFEST,
     DamagedResultWarning,
@@ -85,6 +85,28 @@ def test_a_table_digest_sees_types_labels_and_order():
     ]  # fmt: skip
     assert table_digest(table) == table_digest(table.copy())
     assert len({table_digest(t) for t in [table, *others]}) == 6
+
+
+@pytest.mark.filterwarnings("ignore::bayes_optlaws.evaluation.manifest.DamagedResultWarning")
+def test_no_flipped_bit_of_a_task_file_gives_another_result(tmp_path, rng):
+    path = tmp_path / "task.npz"
+    protocols._write(path, {"draws": rng.normal(size=(4, 3)), "predicted": 1.0, "converged": True})
+    whole = path.read_bytes()
+    known = read_result(path, protocols._read)
+    n_bits = 8 * len(whole)
+    # the end of a zip file says where its table of contents is: no checksum looks there
+    bits = [*range(n_bits - 8 * 22, n_bits), *rng.integers(0, n_bits, 150)]
+    damaged = 0
+    for bit in bits:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        found = read_result(path, protocols._read)
+        damaged += found is None
+        if found is not None:
+            assert {*found} == {*known}
+            assert all(np.array_equal(found[k], known[k]) for k in known)
+    assert damaged > 100
 
 
 def _load(path):

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import multivariate_t, norm
 
+from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from bayes_optlaws.inference.nuts import MIN_ESS, diagnose, failures, sample_divergence
 from bayes_optlaws.kernels.divergence import laplace, log_density
 from bayes_optlaws.model import divergence as dv
@@ -302,9 +303,16 @@ def test_a_replication_can_be_repeated_and_a_study_resumed(pocket, tmp_path):
     options = {"draws": 100, "tune": 100, "chains": 2}
     few = pocket.iloc[::4]
     first = divergence_sbc.study(few, 2, tmp_path, **options)
-    (tmp_path / "replication-00001.json").unlink()
-    pd.testing.assert_frame_equal(divergence_sbc.study(few, 2, tmp_path, **options), first)
+    second = tmp_path / "replication-00001.json"
+    second.write_text(second.read_text()[:99])
+    with pytest.warns(DamagedResultWarning, match=second.name):
+        pd.testing.assert_frame_equal(divergence_sbc.study(few, 2, tmp_path, **options), first)
+    with pytest.raises(FolderError, match="random_seed was 0, now 1"):
+        divergence_sbc.study(few, 2, tmp_path, random_seed=1, **options)
+    with pytest.raises(FolderError, match='runs was "table'):
+        divergence_sbc.study(pocket.iloc[::5], 2, tmp_path, **options)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        MANIFEST,
         "replication-00000.json",
         "replication-00001.json",
     ]

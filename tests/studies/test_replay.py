@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
@@ -60,6 +61,11 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
     with pytest.warns(DamagedResultWarning, match=done[0].name):
         replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
     assert len(asked) == 9
+    extra = tmp_path / "pocket" / "regret_30_0.json"
+    extra.write_text("{}")
+    with pytest.warns(DamagedResultWarning, match=rf"{extra.name} is damaged .* left out"):
+        again = replay.summary(tmp_path, "pocket")
+    pd.testing.assert_frame_equal(again, table)
     figure = plot_replay({"pocket": table})
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["regret", "random"]

@@ -39,6 +39,11 @@ def test_a_study_resumes_where_it_was(pocket, tmp_path):
         MANIFEST,
         *(f"replication-{i:05d}.json" for i in range(3)),
     ]
+    extra = tmp_path / "replication-00009.json"
+    extra.write_text("{}")
+    with pytest.warns(DamagedResultWarning, match=rf"{extra.name} is damaged .* left out"):
+        pd.testing.assert_frame_equal(sbc.read_results(tmp_path), again)
+    extra.unlink()
     for options in (
         {"law_options": OPTIONS | {"features": "paper"}}, {"random_seed": 7},
         {"source": "posterior"},
