@@ -222,9 +222,10 @@ def _divergence(out: Path) -> pd.DataFrame:
 
 def _fitted_law(path: str | None) -> OptLaw:
     from bayes_optlaws.law import OptLaw  # here, so that other tables do not load PyMC
+    from studies.stored_law import law_of
 
     if path is not None:
-        return OptLaw.load(path)
+        return law_of(path, "pocket")
     return OptLaw().fit(load("pocket"), random_seed=0, progressbar=False)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws import OptLaw, datasets
+from bayes_optlaws import datasets
 from bayes_optlaws.inference import stage_numbers, stages
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.stage_change import StageChange, change_columns
@@ -21,6 +21,7 @@ from bayes_optlaws.inference.stage_learning import learn_change
 from bayes_optlaws.inference.stage_posterior import StagePrior
 from bayes_optlaws.model.priors import LogNormal
 from bayes_optlaws.runs.stages import parents
+from studies.stored_law import law_of
 
 MAX_DRAWS = 2000
 
@@ -93,7 +94,7 @@ def main() -> None:
     """Learn from all shipped sets and write the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("law", metavar="LAW.nc")
-    law = OptLaw.load(parser.parse_args().law).fitted
+    law = law_of(parser.parse_args().law, "pocket").fitted
     prior = learn_prior(law, stages.read_stages(datasets.load("pocket-stages")))
     Path(stage_numbers.__file__).write_text(source(prior))
     print(prior.deviation)

@@ -265,13 +265,14 @@ def pair_calibration(
 
 def main() -> None:
     """Compare all methods on the shipped sets; ``python -m studies.stages LAW.nc``."""
-    from bayes_optlaws import OptLaw, datasets
+    from bayes_optlaws import datasets
+    from studies.stored_law import law_of
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("law", metavar="LAW.nc", help="fitted to the shipped grid `pocket`")
     parser.add_argument("--out", default="studies/results", help="where result tables go")
     arguments = parser.parse_args()
-    law = OptLaw.load(arguments.law)
+    law = law_of(arguments.law, "pocket")
     sets, pairs = compare_sets(law, datasets.load("pocket-stages"), max_draws=2000)
     table = summarize_sets(sets, pairs).join(summarize_pairs(pairs))
     out = Path(arguments.out)

@@ -22,6 +22,7 @@ from scipy.stats import qmc
 from bayes_optlaws.decision.search_space import space
 from bayes_optlaws.decision.suggest import Judge
 from bayes_optlaws.inference.fitted import FittedLaw, check_prob
+from bayes_optlaws.inference.intervals import central_interval
 from bayes_optlaws.plots.allocation import frontier as plot_frontier
 from bayes_optlaws.plots.allocation import isoflop as plot_isoflop
 from bayes_optlaws.runs.readers import read_candidates
@@ -344,7 +345,7 @@ class _Profiles:
         drawn = self.law.draw_loss(table, "mean", rng, max_draws=self.max_draws)
         tail = (1 - self.prob) / 2
         table["loss_mean"] = drawn.loss.mean(axis=0)
-        table["loss_lower"], table["loss_upper"] = np.quantile(drawn.loss, [tail, 1 - tail], axis=0)
+        table["loss_lower"], table["loss_upper"] = central_interval(drawn.loss, tail)
         table["p_diverge"] = np.nan if drawn.risk is None else drawn.risk.mean(axis=0)
         table["extrapolation"] = self.law.extrapolation(table)
         return table, drawn.loss

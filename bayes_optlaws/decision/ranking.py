@@ -31,6 +31,7 @@ from bayes_optlaws.decision.rank_inputs import (
 )
 from bayes_optlaws.decision.rank_words import LIKELY
 from bayes_optlaws.inference.caveats import is_unconverged
+from bayes_optlaws.inference.intervals import holding
 from bayes_optlaws.kernels import rank_counts
 from bayes_optlaws.plots import ranking
 from bayes_optlaws.plots.style import mark_unconverged
@@ -262,6 +263,7 @@ class Ranking:
         loss = draws.to_numpy()
         n = float(len(loss) if n_effective is None else n_effective)
         mean, lower, upper, _ = rank_counts.finite_summary(outcomes.one_run, prob)
+        lower, upper = holding(mean, lower, upper)
         summary = rank_counts.summarise_draws(
             loss, outcomes.expected, tie=tie, divergence_loss=divergence_loss
         )

@@ -107,9 +107,12 @@ class HyperSpace:
         """
         layout = (self.mean, self.sd, self.is_log, self._entry, self._sizes, self._args)
         try:
-            return log_density(np.ascontiguousarray(x), *layout)
+            value, gradient = log_density(np.ascontiguousarray(x), *layout)
         except np.linalg.LinAlgError:  # two inducing points so alike that rounding decides
+            value = np.nan
+        if np.isnan(value):
             return -np.inf, np.zeros_like(self.mean)
+        return value, gradient
 
     def log_densities(self, x: np.ndarray) -> np.ndarray:
         """Log posterior density at each row of x, shape (n,); no gradient, both cores.
@@ -148,11 +151,13 @@ class HyperSpace:
     def curvature_factor(self, x: np.ndarray) -> np.ndarray:
         """Factor of the covariance of a Gaussian fitted at x, no wider than the prior."""
         h = 1e-3
-        hessian = np.empty((x.size, x.size))
+        hessian = np.zeros((x.size, x.size))
         for i in range(x.size):
             e = np.zeros(x.size)
             e[i] = h
-            hessian[i] = (self.log_density(x - e)[1] - self.log_density(x + e)[1]) / (2 * h)
+            before, after = self.log_density(x - e), self.log_density(x + e)
+            if np.isfinite([before[0], after[0]]).all():  # else zero: the prior's width
+                hessian[i] = (before[1] - after[1]) / (2 * h)
         hessian = 0.5 * (hessian + hessian.T)
         value, vector = np.linalg.eigh(hessian * np.outer(self.sd, self.sd))
         scaled = vector / np.sqrt(np.maximum(value, 1.0))

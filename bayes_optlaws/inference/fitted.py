@@ -22,6 +22,7 @@ import xarray as xr
 
 from bayes_optlaws.inference import caveats, datatree, stages
 from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.intervals import central_interval
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
@@ -34,6 +35,10 @@ KINDS = ("new_run", "mean")
 
 RISK_DRAWS = 400
 """Posterior draws whose width is compared with the prior's, where the risk is described."""
+
+LEAST_SHARE = 0.1
+"""Share of the lowest loss of the runs below which no prediction goes. Published laws of text keep
+more than half of what small models reach, however large the run (own choice)."""
 
 MOST_LOG = 70.0
 """Log losses above it count as it: so far from all runs no float holds the squares of losses."""
@@ -278,6 +283,7 @@ class FittedLaw:
         return Predictor(
             e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
             self.draws if draws is None else draws,
+            least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())),
         )  # fmt: skip
 
     def risk(self, table: pd.DataFrame, draws: Draws | None = None) -> np.ndarray | None:
@@ -498,7 +504,7 @@ def _columns(drawn: LossDraws, tail: float) -> pd.DataFrame:
     loss, risk = drawn.loss, drawn.risk
     with np.errstate(over="ignore", invalid="ignore"):
         mean, sd = loss.mean(axis=0), loss.std(axis=0)
-    lower, upper = np.quantile(loss, [tail, 1 - tail], axis=0)
+    lower, upper = central_interval(loss, tail)
     columns = {
         "loss_mean": mean,
         # so far from all runs that a draw's square is beyond what floats hold
@@ -509,7 +515,5 @@ def _columns(drawn: LossDraws, tail: float) -> pd.DataFrame:
     if risk is None:
         risk = np.full((1, loss.shape[1]), np.nan)
     columns["p_diverge"] = risk.mean(axis=0)
-    columns["p_diverge_lower"], columns["p_diverge_upper"] = np.quantile(
-        risk, [tail, 1 - tail], axis=0
-    )
+    columns["p_diverge_lower"], columns["p_diverge_upper"] = central_interval(risk, tail)
     return pd.DataFrame(columns)

@@ -209,6 +209,8 @@ class Predictor:
         Mean log loss of the training runs.
     priors : Priors
     draws : Draws
+    least : float
+        Log loss that no prediction goes below.
     """
 
     features: FeatureSet
@@ -219,6 +221,7 @@ class Predictor:
     centre: float
     priors: Priors
     draws: Draws
+    least: float = -np.inf
 
     def law(self, table: pd.DataFrame) -> np.ndarray:
         """Log loss by the law alone, shape (n_draws, n)."""
@@ -242,8 +245,11 @@ class Predictor:
         return self.capped(out)
 
     def capped(self, log_loss: np.ndarray) -> np.ndarray:
-        """Log losses, none above that of an untrained model (`Priors.untrained_loss`)."""
-        return np.minimum(log_loss, np.log(self.priors.untrained_loss))
+        """Log losses, none above that of an untrained model (`Priors.untrained_loss`).
+
+        Nor below ``least``: far from all runs draws go astray downwards as they do upwards.
+        """
+        return np.clip(log_loss, self.least, np.log(self.priors.untrained_loss))
 
     def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Noise sd of log loss, shape (n_draws, n)."""

@@ -237,7 +237,9 @@ def log_densities(x, mean, sd, is_log, entry, sizes, args):
         )
         top = by_combination.max()
         z = (x[i] - mean) / sd
-        out[i] = top + np.log(np.exp(by_combination - top).sum()) - 0.5 * np.dot(z, z)
+        out[i] = -np.inf
+        if top > -np.inf:
+            out[i] = top + np.log(np.exp(by_combination - top).sum()) - 0.5 * np.dot(z, z)
     return out
 
 

@@ -245,6 +245,21 @@ def _log_sum_exp(x):
 
 
 @njit()
+def _drop_impossible(by_k, w, yy, L, yb):
+    """Give no weight to combinations whose evidence is more than any, in place.
+
+    The density of the response is at most that at its mean with the noise alone. Columns so
+    nearly collinear that rounding makes their sum of squares negative go beyond that.
+    """
+    rest = -0.5 * np.dot(w, yy)
+    for i in range(L.shape[0]):
+        rest += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
+    for k in range(by_k.size):
+        if not rest + by_k[k] <= 0.0:
+            by_k[k] = -np.inf
+
+
+@njit()
 def log_evidence_by_combination(
     w,
     d,
@@ -261,7 +276,10 @@ def log_evidence_by_combination(
     n_candidates,
     n_columns,
 ):
-    """Log p(y, k | hyper-parameters) for every combination k, shape (n_combinations,)."""
+    """Log p(y, k | hyper-parameters) for every combination k, shape (n_combinations,).
+
+    Minus infinity where rounding leaves none.
+    """
     q = d.size
     P, b = _weighted(w, gram, xy)
     S, bs, L, _, yb = _eliminate(P, b, q, scale_factor, amplitude, local_sd)
@@ -270,9 +288,9 @@ def log_evidence_by_combination(
         const += 0.5 * n[c] * np.log(w[c] / (2.0 * np.pi)) - 0.5 * w[c] * yy[c]
     for i in range(L.shape[0]):
         const += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
-    return const + exponent_tree.log_evidence(
-        S, bs, d, common, columns, n_candidates, n_columns, log_prior
-    )
+    by_k = exponent_tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+    _drop_impossible(by_k, w, yy, L, yb)
+    return const + by_k
 
 
 @njit()
@@ -315,6 +333,7 @@ def evidence_and_gradient(
     Returns
     -------
     log_evidence : float
+        NaN where rounding leaves none to any combination.
     gradient : tuple of arrays
         With respect to w, d, the correlation over scales (of which ``scale_factor`` is the factor),
         amplitude and local_sd; that in a matrix is symmetric, so that a symmetric change of the
@@ -330,6 +349,7 @@ def evidence_and_gradient(
     for i in range(p - q):
         log_p += 0.5 * yb[i, 0] * yb[i, 0] - np.log(L[i, i])
     by_k = exponent_tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+    _drop_impossible(by_k, w, yy, L, yb)
     total = _log_sum_exp(by_k)
     log_p += total
     mean, second, inclusion = exponent_tree.moments(
@@ -455,6 +475,7 @@ def draw_coefficients(
     P, b = _weighted(w, gram, xy)
     S, bs, L, Y, yb = _eliminate(P, b, q, scale_factor, amplitude, local_sd)
     by_k = exponent_tree.log_evidence(S, bs, d, common, columns, n_candidates, n_columns, log_prior)
+    _drop_impossible(by_k, w, yy, L, yb)
     weight = np.exp(by_k - _log_sum_exp(by_k))
     kept = 0.0
     for i in range(weight.size):

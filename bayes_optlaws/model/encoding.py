@@ -17,7 +17,7 @@ from bayes_optlaws.kernels.marginal import SufficientStatistics
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.divergence import DivergenceData
-from bayes_optlaws.model.features import FeatureSet, Standardizer
+from bayes_optlaws.model.features import FeatureSet, Standardizer, cooled
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.slopes import SlopePrior, slope_rows
 
@@ -101,7 +101,10 @@ class RunEncoding:
             trends=features == "auto",
         ).levelled(table)
         raw = feature_set.dictionary(table)
-        standardizer = Standardizer.fit(raw, feature_set.column_exponent)
+        standardizer = Standardizer.fit(
+            raw, feature_set.column_exponent,
+            None if raw.any(axis=0).all() else feature_set.dictionary(cooled(table)).mean(axis=0),
+        )  # fmt: skip
         discrepancy = Discrepancy.fit(table)
         noise = NoiseClasses.fit(table, discrepancy, constant=not transfer)
         log_loss = np.log(table["final_loss"].to_numpy(float))

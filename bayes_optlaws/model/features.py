@@ -453,13 +453,17 @@ class FeatureSet:
     def levelled(self, table: pd.DataFrame) -> FeatureSet:
         """These features, levelling off beyond their largest values in a table.
 
-        Those of plain scale never do, and none does with the paper's groups.
+        Those of plain scale never do, and none does with the paper's groups. One that is zero in
+        the whole table levels off beyond what it were if the runs had cooled down, see `cooled`.
         """
         if self.papers:
             return self
         bases = self.bases(table)
-        top = {f.name: float(bases[f.name].max()) for f in self.features if f.block != "scale"}
-        return replace(self, top=top)
+        names = [f.name for f in self.features if f.block != "scale"]
+        if any(bases[name].max() == 0 for name in names):
+            other = self.bases(cooled(table))
+            bases = {n: x if x.max() > 0 else other[n] for n, x in bases.items()}
+        return replace(self, top={name: float(bases[name].max()) for name in names})
 
     def dictionary(self, table: pd.DataFrame, earlier: Earlier | None = None) -> np.ndarray:
         """Raw dictionary, shape (n_runs, n_columns); the first column is one."""
@@ -474,6 +478,21 @@ class FeatureSet:
         return out
 
 
+def cooled(table: pd.DataFrame) -> pd.DataFrame:
+    """The same runs, with a linear cool-down to zero from the end of their warm-up.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Validated run table.
+    """
+    warmup = table["warmup_steps"]
+    return table.assign(
+        schedule="linear", min_lr=0.0, decay_end_step=warmup, plateau_lr=table["peak_lr"],
+        cooldown_start_step=warmup,
+    )  # fmt: skip
+
+
 LEAST_SPREAD = 0.3
 """Least sd, in nats, that a quantity is taken to have when its powers are standardised."""
 
@@ -486,7 +505,9 @@ class Standardizer:
     sd: np.ndarray
 
     @classmethod
-    def fit(cls, raw: np.ndarray, exponent: np.ndarray) -> Standardizer:
+    def fit(
+        cls, raw: np.ndarray, exponent: np.ndarray, unit: np.ndarray | None = None
+    ) -> Standardizer:
         """Learn from a raw dictionary.
 
         Parameters
@@ -496,11 +517,16 @@ class Standardizer:
             Exponent of each column.  To the sd is added, in quadrature, that of a quantity with
             sd `LEAST_SPREAD` in its log: a column that barely varies in the table keeps a
             sensible unit for candidates at which it does.
+        unit : array, shape (n_columns,), optional
+            Of columns that are zero in the whole table, for candidates at which they are not; 1
+            by default.
         """
         mean, sd = raw.mean(axis=0), raw.std(axis=0)
         change = np.where(exponent == 0, 1.0, np.abs(exponent * mean))  # per nat, to first order
         sd = np.hypot(sd, LEAST_SPREAD * change)
         mean[0], sd[0] = 0.0, 1.0
+        zero = ~raw.any(axis=0)
+        sd[zero] = 1.0 if unit is None else np.where(unit > 0, unit, 1.0)[zero]
         return cls(mean, np.maximum(sd, 1e-12))
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
