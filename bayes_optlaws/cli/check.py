@@ -24,7 +24,7 @@ from bayes_optlaws.cli.reading import in_options, reading
 from bayes_optlaws.inference.odd_runs import odd_sentence
 from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
 from bayes_optlaws.runs.mapping import ColumnMapping, suggest_mapping
-from bayes_optlaws.runs.overview import overview, varying
+from bayes_optlaws.runs.overview import moved_together, overview, varying
 from bayes_optlaws.runs.readers import RunTableError, read_runs
 from bayes_optlaws.text import files
 from bayes_optlaws.text.numbers import short
@@ -70,6 +70,7 @@ def check(arguments: argparse.Namespace) -> int:
                 "diverged": int(runs["diverged"].sum()),
                 "cells": len(cells),
                 "varies": varies,
+                "moved_together": moved_together(runs),
                 "notes": runs.attrs["notes"],
                 "columns": records(mapping.table, index=False),
                 "unused": mapping.unused["column"].tolist(),
@@ -87,6 +88,11 @@ def check(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("peak_lr", "warmup_steps") if name not in varies]
     if missing:
         print(f"Nothing can be learned about {' and '.join(missing)}: every run has the same.")
+    for a, b in moved_together(runs):
+        print_wrapped(
+            f"{a} and {b} change only together: what each does alone cannot be learned; runs that "
+            "change one of them by itself would tell."
+        )
     unused = [str(c) for c in mapping.unused["column"]]
     if unused:
         shown = ", ".join(unused[:12]) + (f" and {len(unused) - 12} more" * (len(unused) > 12))

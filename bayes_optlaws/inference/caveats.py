@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.model.discrepancy import settings
+from bayes_optlaws.runs.overview import parted
 
 FAR = 0.5
 """Decades beyond the fitted scales from which the reader is warned (own choice)."""
@@ -93,6 +94,7 @@ def setting_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         *_scale_notes(finished, table),
         *_family_notes(finished, table),
         *_range_notes(finished, table),
+        *_parted_notes(finished, table),
     ]
 
 
@@ -168,6 +170,17 @@ def _range_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
                 f"{_value(name, a.max())})."
             )
     return out
+
+
+def _parted_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    names = parted(finished, table)
+    if not names:
+        return []
+    what = f"{', '.join(names[:-1])} and {names[-1]}"
+    return [
+        f"{_title(what)} changed only together in the fitted runs, and not in the candidates: what "
+        "each does alone is prior; runs that change one of them by itself would tell."
+    ]
 
 
 def _title(words: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bayes_optlaws.text.numbers import count, rate, short
 
-__all__ = ["overview", "varying"]
+__all__ = ["moved_together", "overview", "parted", "varying"]
 
 VARIED = ("n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule")
 
@@ -25,6 +25,69 @@ def varying(runs: pd.DataFrame) -> list[str]:
     """
     finished = runs[~runs["diverged"]]
     return [name for name in VARIED if finished[name].nunique() > 1]
+
+
+SETTINGS = {
+    "n_params": "model size", "tokens": "token budget", "peak_lr": "peak LR",
+    "batch_tokens": "batch",
+}  # fmt: skip
+"""Settings that are asked whether they moved together, and their words."""
+
+_TOGETHER = 0.99
+"""Correlation of logs from which two settings are one (own choice)."""
+
+_PARTED = np.log(1.5)
+"""How far off the line of the runs a candidate parts two settings (own choice)."""
+
+
+def moved_together(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs of settings whose logs lie on one line among the runs that finished.
+
+    What each of them does alone is not in such a table: runs that change one by itself would tell.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"n_params": [1e7, 2e7, 4e7], "tokens": [2e8, 4e8, 8e8],
+    ...     "peak_lr": [1e-3, 2e-3, 1e-3], "batch_tokens": 1e5, "diverged": False})
+    >>> moved_together(runs)
+    [('n_params', 'tokens')]
+    """
+    finished = runs[~runs["diverged"]]
+    logs = {name: np.log(finished[name].to_numpy(float)) for name in SETTINGS}
+    vary = [name for name, x in logs.items() if len(x) > 2 and np.ptp(x) > np.log(1.05)]
+    return [
+        (a, b)
+        for i, a in enumerate(vary)
+        for b in vary[i + 1 :]
+        if abs(np.corrcoef(logs[a], logs[b])[0, 1]) > _TOGETHER
+    ]
+
+
+def parted(runs: pd.DataFrame, candidates: pd.DataFrame) -> list[str]:
+    """Settings that moved together among the runs and do not in the candidates, in words.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Validated run table.
+    candidates : DataFrame
+        Validated candidate table.
+
+    Returns
+    -------
+    list of str
+        In the order of `SETTINGS`; empty where the candidates keep to the line of the runs.
+    """
+    finished = runs[~runs["diverged"]]
+    found: set[str] = set()
+    for a, b in moved_together(runs):
+        x, y = (np.log(finished[name].to_numpy(float)) for name in (a, b))
+        slope = np.cov(x, y)[0, 1] / x.var(ddof=1)
+        off = np.log(candidates[b].to_numpy(float)) - y.mean()
+        off -= slope * (np.log(candidates[a].to_numpy(float)) - x.mean())
+        if np.abs(off).max() > _PARTED:
+            found |= {a, b}
+    return [words for name, words in SETTINGS.items() if name in found]
 
 
 def overview(runs: pd.DataFrame) -> list[tuple[str, str]]:
