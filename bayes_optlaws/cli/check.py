@@ -15,15 +15,16 @@ from bayes_optlaws.cli.output import (
     UsageError,
     free,
     print_json,
+    print_notes,
     print_table,
     print_wrapped,
     records,
+    tidy,
     write_csv,
 )
-from bayes_optlaws.cli.reading import in_options, reading
+from bayes_optlaws.cli.reading import reading
 from bayes_optlaws.inference.odd_runs import odd_sentence
-from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
-from bayes_optlaws.runs.mapping import ColumnMapping, suggest_mapping
+from bayes_optlaws.runs.mapping import ColumnMapping, assumptions, suggest_mapping
 from bayes_optlaws.runs.overview import moved_together, overview, varying
 from bayes_optlaws.runs.readers import RunTableError, read_runs
 from bayes_optlaws.text import files
@@ -57,7 +58,7 @@ def check(arguments: argparse.Namespace) -> int:
         )
         return BAD_INPUT
     if target is not None:
-        write_csv(_clean(runs), target, index=False)
+        write_csv(tidy(runs), target, index=False)
     finished = runs[~runs["diverged"]]
     cells = finished.groupby(["n_params", "tokens"]).size()
     varies = varying(runs)
@@ -97,6 +98,7 @@ def check(arguments: argparse.Namespace) -> int:
     if unused:
         shown = ", ".join(unused[:12]) + (f" and {len(unused) - 12} more" * (len(unused) > 12))
         print_wrapped(f"Columns that play no part: {shown}.")
+    print_notes(assumptions(runs), title="As the table was read:")
     if odd is not None:
         named = odd_sentence(odd.set_index("run_id")) if len(odd) else None
         print_wrapped(named or "No run is contradicted by the others.")
@@ -125,23 +127,7 @@ def _print_mapping(mapping: ColumnMapping) -> None:
     ]  # fmt: skip
     heads = ["your column", "read as", "how", "for example", "becomes", "sure"]
     print_table(heads, rows, left=(0, 1, 2))
-    for text in mapping.notes:
-        if "has two meanings" in text or "not give" in text or "stays in" in text:
-            print_wrapped(in_options(text))
     print()
-
-
-def _clean(runs: pd.DataFrame) -> pd.DataFrame:
-    """Columns of the run table first, whole numbers written as such."""
-    first = [c for c in TEMPLATE_COLUMNS if c in runs.columns]
-    table = runs[[*first, *(c for c in runs.columns if c not in first)]]
-    whole = {
-        c: table[c].astype(np.int64)
-        for c in first
-        if table[c].dtype.kind == "f"
-        and bool(((table[c] == table[c].round()) & (table[c].abs() < 1e15)).all())
-    }
-    return table.assign(**whole)
 
 
 def _print_cells(cells: pd.Series) -> None:

@@ -29,7 +29,7 @@ def fit_law(arguments: argparse.Namespace, source: Path) -> OptLaw:
     from bayes_optlaws.law import OptLaw
 
     law = OptLaw(transfer=not arguments.no_transfer, exponents=arguments.exponents)
-    note(f"fitting {len(runs)} runs ...")
+    say_progress(arguments, f"fitting {len(runs)} runs ...")
     return law.fit(
         runs,
         draws=arguments.draws,
@@ -82,6 +82,12 @@ def show_progress(arguments: argparse.Namespace) -> bool:
     """Whether somebody watches, and a progress bar is welcome."""
     quiet = getattr(arguments, "quiet", False) or getattr(arguments, "json", False)
     return sys.stderr.isatty() and sys.stdout.isatty() and not quiet
+
+
+def say_progress(arguments: argparse.Namespace, text: str) -> None:
+    """Say on standard error what takes its time, unless ``--quiet``."""
+    if not arguments.quiet:
+        note(text)
 
 
 def quoted(path: Path) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bayes_optlaws.cli.budget import allocate, explore, watch
+from bayes_optlaws.cli.candidates import candidates
 from bayes_optlaws.cli.check import check, init
 from bayes_optlaws.cli.law import (
     BAD_INPUT,
@@ -28,6 +29,7 @@ from bayes_optlaws.cli.law import (
     fit_law,
     law_of,
     quoted,
+    say_progress,
     show_progress,
     stages_of,
     warn_unconverged,
@@ -36,7 +38,6 @@ from bayes_optlaws.cli.output import (
     UsageError,
     check_figure_name,
     free,
-    note,
     print_json,
     print_notes,
     print_ranking,
@@ -307,7 +308,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from bayes_optlaws.runs.pools import default_pool
 
     law = OptLaw()
-    note("fitting ...")
+    say_progress(arguments, "fitting ...")
     began = time.perf_counter()
     law.fit(
         runs,
@@ -334,7 +335,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     use_file_backend()
     demo.write_figures(law, ranking, folder, lambda path: names.append(path.name))
     if arguments.report:
-        note("writing the report ...")
+        say_progress(arguments, "writing the report ...")
         law.report(plan, path=folder / "report.html", n_runs=3, random_seed=arguments.seed)
         names.append("report.html (the answer on one page: open it in a browser)")
     print()
@@ -354,6 +355,7 @@ _COMMANDS = {
     "demo": _demo,
     "init": init,
     "check": check,
+    "candidates": candidates,
     "fit": _fit,
     "predict": _predict,
     "rank": _rank,

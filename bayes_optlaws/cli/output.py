@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.cli.reading import in_options
+from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS
 from bayes_optlaws.text import files
 from bayes_optlaws.text.html import percent
 from bayes_optlaws.text.printable import printable
@@ -77,6 +79,19 @@ def write_csv(
     if target is not None:
         files.write(target, files.csv_text(table, index=index, index_label=index_label))
         note(f"written to {target}")
+
+
+def tidy(runs: pd.DataFrame) -> pd.DataFrame:
+    """Put the columns of the run table first, and write whole numbers as such."""
+    first = [c for c in TEMPLATE_COLUMNS if c in runs.columns]
+    table = runs[[*first, *(c for c in runs.columns if c not in first)]]
+    whole = {
+        c: table[c].astype(np.int64)
+        for c in first
+        if table[c].dtype.kind == "f"
+        and bool(((table[c] == table[c].round()) & (table[c].abs() < 1e15)).all())
+    }
+    return table.assign(**whole)
 
 
 def print_wrapped(text: str, *, indent: str = "") -> None:
@@ -168,12 +183,12 @@ def print_ranking(ranking: Ranking) -> None:
     )
 
 
-def print_notes(notes: Sequence[str]) -> None:
+def print_notes(notes: Sequence[str], *, title: str = "Before you act:") -> None:
     """Print what to know before acting."""
     if notes:
-        print("Before you act:")
+        print(title)
         for text in notes:
-            print_wrapped(f"- {text}", indent="  ")
+            print_wrapped(f"- {in_options(text)}", indent="  ")
 
 
 def print_table(

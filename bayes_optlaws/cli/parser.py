@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bayes_optlaws import __version__
+from bayes_optlaws.cli.candidates import SETTINGS
 from bayes_optlaws.cli.reading import add_reading
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
@@ -35,6 +36,10 @@ A candidate table is the same without final_loss and diverged. Other columns are
 """
 
 
+_EXIT_CODES = """\
+exit codes: 0 done, 1 input that cannot be used or leaves a question open (it is named with its
+answer), 2 wrong call, 3 not converged"""
+
 # How each command is called, and one example.
 _CALLS = {
     "demo": ("[-o DIR] [--report]", "--report"),
@@ -42,6 +47,11 @@ _CALLS = {
     "check": (
         "RUNS.csv [-o CLEAN.csv] [options]",
         "wandb-export.csv --status crashed=diverged --cooldown 0.2 -o runs.csv",
+    ),
+    "candidates": (
+        "[--base RUNS.csv] [--peak-lr LR ...] [options]",
+        "--n-params 1.5B --tokens 30B --batch-tokens 1M --peak-lr 5e-4 1e-3 2e-3 "
+        "--warmup 0.02 --schedule cosine wsd -o candidates.csv",
     ),
     "fit": ("RUNS.csv -o LAW.nc [options]", "runs.csv -o law.nc --seed 1"),
     "predict": ("LAW.nc CANDIDATES.csv [options]", "law.nc candidates.csv -o losses.csv"),
@@ -83,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws demo                               the whole way on shipped runs\n"
             "  bayes-optlaws init                               tables and a notebook for a start\n"
             "  bayes-optlaws check export.csv -o runs.csv       is my table all right?\n"
+            "  bayes-optlaws candidates --base runs.csv --peak-lr 1e-3 2e-3 -o candidates.csv\n"
             "  bayes-optlaws fit runs.csv -o law.nc             fit once\n"
             "  bayes-optlaws rank law.nc candidates.csv         ... and ask often\n"
             "  bayes-optlaws design law.nc --decide candidates.csv    which runs to add\n"
@@ -92,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws watch law.nc curve.csv --candidate run.csv   go on, or stop it?\n"
             "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
             f"{_COLUMNS}\n"
-            "exit codes: 0 done, 1 input that cannot be used, 2 wrong call, 3 not converged"
+            f"{_EXIT_CODES}"
         ),
     )
     whole.add_argument("--version", action="version", version=f"bayes-optlaws {__version__}")
@@ -106,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
             help=summary,
             usage=f"bayes-optlaws {name} {call}".strip(),
             description=description,
-            epilog=f"example:\n  bayes-optlaws {name} {example}",
+            epilog=f"example:\n  bayes-optlaws {name} {example}\n\n{_EXIT_CODES}",
             formatter_class=raw,
         )
         added.set_defaults(command=name)
@@ -139,7 +150,8 @@ def parser() -> argparse.ArgumentParser:
         "check",
         "check a run table or a tracker's export and say what can be learned from it",
         "Shows what each column is taken for and lists every fault, with rule and remedy. With -o\n"
-        f"the clean table is written.\n\n{_COLUMNS}",
+        "the clean table is written. It ends with 0 when the table can be fitted as it is, with 1\n"
+        f"when something must be mended or answered first.\n\n{_COLUMNS}",
     )
     p.add_argument("runs", metavar="RUNS.csv")
     p.add_argument("-o", "--output", metavar="CLEAN.csv", help="write the table as it is read")
@@ -151,6 +163,8 @@ def parser() -> argparse.ArgumentParser:
     _add_force(p)
     _add_fit(p)
     _add_json(p)
+
+    _add_candidates(command)
 
     p = command("fit", "fit a law to a run table and save it", _COLUMNS)
     p.add_argument("runs", metavar="RUNS.csv")
@@ -185,6 +199,25 @@ def parser() -> argparse.ArgumentParser:
     _add_force(p)
     _add_json(p)
     return whole
+
+
+def _add_candidates(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command that crosses settings."""
+    p = command(
+        "candidates",
+        "cross settings to a table of candidates",
+        "Every combination of what is given is one candidate, named by what differs. What is not\n"
+        "given is that of a run of --base: its largest and best, or the one of --run.",
+    )
+    for name, (metavar, what) in SETTINGS.items():
+        p.add_argument(f"--{name.replace('_', '-')}", nargs="+", metavar=metavar, help=what)
+    p.add_argument("--base", metavar="RUNS.csv", help="run table that gives the other settings")
+    p.add_argument("--run", metavar="RUN_ID", help="run of --base")
+    p.add_argument("-o", "--output", metavar="FILE.csv", help="write the candidates")
+    _add_group(p)
+    _add_force(p)
+    _add_json(p)
+    add_reading(p, cooldown=False)
 
 
 def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -436,7 +469,7 @@ def _add_sampling(
         metavar="N",
         help="tuning steps before them (default: %(default)s)",
     )
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.add_argument("--quiet", action="store_true", help="say nothing of progress")
 
 
 def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:

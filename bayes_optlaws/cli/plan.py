@@ -16,6 +16,7 @@ from bayes_optlaws.cli.law import (
     NOT_CONVERGED,
     candidates_of,
     law_of,
+    say_progress,
     show_progress,
     stages_of,
     warn_unconverged,
@@ -151,7 +152,7 @@ def report(arguments: argparse.Namespace) -> int:
     candidates, pool = (None if path is None else candidates_of(path, arguments) for path in given)
     law = law_of(arguments)
     use_file_backend()
-    note("writing the report ...")
+    say_progress(arguments, "writing the report ...")
     path = law.report(
         candidates,
         pool,
@@ -192,7 +193,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     law = OptLaw(
         transfer=not arguments.no_transfer, divergence=False, exponents=arguments.exponents
     )
-    note(f"fitting and testing parts of {len(runs)} runs, {arguments.protocol} ...")
+    say_progress(
+        arguments, f"fitting and testing parts of {len(runs)} runs, {arguments.protocol} ..."
+    )
     table = judge(
         law,
         runs,

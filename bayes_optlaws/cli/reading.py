@@ -21,8 +21,8 @@ _PAIRS = ("columns", "units", "status", "schedules")
 _OF_CANDIDATES = ("sequence_length", "schedules", "cooldown")
 
 
-def add_reading(p: argparse.ArgumentParser) -> None:
-    """Add the options of `bayes_optlaws.read_runs`."""
+def add_reading(p: argparse.ArgumentParser, *, cooldown: bool = True) -> None:
+    """Add the options of `bayes_optlaws.read_runs`, that of the cool-down on request."""
     group = p.add_argument_group(
         "reading the table", "names and units of common trainers and trackers are known; "
         "`bayes-optlaws check` shows what is taken for what"
@@ -37,12 +37,14 @@ def add_reading(p: argparse.ArgumentParser) -> None:
             f"--{name}", nargs="+", action="extend", type=_pair, metavar=metavar, help=what
         )
     group.add_argument("--loss-unit", choices=LOSS_UNITS, help="unit of the loss (default: nats)")
-    for name, metavar, what in (
+    numbers = [
         ("sequence-length", "TOKENS", "tokens in a sequence, for a batch in sequences"),
         ("vocab-size", "N", "warn of losses above its logarithm"),
         ("bytes-per-token", "B", "turns bits a byte into nats a token"),
-        ("cooldown", "SHARE", "of the steps, where wsd rows do not say it: 0.2"),
-    ):
+    ]
+    if cooldown:
+        numbers.append(("cooldown", "SHARE", "of the steps, where wsd rows do not say it: 0.2"))
+    for name, metavar, what in numbers:
         group.add_argument(f"--{name}", type=_number, metavar=metavar, help=what)
 
 

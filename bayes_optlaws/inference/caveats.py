@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.model.discrepancy import settings
+from bayes_optlaws.runs.mapping import assumptions
 from bayes_optlaws.runs.overview import parted
 
 FAR = 0.5
@@ -95,6 +96,21 @@ def setting_notes(finished: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         *_family_notes(finished, table),
         *_range_notes(finished, table),
         *_parted_notes(finished, table),
+    ]
+
+
+def reading_notes(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Say what was assumed when the tables were read, which the answer rests on.
+
+    Parameters
+    ----------
+    runs, table : DataFrame
+        Validated run table and candidate table.
+    """
+    of_runs = assumptions(runs)
+    return [
+        *(f"Run table as read: {text}" for text in of_runs),
+        *(f"Candidates as read: {text}" for text in assumptions(table)),
     ]
 
 

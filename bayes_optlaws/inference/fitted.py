@@ -246,6 +246,7 @@ class FittedLaw:
         failed = self.failures
         out = [caveats.unconverged_note(failed)] if failed else []
         out += caveats.setting_notes(self.encoding.finished, table)
+        out += caveats.reading_notes(self.runs, table)
         risk = self.risk_basis(table, prior_share=False).note
         return (*out, f"{risk[0].upper()}{risk[1:]}.") if risk else tuple(out)
 

@@ -16,9 +16,13 @@ from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import count
 from bayes_optlaws.text.printable import printable
 
-__all__ = ["ColumnMapping", "suggest_mapping"]
+__all__ = ["ColumnMapping", "assumptions", "suggest_mapping"]
 
 _NEEDED = ("n_params", "peak_lr", "schedule", "final_loss")
+_ASSUMED = (
+    "has two meanings", "does not give", "stays in", "was taken as the last", "marked as diverged",
+    "were left out by", "are assumed",
+)  # fmt: skip
 _BUDGET = ("tokens", "batch_tokens", "steps")
 
 
@@ -94,6 +98,25 @@ class ColumnMapping:
             html.table(shown, index=False, formats={"confidence": html.number(2)}, max_rows=60),
             html.paragraphs([*self.remarks, f"Read it with: {self.call}"]),
         )
+
+
+def assumptions(table: pd.DataFrame) -> list[str]:
+    """Notes on how a table was read that change what follows, not its spelling alone.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `bayes_optlaws.read_runs` or `bayes_optlaws.read_candidates`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame()
+    >>> table.attrs["notes"] = ["lr was taken as peak_lr.", "2 runs were marked as diverged by x."]
+    >>> assumptions(table)
+    ['2 runs were marked as diverged by x.']
+    """
+    notes = table.attrs.get("notes", [])
+    return [text for text in notes if any(words in text for words in _ASSUMED)]
 
 
 def suggest_mapping(
