@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ SETTINGS = {
 }
 """Options, as `bayes_optlaws.candidates` has them: letter or word, and what they are."""
 
-_SHOWN = {
+_SHOWN: dict[str, tuple[str, Callable[[Any], str]]] = {
     "n_params": ("parameters", short), "tokens": ("tokens", short),
     "batch_tokens": ("batch", short), "steps": ("steps", count), "peak_lr": ("peak LR", rate),
     "warmup_steps": ("warm-up", count), "schedule": ("schedule", str),
@@ -82,7 +83,7 @@ def _base(arguments: argparse.Namespace) -> pd.Series | dict[str, object]:
             options = ", ".join("--" + n.replace("_", "-") for n in absent)
             raise UsageError(f"give {options}, or --base RUNS.csv for those of a run")
         return {}
-    options = reading(arguments)
+    options: dict[str, Any] = reading(arguments)
     if arguments.cooldown is not None:  # here a list of settings; wsd rows of the base have one
         options["cooldown"] = parse(arguments.cooldown[0])
     runs = read_runs(Path(arguments.base), group=arguments.group, **options)

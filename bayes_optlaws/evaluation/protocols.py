@@ -437,7 +437,8 @@ def _predict_baseline(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]
 
 def _write(path: Path, result: dict[str, Any]) -> None:
     packed = io.BytesIO()
-    np.savez_compressed(packed, **result, **{_FIELDS: sorted(result)})
+    contents: dict[str, Any] = result | {_FIELDS: sorted(result)}
+    np.savez_compressed(packed, **contents)
     files.write(path, packed.getvalue())
 
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -19,6 +20,8 @@ from bayes_optlaws.cli.main import main
 from bayes_optlaws.cli.parser import parser
 from bayes_optlaws.datasets import load
 from bayes_optlaws.inference.stages import history
+from bayes_optlaws.law import OptLaw
+from bayes_optlaws.runs.candidates import candidates
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
@@ -50,8 +53,8 @@ def write(table, path):
 def test_help_teaches_and_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    commands = ("demo", "init", "check", "fit", "predict", "rank", "design", "report", "evaluate",
-                "allocate", "watch", "explore", "datasets")  # fmt: skip
+    commands = ("demo", "init", "check", "candidates", "fit", "predict", "rank", "design",
+                "report", "evaluate", "allocate", "watch", "explore", "datasets")  # fmt: skip
     for word in (*commands, "peak_lr", "exit codes"):
         assert word in text
     assert main(["fit", "--help"]) == 0
@@ -60,7 +63,9 @@ def test_help_teaches_and_names_every_command(capsys):
         assert main([command, "--help"]) == 0
         text = capsys.readouterr().out
         assert f"usage: bayes-optlaws {command}" in text
-        example = text.split("example:")[1].strip().removeprefix("bayes-optlaws ")
+        assert "exit codes: 0 done" in text.split("example:")[1]
+        example = text.split("example:")[1].split("\n\n")[0].strip()
+        example = example.removeprefix("bayes-optlaws ")
         parsed = parser().parse_args(shlex.split(example))  # the example is one that works
         assert parsed.command == command
     assert main(["--version"]) == 0
@@ -209,6 +214,71 @@ def test_a_bad_table_ends_with_1_and_one_report(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert not found["ok"] and len(found["problems"]) == 15
     assert found["problems"][0]["column"] == "peak_lr"
+
+
+def test_candidates_are_crossed_written_and_read_back(tmp_path, capsys):
+    path, runs = tmp_path / "candidates.csv", tmp_path / "export.csv"
+    runs.write_text(EXPORT)
+    asked = ["--n-params", "1.5B", "--tokens", "30B", "--batch-tokens", "1M", "--warmup", "2%"]
+    varied = ["--peak-lr", "5e-4", "1e-3", "--schedule", "cosine", "wsd"]
+    assert main(["candidates", *asked, *varied, "-o", str(path)]) == 0
+    said = capsys.readouterr()
+    assert "wsd lr 1e-3" in said.out and f"next: bayes-optlaws rank runs.csv {path}" in said.out
+    expected = candidates(
+        {"n_params": "1.5B", "tokens": "30B", "batch_tokens": "1M"}, warmup="2%",
+        peak_lr=["5e-4", 1e-3], schedule=["cosine", "wsd"],
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(
+        read_candidates(path)[expected.columns], expected, check_dtype=False
+    )
+    edited = pd.read_csv(path).assign(peak_lr=7e-4)  # nothing in the file contradicts it then
+    assert len(read_candidates(edited)) == 4
+    assert main(["candidates", *varied]) == 1
+    assert "give --n-params, --tokens, --batch-tokens, --warmup" in capsys.readouterr().err
+    settled = ["--status", "crashed=diverged", "--cooldown", "0.2"]
+    assert main(["candidates", "--base", str(runs), *settled, *varied, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["candidates"]
+    assert {row["n_params"] for row in rows} == {100_000_000} and len(rows) == 4
+    assert main(["candidates", "--base", str(runs), *settled, "--run", "z", *varied]) == 1
+    assert "0 runs named z" in capsys.readouterr().err
+
+
+def test_what_was_assumed_of_a_table_travels_with_every_answer(
+    small_law, law_file, plan, tmp_path, capsys
+):
+    fitted = small_law.fitted
+    runs = fitted.runs.copy()
+    runs.attrs["notes"] = [
+        "lr was taken as peak_lr.",
+        "one-cycle has two meanings and was read as linear; if yours decays like a cosine, pass "
+        "schedules={'one-cycle': 'cosine'}.",
+    ]
+    assumed = replace(fitted, encoding=replace(fitted.encoding, runs=runs))
+    path = OptLaw.from_fitted(assumed).save(tmp_path / "law.nc")
+    words = "Run table as read: one-cycle has two meanings and was read as linear"
+    for command in (
+        ["rank", str(path), str(plan), "--no-search"], ["predict", str(path), str(plan)],
+        ["design", str(path), "--decide", str(plan), "--n-runs", "1"],
+    ):  # fmt: skip
+        assert main(command) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert words in said and "pass --schedules one-cycle=cosine" in said
+        assert "taken as peak_lr" not in said
+        assert main([*command, "--json"]) == 0
+        assert any(words in note for note in json.loads(capsys.readouterr().out)["notes"])
+    page = tmp_path / "report.html"
+    assert main(["report", str(path), "--candidates", str(plan), "--no-search", "--n-runs", "0",
+                 "-o", str(page)]) == 0  # fmt: skip
+    assert words in page.read_text()
+
+
+def test_quiet_says_nothing_of_progress(law_file, plan, tmp_path, capsys):
+    page = str(tmp_path / "report.html")
+    call = ["report", str(law_file), "--candidates", str(plan), "--no-search", "--n-runs", "0"]
+    assert main([*call, "-o", page]) == 0
+    assert "writing the report" in capsys.readouterr().err
+    assert main([*call, "-o", page, "--force", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_inputs_that_are_not_there_or_no_law(tmp_path, plan, capsys):

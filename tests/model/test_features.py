@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from laws import encoded
 
 from bayes_optlaws.model.features import (
     BATCH_FEATURES,
@@ -15,10 +16,11 @@ from bayes_optlaws.model.features import (
     TAPER,
     FeatureSet,
     Standardizer,
+    cooled,
     feature_bases,
     tapered,
 )
-from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 S = 4.194304e-3  # billions of tokens in a step of 2048 x 2048
 
@@ -173,6 +175,28 @@ def test_a_constant_column_has_the_unit_of_a_least_spread():
     # a quantity e^LEAST_SPREAD times as large moves x^p by about p * LEAST_SPREAD, one unit
     moved = standard(raw * np.exp(0.5 * 0.01 * LEAST_SPREAD))[:, 1]
     np.testing.assert_allclose(moved, 0.01, rtol=0.01)
+
+
+def test_a_column_that_is_zero_in_the_table_has_the_unit_that_is_given():
+    raw = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    standard = Standardizer.fit(raw, np.ones(3), np.array([1.0, 0.02, 0.0]))
+    np.testing.assert_allclose(standard(np.array([[1.0, 0.04, 3.0]])), [[1.0, 2.0, 3.0]])
+    assert Standardizer.fit(raw, np.ones(3)).sd.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("preset", ["trend", "paper"])
+def test_what_a_cooldown_does_is_of_ordinary_size_after_runs_without_one(pocket, preset):
+    """No column of a candidate is further off than if the runs had cooled down."""
+    keep = ["run_id", "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps",
+            "final_loss", "diverged"]  # fmt: skip
+    flat = read_runs(pocket[keep].assign(schedule="constant", peak_lr=0.01))
+    law = encoded(flat, exponents=preset, features="paper" if preset == "paper" else "auto")
+    finished = law.encoding.finished
+    assert not law.encoding.features.bases(finished)["Ec"].any()
+    there = law.encoding.features.bases(cooled(finished))["Ec"]
+    assert (there > 0).all()
+    columns = law.encoding.standardizer(law.encoding.features.dictionary(cooled(finished)))
+    assert np.abs(columns).max() < 50
 
 
 @pytest.mark.parametrize(
