@@ -80,8 +80,8 @@ def _base(arguments: argparse.Namespace) -> pd.Series | dict[str, object]:
         needed = ("n_params", "tokens", "batch_tokens", "peak_lr", "warmup", "schedule")
         absent = [n for n in needed if getattr(arguments, n) is None]
         if absent:
-            options = ", ".join("--" + n.replace("_", "-") for n in absent)
-            raise UsageError(f"give {options}, or --base RUNS.csv for those of a run")
+            words = ", ".join("--" + n.replace("_", "-") for n in absent)
+            raise UsageError(f"give {words}, or --base RUNS.csv for those of a run")
         return {}
     options: dict[str, Any] = reading(arguments)
     if arguments.cooldown is not None:  # here a list of settings; wsd rows of the base have one

@@ -229,7 +229,7 @@ def test_candidates_are_crossed_written_and_read_back(tmp_path, capsys):
         peak_lr=["5e-4", 1e-3], schedule=["cosine", "wsd"],
     )  # fmt: skip
     pd.testing.assert_frame_equal(
-        read_candidates(path)[expected.columns], expected, check_dtype=False
+        read_candidates(path)[expected.columns], expected, check_dtype=False, check_names=False
     )
     edited = pd.read_csv(path).assign(peak_lr=7e-4)  # nothing in the file contradicts it then
     assert len(read_candidates(edited)) == 4
