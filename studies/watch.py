@@ -233,6 +233,11 @@ that saw three quarters of it is hard to better before the last quarter of a run
 Multi-Power-Law's law knows two other model sizes, one peak learning rate and 18 runs. Before a
 cool-down begins, as in most WSD runs at 75 %, a curve says little of what the cool-down will gain.
 
+The risk of divergence is updated by how far the loss has ever risen again. Counted on the pocket
+grid's runs, on blocks left out of the counts, this lowers the log loss of the probability of
+divergence from 0.354 to 0.316, 0.243 and 0.186 at 25, 50 and 75 %. Of the public curves one
+diverged; its rise is seen at 25 %. No other public curve rises by 0.02 in log loss.
+
 Made by `python -m studies.watch FOLDER -o docs`, with the public tables in FOLDER.
 """
 

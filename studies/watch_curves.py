@@ -2,7 +2,7 @@
 
 ``python -m studies.watch_curves`` finds the constants of `bayes_optlaws.inference.path.PathPrior`
 from the shipped curves of the pocket grid: those under which the ends of its finished runs, seen at
-25, 50 and 75 %, are most likely.
+25, 50 and 75 %, are most likely.  It also prints the counts of `bayes_optlaws.inference.trouble`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from bayes_optlaws import datasets, read_runs
+from bayes_optlaws.inference import trouble
 from bayes_optlaws.inference.path import Path, PathPrior, forecast
 from bayes_optlaws.schedules import Schedule
 
@@ -183,5 +184,46 @@ def constants(curves: Iterable[Curve], *, start: PathPrior, rounds: int = 90) ->
     return prior(best.x)
 
 
+def signs(curves: list[Curve]) -> pd.DataFrame:
+    """Counts of `bayes_optlaws.inference.trouble`, and what they are worth on a block left out.
+
+    Parameters
+    ----------
+    curves : list of Curve
+        Of the pocket grid.
+
+    Returns
+    -------
+    DataFrame
+        One row a share of the run: runs by class of rise, diverged and finished; log loss of the
+        probability of divergence by the share of diverged runs alone, and with the sign, each from
+        the other blocks.
+    """
+    block = np.array([c.run_id.rsplit("-", 1)[0] for c in curves])
+    lost = np.array([c.diverged for c in curves])
+    rows = []
+    for u in SEEN:
+        kind = np.searchsorted(
+            trouble.CLASSES, [trouble.rise(c.seen(u)[1]) for c in curves], side="right"
+        )
+        alone, signed = np.empty(lost.size), np.empty(lost.size)
+        for b in np.unique(block):
+            other = block != b
+            counts = [np.bincount(kind[other & (lost == f)], minlength=3) + 0.5 for f in (1, 0)]
+            ratio = counts[0] / counts[0].sum() / (counts[1] / counts[1].sum())
+            alone[~other] = lost[other].mean()
+            signed[~other] = [
+                trouble.updated_risk(lost[other].mean(), ratio[k]) for k in kind[~other]
+            ]
+        row = {"share": u}
+        for name, which in (("diverged", lost), ("finished", ~lost)):
+            row[name] = np.bincount(kind[which], minlength=3).tolist()
+        for name, p in (("log_loss_alone", alone), ("log_loss", signed)):
+            row[name] = -np.mean(np.log(np.where(lost, p, 1.0 - p)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 if __name__ == "__main__":
+    print(signs(pocket()))
     print(constants(pocket()[::8], start=PathPrior()))

@@ -4,7 +4,9 @@ The sign is the rise: how far the log loss, averaged over a twenty-fifth of what
 ever stood above the lowest such average before, less what noise makes of it.  How often the runs
 of the pocket grid and its replicates (263 finished, 32 diverged) show a rise of each class by 25,
 50 and 75 % of the run gives the likelihood ratio; half a run is added to every count, so that no
-class is certain.  (Own choice.)
+class is certain.  (Own choice.)  On blocks of the grid that are left out of the counts the sign
+lowers the log loss of the probability of divergence from 0.354 to 0.316, 0.243 and 0.186
+(`studies.watch_curves`).
 """
 
 from __future__ import annotations

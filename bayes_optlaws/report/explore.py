@@ -31,7 +31,14 @@ from bayes_optlaws.model.discrepancy import (
 )
 from bayes_optlaws.model.divergence import PREFIX
 from bayes_optlaws.model.divergence_data import LEAST_REMAINDER
-from bayes_optlaws.model.features import LR_UNIT, TAPER, TREND_POWER
+from bayes_optlaws.model.features import (
+    BATCH_FEATURES,
+    FEATURES,
+    LR_UNIT,
+    SCALE_FEATURES,
+    TAPER,
+    TREND_POWER,
+)
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import files
 
@@ -39,6 +46,11 @@ __all__ = ["Explorer", "explore"]
 
 FAMILIES = ("linear", "cosine", "wsd", "wsd-sqrt", "constant")
 """Schedules that the page offers."""
+
+KNOWN = {f.name for f in (*FEATURES, *BATCH_FEATURES, *SCALE_FEATURES)} | {
+    "lr", "batch", "warmup", "cooldown", "shape", "floor",
+}  # fmt: skip
+"""Features and settings that the evaluator of the page has."""
 
 LABELS = {
     "n_params": "Parameters",
@@ -130,14 +142,15 @@ def explore(
     Raises
     ------
     ValueError
-        If the baseline is not one row of a schedule that the page has (`FAMILIES`), or an option
-        is out of its range.
+        If the baseline is not one row of a schedule that the page has (`FAMILIES`), the law has
+        a column that the page has no slider for, or an option is out of its range.
     ConvergenceError
         If the posterior does not pass the gate; with ``allow_unconverged`` the page says so.
     """
     check_prob(prob)
     if not (isinstance(draws, int | np.integer) and draws >= 50):
         raise ValueError(f"draws is {draws!r}: give a whole number of at least 50")
+    _require_known(law)
     converged = law.require_converged(allow_unconverged)
     table = _default(law) if baseline is None else read_candidates(baseline)
     if len(table) != 1:
@@ -183,6 +196,18 @@ def settings_of(row: pd.Series) -> dict[str, float | str]:
         "floor": 0.0 if flat else float(row["min_lr"] / row["peak_lr"]),
         "schedule": str(row["schedule"]),
     }
+
+
+def _require_known(law: FittedLaw) -> None:
+    """Refuse a law with columns that the evaluator would leave out."""
+    e = law.encoding
+    used = [f.name for f in e.features.features] + [*SETTINGS, *e.noise.names]
+    unknown = sorted(set(used) - KNOWN)
+    if unknown:
+        raise ValueError(
+            f"the law has {', '.join(unknown)}, which the page with sliders does not know: ask "
+            "law.predict(candidates)"
+        )
 
 
 def _default(law: FittedLaw) -> pd.DataFrame:

@@ -204,6 +204,14 @@ def test_labels_of_the_table_cannot_leave_the_data(law, pocket):
     assert "onerror" not in page
 
 
+def test_a_law_of_other_columns_is_refused(law, monkeypatch):
+    from bayes_optlaws.report import explore as module
+
+    monkeypatch.setattr(module, "KNOWN", module.KNOWN - {"Ew", "floor"})
+    with pytest.raises(ValueError, match="the law has Ew, floor, which the page"):
+        explore(law, allow_unconverged=True)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
