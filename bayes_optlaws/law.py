@@ -154,16 +154,7 @@ class OptLaw(WithOptions):
         return inference.odd_runs.odd_runs(self.fitted)
 
     def encode(self, runs: Table) -> RunEncoding:
-        """Check a run table and encode it as `fit` does, without sampling.
-
-        Parameters
-        ----------
-        runs : DataFrame or path
-
-        Returns
-        -------
-        RunEncoding
-        """
+        """Check a run table and encode it as `fit` does, without sampling."""
         return inference.fitting.encode(runs, self.get_params())
 
     @property
@@ -505,17 +496,7 @@ class OptLaw(WithOptions):
         path: str | Path = "report.html",
         **options: Any,
     ) -> Path:
-        """Write one HTML page: the answer, the next runs, the checks, the posterior.
-
-        Parameters
-        ----------
-        candidates, pool, path, **options
-            As in `bayes_optlaws.report.page.report`.
-
-        Returns
-        -------
-        Path
-        """
+        """Write one HTML page with the answer and its checks; see `report.page.report`."""
         from bayes_optlaws.report.page import report
 
         return report(self.fitted, candidates, pool, path, **options)

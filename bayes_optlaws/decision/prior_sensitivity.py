@@ -9,6 +9,7 @@ is said to move (doi:10.1007/s11222-023-10366-5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -145,8 +146,8 @@ def prior_sensitivity(
     drawn = law.draw_loss(table, "mean", rng, max_draws=law.draws.n)
     expected = priced(drawn.loss, drawn.risk, price)
     pick = int(np.argmin(expected.mean(axis=0)))
-    best = expected <= expected.min(axis=1, keepdims=True)
-    best = best / best.sum(axis=1, keepdims=True)
+    lowest = expected <= expected.min(axis=1, keepdims=True)
+    best = lowest / lowest.sum(axis=1, keepdims=True)
     labels = [str(name) for name in table.index]
     names = [f.name for f in law.encoding.features.features]
     chains = law.sample.chains
@@ -172,7 +173,7 @@ def prior_sensitivity(
         tree = xr.DataTree.from_dict({"posterior": answers, "log_prior": scaled})
         with np.errstate(invalid="ignore"):  # an answer that is the same in all draws: no index
             index = psense(tree).fillna(0.0)
-        at = {}
+        at: dict[str, Any] = {}
         for word, power in zip(("weaker", "stronger"), POWERS, strict=True):
             log_weight = scaled["prior"].azstats.power_scale_lw(alpha=power, dim=list(_CD))
             weight = np.exp(log_weight.to_numpy().ravel())

@@ -47,11 +47,11 @@ def check_options(options: Mapping[str, Any]) -> None:
         if not (isinstance(value, bool | np.bool_) or priors):
             allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
             raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    priors = options["priors"] or Priors()
+    stated = options["priors"] or Priors()
     # which of the features a law has is known with its table; that it is one of them, now
     every = [f.name for f in (*FEATURES, *BATCH_FEATURES, *SCALE_FEATURES)]
-    check_names("coefficients", priors.coefficients, every)
-    priors.check_against(every, {g: len(c) for g, c in features.exponents.items()})
+    check_names("coefficients", stated.coefficients, every)
+    stated.check_against(every, {g: len(c) for g, c in features.exponents.items()})
 
 
 def divergence_priors(options: Mapping[str, Any]) -> DivergencePriors | None:

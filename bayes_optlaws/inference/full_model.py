@@ -19,6 +19,8 @@ combinations of exponents. It is to be read, changed, and checked against.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -130,17 +132,16 @@ def _coords(e: RunEncoding) -> dict[str, list]:
     return coords
 
 
-def _coefficient(e: RunEncoding, priors: Priors):
+def _coefficient(e: RunEncoding, priors: Priors) -> Any:
     """Coefficients: priors of their own, the wide one of free features, or that of the block."""
     by_block = positive("coefficient_sd", priors.coefficient_sd, "block")
     blocks = list(e.data.coords["block"])
     mean, sd, sign = [], [], []
     for f in e.features.features:
         own = priors.coefficients.get(f.name)
-        stated = own is not None and own.sd is not None
-        mean.append(own.mean if stated else 0.0)
         usual = priors.intercept_sd if f.free else by_block[blocks.index(f.block)]
-        sd.append(own.sd if stated else usual)
+        mean.append(0.0 if own is None else own.mean)
+        sd.append(pt.as_tensor(usual if own is None or own.sd is None else own.sd))
         sign.append(SIGNS[own.sign] if own is not None and own.sign else 0)
     signs = np.array(sign)
     transform = {"default_transform": _Signed(signs)} if signs.any() else {}
@@ -158,22 +159,22 @@ class _Signed(Transform):
     def __init__(self, signs: np.ndarray) -> None:
         self.signs = signs
 
-    def forward(self, value, *inputs):
+    def forward(self, value: Any, *inputs: Any) -> Any:
         free = self.signs == 0
         return pt.switch(free, value, pt.log(pt.switch(free, 1.0, value * self.signs)))
 
-    def backward(self, value, *inputs):
+    def backward(self, value: Any, *inputs: Any) -> Any:
         free = self.signs == 0
         return pt.switch(free, value, self.signs * pt.exp(pt.switch(free, 0.0, value)))
 
-    def log_jac_det(self, value, *inputs):
+    def log_jac_det(self, value: Any, *inputs: Any) -> Any:
         return pt.switch(self.signs == 0, 0.0, value)
 
 
 class _Law:
     """The law's part of the log loss for every choice of exponents, without the intercept."""
 
-    def __init__(self, e: RunEncoding, rows: np.ndarray, coefficient) -> None:
+    def __init__(self, e: RunEncoding, rows: np.ndarray, coefficient: Any) -> None:
         tree, feature = e.data.tree, e.features.column_feature
         fixed = tree.common[1:]
         self.n, self.n_candidates = len(rows), tree.n_candidates
@@ -183,12 +184,12 @@ class _Law:
             columns = tree.columns[g, :n, :width]
             self.parts.append(pt.dot(rows[:, columns], coefficient[feature[columns[0]]]))
 
-    def at(self, index):
+    def at(self, index: Any) -> Any:
         """For one candidate of each group, shape (n,)."""
         return self.fixed + sum(part[:, index[g]] for g, part in enumerate(self.parts))
 
     @property
-    def every(self):
+    def every(self) -> Any:
         """For all combinations, shape (n, n_combinations)."""
         out, size = self.fixed[:, None], 1
         for part, n in zip(self.parts, self.n_candidates, strict=True):
@@ -197,7 +198,7 @@ class _Law:
         return out
 
 
-def _exponents(e: RunEncoding):
+def _exponents(e: RunEncoding) -> Any:
     """Add the exponent groups as categorical variables; return the chosen candidates."""
     groups = [e.features.exponents[g] for g in e.features.groups]
     most = max(len(c) for c in groups)
@@ -212,13 +213,13 @@ def _exponents(e: RunEncoding):
     return index
 
 
-def _log_normal(value, mean, sd):
+def _log_normal(value: Any, mean: Any, sd: Any) -> Any:
     """Log density of independent normals, summed over the first axis."""
     z = (value - mean) / sd
     return -0.5 * pt.sum(z**2 + np.log(2.0 * np.pi) + 2.0 * pt.log(sd), axis=0)
 
 
-def _summed_loss(e: RunEncoding, mean, sigma, log_weight, loss: np.ndarray) -> None:
+def _summed_loss(e: RunEncoding, mean: Any, sigma: Any, log_weight: Any, loss: np.ndarray) -> None:
     """Add the observed losses, a mixture over the combinations of exponents that runs share."""
     learned = log_weight + _log_normal(np.log(loss)[:, None], mean, sigma[:, None])
     learned = learned - pt.logsumexp(learned)
@@ -232,11 +233,14 @@ def _summed_loss(e: RunEncoding, mean, sigma, log_weight, loss: np.ndarray) -> N
         "exponent_weight", pt.stack(by_group), dims=("exponent_group", "exponent_candidate")
     )
 
-    def logp(value, mean, sigma, log_weight, learned):
+    def logp(value: Any, mean: Any, sigma: Any, log_weight: Any, learned: Any) -> Any:
         by_combination = _log_normal(pt.log(value)[:, None], mean, sigma[:, None])
         return pt.logsumexp(log_weight + by_combination) - pt.sum(pt.log(value))
 
-    def random(mean, sigma, log_weight, learned, rng=None, size=None):
+    def random(
+        mean: np.ndarray, sigma: np.ndarray, log_weight: np.ndarray, learned: np.ndarray,
+        rng: Any = None, size: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         # replicated runs have the exponents that were learned, not new ones
         k = rng.choice(learned.size, p=np.exp(learned) / np.exp(learned).sum())
         return np.exp(mean[:, k] + sigma * rng.standard_normal(sigma.shape))

@@ -27,7 +27,9 @@ stated: scaled, it becomes wider or narrower around its median.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import arviz_base
 import numpy as np
@@ -80,8 +82,9 @@ def _tree(law: FittedLaw) -> xr.DataTree:
     everything = drawn["posterior"].to_dataset()
     risk = [f"divergence_{name}" for name in RISK]
     main = [n for n in (*LAW, *risk) if n in everything]
-    of_risk = [n for n in everything if n.startswith("divergence_") and n not in main]
-    other = [n for n in everything if n not in (*main, *of_risk, "combination")]
+    names = [str(n) for n in everything]
+    of_risk = [n for n in names if n.startswith("divergence_") and n not in main]
+    other = [n for n in names if n not in (*main, *of_risk, "combination")]
     groups = {
         "posterior": _part(everything, main),
         "posterior_discrepancy": _part(everything, other),
@@ -114,7 +117,7 @@ def _part(everything: xr.Dataset, names: list[str]) -> xr.Dataset:
     return part.drop_vars([c for c in part.coords if not set(part[c].dims) <= dims])
 
 
-def _kept(law: FittedLaw, name: str, compute) -> np.ndarray:
+def _kept(law: FittedLaw, name: str, compute: Callable[[FittedLaw], np.ndarray]) -> np.ndarray:
     """Values of a group, computed once."""
     if name not in law.cache:
         value = compute(law)
@@ -147,7 +150,8 @@ def _prior(law: FittedLaw, everything: xr.Dataset, main: list[str]) -> dict[str,
     coords = {"chain": [0], "draw": np.arange(PRIOR_DRAWS)}
     variables = {}
     for name in main:
-        dims, shape = everything[name].dims, (1, PRIOR_DRAWS, *everything[name].shape[2:])
+        dims = tuple(str(d) for d in everything[name].dims)
+        shape = (1, PRIOR_DRAWS, *everything[name].shape[2:])
         variables[name] = computed(dims, shape, partial(_prior_values, law, name))
     labels = {c: everything.coords[c] for c in ("feature", "exponent_group", "block")}
     n = len(law.encoding.finished)
@@ -223,7 +227,7 @@ def log_priors(law: FittedLaw) -> dict[str, np.ndarray]:
     return out
 
 
-def _log_prior(law: FittedLaw, coords) -> xr.Dataset:
+def _log_prior(law: FittedLaw, coords: Mapping[Any, Any]) -> xr.Dataset:
     values = {name: (_CD, _by_chain(law, v)) for name, v in log_priors(law).items()}
     return xr.Dataset(values, coords={k: coords[k] for k in _CD})
 

@@ -6,6 +6,8 @@ them. They are for the models with coefficients in the graph.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -15,13 +17,27 @@ from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.priors import LogNormal, Priors
 
 
-def positive(name: str, prior: LogNormal, dims: str | None = None):
-    """Add a log-normal variable."""
+def positive(name: str, prior: LogNormal, dims: str | None = None) -> Any:
+    """Add a log-normal variable.
+
+    Parameters
+    ----------
+    name : str
+    prior : LogNormal
+    dims : str, optional
+        Named dimension of a vector of them.
+    """
     return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
 
 
-def noise_variance(data: ModelData, priors: Priors):
-    """Add the noise and return its variance in every class of runs, shape (n_classes,)."""
+def noise_variance(data: ModelData, priors: Priors) -> Any:
+    """Add the noise and return its variance in every class of runs, shape (n_classes,).
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+    """
     floor = positive("noise_sd", priors.noise_sd)
     variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
     if data.noise_names:
@@ -31,8 +47,13 @@ def noise_variance(data: ModelData, priors: Priors):
     return variance
 
 
-def discrepancy(data: ModelData, priors: Priors):
+def discrepancy(data: ModelData, priors: Priors) -> tuple[Any, Any]:
     """Add the discrepancy, each process as a factor times independent normals.
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
 
     Returns
     -------

@@ -192,12 +192,12 @@ def _coefficient_rows(features: FeatureSet, priors: Priors) -> tuple[np.ndarray,
     missing from it to the prior that is stated, exactly: precisions and their products with the
     means add up.
     """
-    stated = {name: p for name, p in priors.coefficients.items() if p.sd is not None}
+    stated = [(n, p.mean, p.sd) for n, p in priors.coefficients.items() if p.sd is not None]
     rows, response = np.zeros((len(stated), features.n_columns)), np.zeros(len(stated))
-    for i, (name, p) in enumerate(stated.items()):
-        precision = 1.0 / p.sd**2 - 1.0 / priors.intercept_sd**2
+    for i, (name, mean, sd) in enumerate(stated):
+        precision = 1.0 / sd**2 - 1.0 / priors.intercept_sd**2
         rows[i, _columns_of(features, name)] = np.sqrt(precision)
-        response[i] = p.mean / p.sd**2 / np.sqrt(precision)
+        response[i] = mean / sd**2 / np.sqrt(precision)
     return rows, response
 
 

@@ -98,4 +98,5 @@ def _distribution(name: str, value: Any) -> tuple[str, float | None, float | Non
 
 
 def _normal_interval(mean: float, sd: float) -> tuple[float, float]:
-    return tuple(float(f"{mean + s * 1.6448536 * sd:.3g}") for s in (-1, 1))
+    low, high = (float(f"{mean + s * 1.6448536 * sd:.3g}") for s in (-1, 1))
+    return low, high

@@ -109,14 +109,15 @@ class CoefficientPrior:
 
     def interval(self, prob: float) -> tuple[float, float]:
         """Central interval holding ``prob`` of a prior with an sd, to three figures."""
-        low, high = {"positive": (0.0, np.inf), "negative": (-np.inf, 0.0)}.get(
-            self.sign, (-np.inf, np.inf)
-        )
-        cut = [(edge - self.mean) / self.sd for edge in (low, high)]
-        tails = 0.5 - prob / 2, 0.5 + prob / 2
-        return tuple(
-            float(f"{truncnorm.ppf(p, *cut, loc=self.mean, scale=self.sd):.3g}") for p in tails
-        )
+        if self.sd is None:
+            raise ValueError("the prior has no sd of its own: it is that of the block")
+        edges = (
+            0.0 if self.sign == "positive" else -np.inf, 0.0 if self.sign == "negative" else np.inf
+        )  # fmt: skip
+        cut = [(edge - self.mean) / self.sd for edge in edges]
+        prior = truncnorm(*cut, loc=self.mean, scale=self.sd)
+        low, high = (float(f"{prior.ppf(0.5 + s * prob / 2):.3g}") for s in (-1, 1))
+        return low, high
 
     @property
     def says(self) -> str:

@@ -14,6 +14,7 @@ from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text.numbers import scale_label
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CHANGES: dict[str, tuple[str, float]] = {
@@ -110,7 +111,7 @@ def prior_check(
     return figure
 
 
-def _bands(ax, place: int, values: np.ndarray, prob: float, *, first: bool) -> None:
+def _bands(ax: Axes, place: int, values: np.ndarray, prob: float, *, first: bool) -> None:
     for share, colour in ((prob, _WIDE), (0.5, _NARROW)):
         low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2])
         label = f"prior, {100 * share:g} %" if first else None
