@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from functools import wraps
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -126,6 +127,42 @@ class CoefficientPrior:
         return what + (f", {self.sign}" if self.sign else "")
 
 
+def check_names(
+    what: str,
+    given: Collection[str],
+    known: Collection[str],
+    *,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise an error that lists the valid names where some that are given are not among them.
+
+    Examples
+    --------
+    >>> check_names("priors", ["noise"], ["noise_sd", "slopes"])
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown priors ['noise']; valid ones are ['noise_sd', 'slopes']
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise error(f"unknown {what} {unknown}; valid ones are {list(known)}")
+
+
+def _names_refused[T](kind: type[T]) -> type[T]:
+    """Let a dataclass refuse unknown names with a list of the valid ones."""
+    init = kind.__init__
+
+    @wraps(init)
+    def checked(self: T, *args: Any, **given: Any) -> None:
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        check_names("priors", given, known, error=TypeError)
+        init(self, *args, **given)
+
+    setattr(kind, "__init__", checked)  # noqa: B010
+    return kind
+
+
+@_names_refused
 @dataclass(frozen=True, repr=False)
 class Priors:
     """Priors of the loss part of the model.
@@ -200,11 +237,6 @@ class Priors:
     untrained_loss: float = float(np.log(2**17))
     coefficients: Mapping[str, CoefficientPrior] = field(default_factory=dict)
     exponents: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __new__(cls, *args: Any, **given: Any) -> Self:
-        """Refuse unknown names with a list of the valid ones."""
-        check_names("priors", given, [f.name for f in fields(cls)], error=TypeError)
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Bring coefficients and weights into one form, and refuse what is no distribution."""
@@ -289,27 +321,6 @@ def _values(priors: Priors) -> dict[str, Any]:
 
 
 _KINDS = {"LogNormal": LogNormal, "SlopePrior": SlopePrior}
-
-
-def check_names(
-    what: str,
-    given: Collection[str],
-    known: Collection[str],
-    *,
-    error: type[Exception] = ValueError,
-) -> None:
-    """Raise an error that lists the valid names where some that are given are not among them.
-
-    Examples
-    --------
-    >>> check_names("priors", ["noise"], ["noise_sd", "slopes"])
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown priors ['noise']; valid ones are ['noise_sd', 'slopes']
-    """
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise error(f"unknown {what} {unknown}; valid ones are {list(known)}")
 
 
 def _coefficient(name: str, value: Any, widest: float) -> CoefficientPrior:
