@@ -5,6 +5,7 @@ from . import schedules as schedules
 from .decision import near_ties as near_ties
 from .decision.allocate import Allocation as Allocation
 from .decision.design import DesignPlan as DesignPlan
+from .decision.prior_sensitivity import prior_sensitivity as prior_sensitivity
 from .decision.ranking import Ranking as Ranking
 from .decision.suggest import Suggestion as Suggestion
 from .decision.watch import Watch as Watch
@@ -13,6 +14,7 @@ from .evaluation.protocols import evaluate as evaluate
 from .inference import stages as stages
 from .inference.nuts import ConvergenceError as ConvergenceError
 from .law import OptLaw as OptLaw
+from .model.priors import CoefficientPrior as CoefficientPrior
 from .model.priors import LogNormal as LogNormal
 from .model.priors import Priors as Priors
 from .report.explore import Explorer as Explorer

@@ -16,7 +16,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
-from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.model.priors import CoefficientPrior, Priors
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text import files
 from bayes_optlaws.text.printable import printable
@@ -92,7 +92,7 @@ def _bytes(law: FittedLaw) -> bytes:
         name: (f"{name}_byte", np.frombuffer(to_text(table).encode(), dtype=np.uint8))
         for name, table in tables.items()
     }
-    tree = law.posterior.copy()
+    tree = law.draw_tree.copy()
     tree["bayes_optlaws"] = xr.DataTree(
         xr.Dataset(
             {"beta": (("sample", "column"), draws.beta), **texts},
@@ -148,6 +148,18 @@ def _dataclass(kind: type, stored: dict[str, Any] | None) -> Any:
             value = _dataclass(type(default[name]), value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
+
+
+def _priors(stored: dict[str, Any] | None) -> Priors | None:
+    """Build priors from JSON; those of coefficients are mappings of mappings."""
+    if stored is None:
+        return None
+    stored = dict(stored)
+    coefficients = stored.pop("coefficients", {})
+    exponents = stored.pop("exponents", {})  # files of before there were such have neither
+    own = {str(n): _dataclass(CoefficientPrior, c) for n, c in coefficients.items()}
+    found: Priors = _dataclass(Priors, stored)
+    return replace(found, coefficients=own, exponents=exponents)
 
 
 def load(path: Path) -> FittedLaw:
@@ -292,7 +304,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         "transfer": options["transfer"],
         "divergence": own_risk if options["divergence"] and own_risk else options["divergence"],
         "exponents": options["exponents"],
-        "priors": _dataclass(Priors, options["priors"]),
+        "priors": _priors(options["priors"]),
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
     }
     encoding = RunEncoding.from_runs(
@@ -300,7 +312,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         features=given["features"],
         transfer=given["transfer"],
         exponents=given["exponents"],
-        slope_prior=(given["priors"] or Priors()).slopes,
+        priors=given["priors"],
     )
     stage_runs = None
     if "stage_table" in meta:

@@ -7,15 +7,14 @@ A run table is checked, turned into arrays (`RunEncoding`) and sampled; the resu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayes_optlaws import decision, inference, model
+from bayes_optlaws import decision, inference
 from bayes_optlaws.inference.options import WithOptions
-from bayes_optlaws.runs.readers import read_candidates, read_runs
+from bayes_optlaws.runs.readers import read_candidates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,26 +85,8 @@ class OptLaw(WithOptions):
         self.exponents = exponents
         self.priors = priors
         self.stage_prior = stage_prior
-        self._check_options()
+        inference.fitting.check_options(self.get_params())
         self._fitted_law: FittedLaw | None = None
-
-    def _check_options(self) -> None:
-        """Fail on a wrong option now, not after sampling."""
-        model.encoding.check_features(self.features)
-        model.features.FeatureSet.from_options(self.exponents)
-        for name, kind in (
-            ("priors", model.priors.Priors),
-            ("stage_prior", inference.stages.StagePrior),
-        ):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
-        for name in ("transfer", "divergence"):
-            value = getattr(self, name)
-            priors = name == "divergence" and isinstance(value, model.divergence.DivergencePriors)
-            if not (isinstance(value, bool | np.bool_) or priors):
-                allowed = "True, False" + (" or DivergencePriors" * (name == "divergence"))
-                raise TypeError(f"{name} must be {allowed}, got {value!r}")
 
     def fit(
         self,
@@ -139,34 +120,32 @@ class OptLaw(WithOptions):
         -------
         OptLaw
         """
-        for name, value, least in (
-            ("draws", draws, 100),
-            ("tune", tune, 50),
-            ("chains", chains, 2),
-        ):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        runs, stage_runs = inference.stages.split(runs)
-        encoding = self.encode(runs)
-        priors = model.priors.Priors() if self.priors is None else self.priors
-        if random_seed is None:
-            random_seed = int(np.random.SeedSequence().generate_state(1)[0])
-        options = {"draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed}
-        sample = inference.nuts.sample(
-            encoding.data, priors, progressbar=progressbar, method=method, **options
-        )
-        divergence_priors = self._divergence_priors()
-        if divergence_priors is not None:
-            values, stats = inference.nuts.sample_divergence(
-                encoding.divergence, divergence_priors, **options
-            )
-            sample = replace(
-                sample, draws=replace(sample.draws, divergence=values), divergence_stats=stats
-            )
-        self._fitted_law = inference.fitted.FittedLaw(
-            encoding, priors, sample, random_seed, divergence_priors, stage_runs,
-            self.stage_prior or inference.stages.StagePrior(), self.get_params(),
+        self._fitted_law = inference.fitting.fit(
+            runs, self.get_params(), draws=draws, tune=tune, chains=chains,
+            random_seed=random_seed, progressbar=progressbar, method=method,
         )  # fmt: skip
+        inference.odd_runs.warn_of_fit(self._fitted_law)
+        return self
+
+    def update(self, new_runs: Table, **options: Any) -> OptLaw:
+        """Fit again with further runs, from the old posterior as start, with the old options.
+
+        The posterior is that of a fit to all runs. An update that is refused, fails or is
+        interrupted leaves the law as it was.
+
+        Parameters
+        ----------
+        new_runs : DataFrame or path
+            Run table of any number of rows, without the runs that the law has.
+        **options
+            ``draws``, ``tune``, ``chains``, ``random_seed``, ``progressbar``, ``method`` as in
+            `fit`; by default those of the last fit.
+
+        Returns
+        -------
+        OptLaw
+        """
+        self._fitted_law = inference.fitting.update(self.fitted, new_runs, **options)
         inference.odd_runs.warn_of_fit(self._fitted_law)
         return self
 
@@ -174,26 +153,9 @@ class OptLaw(WithOptions):
         """Fitted runs whose loss the others contradict; see `bayes_optlaws.inference.odd_runs`."""
         return inference.odd_runs.odd_runs(self.fitted)
 
-    def _divergence_priors(self) -> DivergencePriors | None:
-        if isinstance(self.divergence, model.divergence.DivergencePriors):
-            return self.divergence
-        return model.divergence.DivergencePriors() if self.divergence else None
-
     def encode(self, runs: Table) -> RunEncoding:
-        """Check a run table and encode it as `fit` does, without sampling.
-
-        Parameters
-        ----------
-        runs : DataFrame or path
-
-        Returns
-        -------
-        RunEncoding
-        """
-        return model.encoding.RunEncoding.from_runs(
-            read_runs(runs), features=self.features, transfer=bool(self.transfer),
-            exponents=self.exponents, slope_prior=(self.priors or model.priors.Priors()).slopes,
-        )  # fmt: skip
+        """Check a run table and encode it as `fit` does, without sampling."""
+        return inference.fitting.encode(runs, self.get_params())
 
     @property
     def is_fitted(self) -> bool:
@@ -224,8 +186,41 @@ class OptLaw(WithOptions):
 
     @property
     def model(self) -> Model:
-        """The PyMC model (all exponent combinations), a `pymc.Model`."""
+        """The `pymc.Model` that is sampled: coefficients and exponents are integrated out."""
         return inference.pymc_model.law_model(self.fitted)
+
+    @property
+    def full_model(self) -> Model:
+        """The same as a `pymc.Model` with every unknown in it; see `inference.full_model`."""
+        return inference.full_model.full_model(self.fitted)
+
+    def graph(self, which: str = "full") -> Any:
+        """Draw the ``"full"`` or the ``"marginal"`` model; see `inference.model_graph`."""
+        return inference.model_graph.graph(self.fitted, which)
+
+    def prior_predictive(
+        self, candidates: Table, runs: Table | None = None, **options: Any
+    ) -> xr.DataArray:
+        """Losses of candidates that are believed in before a loss is read.
+
+        Parameters
+        ----------
+        candidates : DataFrame or path
+            Candidate table.
+        runs : DataFrame or path, optional
+            Run table whose settings standardise the features and whose mean log loss centres the
+            intercept; by default that of the fit. Its losses take no other part.
+        **options
+            ``kind``, ``draws`` and ``random_seed``.
+
+        Returns
+        -------
+        DataArray
+            Dims ``sample`` and ``candidate``, nats a token, of runs that finish.
+        """
+        encoding = self.fitted.encoding if runs is None else self.encode(runs)
+        table = read_candidates(candidates)
+        return inference.prior.prior_predictive(encoding, self.priors, table, **options)
 
     @property
     def divergence_note(self) -> str | None:
@@ -239,8 +234,8 @@ class OptLaw(WithOptions):
 
     @property
     def posterior(self) -> xr.DataTree:
-        """ArviZ DataTree of the posterior; see `FittedLaw.posterior`."""
-        return self.fitted.posterior
+        """ArviZ DataTree; `bayes_optlaws.inference.groups` says what its groups hold."""
+        return inference.groups.arviz_tree(self.fitted)
 
     @property
     def predictor(self) -> Predictor:
@@ -501,17 +496,7 @@ class OptLaw(WithOptions):
         path: str | Path = "report.html",
         **options: Any,
     ) -> Path:
-        """Write one HTML page: the answer, the next runs, the checks, the posterior.
-
-        Parameters
-        ----------
-        candidates, pool, path, **options
-            As in `bayes_optlaws.report.page.report`.
-
-        Returns
-        -------
-        Path
-        """
+        """Write one HTML page with the answer and its checks; see `report.page.report`."""
         from bayes_optlaws.report.page import report
 
         return report(self.fitted, candidates, pool, path, **options)

@@ -30,9 +30,9 @@ def encoded(runs, **options) -> Encoded:
 def everything(law: Encoded):
     """Rows, responses and noise classes of the runs, and of the slopes, which are data too."""
     e = law.encoding
-    slope = e.slope_response
+    slope = e.prior_response
     label = np.concatenate([e.noise.label, np.full(slope.size, len(e.noise.covariates))])
-    return np.vstack([e.rows(), e.slope_rows]), np.concatenate([e.response, slope]), label
+    return np.vstack([e.rows(), e.prior_rows]), np.concatenate([e.response, slope]), label
 
 
 def with_draws(law: Encoded, draws: Draws, *, chains: int = 1) -> FittedLaw:

@@ -12,7 +12,7 @@ from bayes_optlaws.inference.stages import StagePrior
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.features import feature_bases
-from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.model.priors import CoefficientPrior, Priors
 from bayes_optlaws.runs.readers import RunTableError, RunTableWarning
 
 QUICK = {"draws": 150, "tune": 150, "chains": 2, "random_seed": 1, "progressbar": False}
@@ -294,7 +294,11 @@ EVERY_OPTION = {
     "transfer": False,
     "divergence": DivergencePriors(correction_sd=0.5),
     "exponents": {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")},
-    "priors": Priors(unseen_sd=0.03),
+    "priors": Priors(
+        unseen_sd=0.03,
+        coefficients={"lr": (0.0, 0.1), "Ew": CoefficientPrior(0.0, 0.5, "positive")},
+        exponents={"mixed": (1, 3)},
+    ),
     "stage_prior": StagePrior(),
 }
 

@@ -1,8 +1,13 @@
 from . import describe as describe
 from . import fitted as fitted
+from . import fitting as fitting
+from . import full_model as full_model
+from . import groups as groups
 from . import loo as loo
+from . import model_graph as model_graph
 from . import nuts as nuts
 from . import odd_runs as odd_runs
 from . import predictor as predictor
+from . import prior as prior
 from . import pymc_model as pymc_model
 from . import stages as stages

@@ -28,6 +28,12 @@ def coefficients(encoding: RunEncoding, draws: Draws) -> tuple[np.ndarray, np.nd
     return draws.beta[:, 0], coefficient, first
 
 
+def cell_labels(encoding: RunEncoding) -> list[str]:
+    """Model size and tokens of the discrepancy's inducing points, as labels."""
+    scales = np.exp(encoding.discrepancy.cells + encoding.discrepancy.centre)
+    return [f"N={a:.3g} D={b:.3g}" for a, b in scales]
+
+
 def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
     """Posterior of a law in ArviZ's layout, with named dimensions."""
     draws, chains = sample.draws, sample.chains
@@ -68,8 +74,7 @@ def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
     if encoding.data.fields:
         variables["discrepancy"] = ((*cd, "field", "cell"), shape(draws.fields))
         coords["field"] = list(encoding.data.fields)
-        scales = np.exp(encoding.discrepancy.cells + encoding.discrepancy.centre)
-        coords["cell"] = [f"N={a:.3g} D={b:.3g}" for a, b in scales]
+        coords["cell"] = cell_labels(encoding)
         variables["local_correction"] = ((*cd, "local_function"), shape(draws.local))
     fitted = encoding.finished
     run = {"run": fitted["run_id"].to_numpy()}

@@ -129,6 +129,11 @@ class FittedLaw:
     stage_prior : StagePrior
     options : mapping
         Of the law, as they were given; see `bayes_optlaws.OptLaw`.
+
+    Attributes
+    ----------
+    cache : dict
+        What was computed from it on demand, by name.
     """
 
     encoding: RunEncoding
@@ -139,6 +144,7 @@ class FittedLaw:
     stage_runs: pd.DataFrame | None = None
     stage_prior: stages.StagePrior = field(default_factory=stages.StagePrior)
     options: Mapping[str, Any] = field(default_factory=dict)
+    cache: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -161,11 +167,12 @@ class FittedLaw:
         return self.encoding.divergence.message if self.models_divergence else None
 
     @cached_property
-    def posterior(self) -> xr.DataTree:
-        """ArviZ DataTree: posterior, sample_stats, observed_data, constant_data.
+    def draw_tree(self) -> xr.DataTree:
+        """All draws in one group ``posterior``; sample_stats, observed_data, constant_data.
 
         ``coefficient`` (chain, draw, feature) are those of standardised columns; ``exponent``
-        (chain, draw, exponent_group) those of the drawn combination.
+        (chain, draw, exponent_group) those of the drawn combination. What `OptLaw.posterior` has
+        beside it is made of it, see `bayes_optlaws.inference.groups`.
         """
         return datatree.to_tree(self.encoding, self.sample)
 
@@ -186,7 +193,7 @@ class FittedLaw:
             loss = loss | {"screening_k": k}
         if sample.divergence_stats is None:
             return loss
-        z = {"divergence_z": self.posterior["posterior"]["divergence_z"].to_numpy()}
+        z = {"divergence_z": self.draw_tree["posterior"]["divergence_z"].to_numpy()}
         other = sampling.diagnose(z, sample.divergence_stats)
         worst = {"rhat": np.maximum, "divergent": np.add}
         both = {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in other if k in loss}
@@ -198,7 +205,7 @@ class FittedLaw:
         return self.sample.method
 
     def _quantities(self) -> dict[str, np.ndarray]:
-        posterior = self.posterior["posterior"]
+        posterior = self.draw_tree["posterior"]
         names = [*self.sample.draws.hyper, "intercept", "coefficient"]
         return {n: posterior[n].to_numpy() for n in names}
 
@@ -208,7 +215,7 @@ class FittedLaw:
         if self.method != "nuts":
             return []
         quantities = self._quantities()
-        posterior = self.posterior["posterior"]
+        posterior = self.draw_tree["posterior"]
         if "divergence_z" in posterior:
             quantities["divergence_z"] = posterior["divergence_z"].to_numpy()
         return sampling.failing(quantities)
@@ -271,7 +278,7 @@ class FittedLaw:
     def summary(self, prob: float = 0.9) -> pd.DataFrame:
         """Posterior of coefficients, exponents and scales; see `OptLaw.summary`."""
         check_prob(prob)
-        return datatree.summary(self.encoding, self.draws, self.posterior, prob)
+        return datatree.summary(self.encoding, self.draws, self.draw_tree, prob)
 
     def predictor(self, draws: Draws | None = None) -> Predictor:
         """Joint predictive draws for any table, on the log-loss scale; from all draws by default.

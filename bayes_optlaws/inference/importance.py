@@ -67,8 +67,8 @@ class Density(Protocol):
     sd: np.ndarray
     """Its sds."""
 
-    def mode(self) -> np.ndarray:
-        """Mode, shape (size,)."""
+    def mode(self, start: np.ndarray | None = None) -> np.ndarray:
+        """Mode, shape (size,), searched from ``start``."""
         ...
 
     def curvature_factor(self, x: np.ndarray) -> np.ndarray:
@@ -219,9 +219,9 @@ def _ridges(
     return points, drops
 
 
-def _first(density: Density) -> _Mixture:
+def _first(density: Density, start: np.ndarray | None) -> _Mixture:
     """Student-t's at the mode and along its ridges, by the mass of the Gaussians fitted there."""
-    centre = density.mode()
+    centre = density.mode(start)
     factor = density.curvature_factor(centre)
     points, drops = _ridges(density.log_density, centre, factor)
     factors = [factor, *(density.curvature_factor(x) for x in points)]
@@ -269,9 +269,11 @@ def _adapted(first: _Mixture, x: np.ndarray, weight: np.ndarray) -> _Mixture:
 class _Rounds:
     """Rounds of draws that shape a proposal."""
 
-    def __init__(self, density: Density, rng: np.random.Generator) -> None:
+    def __init__(
+        self, density: Density, rng: np.random.Generator, start: np.ndarray | None
+    ) -> None:
         self.density, self.rng = density, rng
-        self.first = self.current = _first(density)
+        self.first = self.current = _first(density, start)
         size = self.first.centre.shape[1]
         self.x, self.target = np.empty((0, size)), np.empty(0)
         self.drawn: list[tuple[_Mixture, int]] = []
@@ -303,7 +305,9 @@ class _Rounds:
         return found
 
 
-def pilot_draws(density: Density, *, rng: np.random.Generator) -> Weighted:
+def pilot_draws(
+    density: Density, *, rng: np.random.Generator, start: np.ndarray | None = None
+) -> Weighted:
     """Weighted draws that say where a density lies, for chains to start from; cheap.
 
     They are those that shape the proposal of `importance_draws`, so their weights look better than
@@ -313,12 +317,18 @@ def pilot_draws(density: Density, *, rng: np.random.Generator) -> Weighted:
     ----------
     density : Density
     rng : numpy Generator
+    start : array, optional
+        Where the search for the mode begins.
     """
-    return _Rounds(density, rng).shape(0.5 * ADAPTED)
+    return _Rounds(density, rng, start).shape(0.5 * ADAPTED)
 
 
 def importance_draws(
-    density: Density, *, rng: np.random.Generator, effective: float = MIN_EFFECTIVE
+    density: Density,
+    *,
+    rng: np.random.Generator,
+    effective: float = MIN_EFFECTIVE,
+    start: np.ndarray | None = None,
 ) -> Weighted:
     """Weighted draws of a density that is concentrated around one mode, however skewed.
 
@@ -328,6 +338,8 @@ def importance_draws(
     rng : numpy Generator
     effective : float
         Effective draws that are wanted; at least those of the gate are tried for.
+    start : array, optional
+        Where the search for the mode begins.
 
     Returns
     -------
@@ -345,7 +357,7 @@ def importance_draws(
     >>> found.good, found.x.shape[1] == space.size
     (True, True)
     """
-    rounds = _Rounds(density, rng)
+    rounds = _Rounds(density, rng, start)
     wanted = SURPLUS * max(effective, MIN_EFFECTIVE)
     most = int(np.ceil(MOST_ROUNDS * wanted / (SURPLUS * MIN_EFFECTIVE)))
     for attempt in range(1, ATTEMPTS + 1):

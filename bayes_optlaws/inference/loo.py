@@ -42,11 +42,11 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
     """
     draws, encoding = law.draws.thin(max_draws), law.encoding
     data = encoding.data
-    n, slope = len(encoding.finished), encoding.slope_response
-    # published slopes are prior knowledge: conditioned on, never left out
-    rows = np.vstack([encoding.rows(), encoding.slope_rows])
-    y = np.concatenate([encoding.response, slope])
-    label = np.concatenate([encoding.noise.label, np.full(slope.size, len(data.noise_covariates))])
+    n, known = len(encoding.finished), encoding.prior_response
+    # prior knowledge, as published slopes, is conditioned on, never left out
+    rows = np.vstack([encoding.rows(), encoding.prior_rows])
+    y = np.concatenate([encoding.response, known])
+    label = np.concatenate([encoding.noise.label, np.full(known.size, len(data.noise_covariates))])
     q = data.column_block.size
     error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
     missed = missed_variance(encoding)

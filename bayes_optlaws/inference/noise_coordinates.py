@@ -89,9 +89,9 @@ class NoiseCoordinates:
         """Log posterior density at each row of y, shape (n,)."""
         return self.space.log_densities(self.to_logs(y))
 
-    def mode(self) -> np.ndarray:
-        """Posterior mode."""
-        return self.from_logs(self.space.mode())
+    def mode(self, start: np.ndarray | None = None) -> np.ndarray:
+        """Posterior mode, searched from ``start``, a point of the space."""
+        return self.from_logs(self.space.mode(start))
 
     def curvature_factor(self, y: np.ndarray) -> np.ndarray:
         """Factor of the covariance of a Gaussian fitted at y, no wider than the prior."""

@@ -57,6 +57,9 @@ TARGET_ACCEPT, SHORTER_STEPS = 0.85, 0.97
 """Of the loss part; the second for chains that had divergent transitions with the first, as in
 narrow corners of the noise of small tables."""
 
+LEAST_SIGNED = 0.1
+"""Effective share of draws with the signs that priors state, for importance sampling to be used."""
+
 MOST_LENGTHS = 4
 """Chains that do not pass the gate go on until they are this many times as long as asked."""
 
@@ -254,6 +257,7 @@ def sample(
     random_seed: int,
     progressbar: bool,
     method: str = "nuts",
+    start: np.ndarray | None = None,
 ) -> Sample:
     """Sample the model of ``data``; see the module's text for how exponents are screened.
 
@@ -269,6 +273,9 @@ def sample(
         By importance sampling where that passes its gate, else by NUTS, with a warning and a note
         in the sample. The draws are then ``chains * draws`` equally weighted ones, and ``tune``
         plays no part.
+    start : array, optional
+        Where the search for the mode begins, as a point of `HyperSpace`; by default the prior's
+        centre.
 
     Returns
     -------
@@ -277,7 +284,9 @@ def sample(
     check_method(method)
     note = ""
     if method == "importance":
-        found, note = _sample_by_importance(data, priors, draws * chains, chains, random_seed)
+        found, note = _sample_by_importance(
+            data, priors, draws * chains, chains, random_seed, start
+        )
         if found is not None:
             return found
         warnings.warn(note, UserWarning, stacklevel=2)
@@ -286,7 +295,7 @@ def sample(
     with one_blas_thread():
         return _sample_by_nuts(
             space, rng, random_seed, draws=draws, tune=tune, chains=chains,
-            progressbar=progressbar, note=note,
+            progressbar=progressbar, note=note, start=start,
         )  # fmt: skip
 
 
@@ -309,10 +318,11 @@ def _sample_by_nuts(
     chains: int,
     progressbar: bool,
     note: str,
+    start: np.ndarray | None,
 ) -> Sample:
     data, priors = space.data, space.priors
     there = NoiseCoordinates(space)
-    pilot = pilot_draws(there, rng=rng)
+    pilot = pilot_draws(there, rng=rng, start=start)
     centre, axes = _whitened(there, pilot)
     weight = screen(space, there.to_logs(pilot.x[pilot.resample(SCREEN_DRAWS, rng)]))
     order = np.argsort(-weight.mean(axis=0))
@@ -324,15 +334,16 @@ def _sample_by_nuts(
             part, centre, axes, random_seed, draws=draws, tune=tune, chains=chains,
             progress_bar=progressbar,
         )  # fmt: skip
-        recovered, log_ratio = recover(space, hyper, active, rng)
+        recovered, log_ratio, share = recover(space, hyper, active, rng)
         ratio = np.exp(log_ratio - log_ratio.max())
-        efficiency = ratio.sum() ** 2 / (ratio**2).sum() / ratio.size
+        efficiency = _efficiency(ratio)
         weighted = bool(np.ptp(log_ratio) > 1e-9)
         # psislw takes minus log weights
         pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
         if efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K:
             break
-    if weighted:
+    if weighted or data.signs is not None:
+        ratio = ratio * share
         index = [
             c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
         ]
@@ -347,24 +358,42 @@ def check_method(method: str) -> None:
 
 
 def _sample_by_importance(
-    data: ModelData, priors: Priors, n: int, chains: int, random_seed: int
+    data: ModelData,
+    priors: Priors,
+    n: int,
+    chains: int,
+    random_seed: int,
+    start: np.ndarray | None,
 ) -> tuple[Sample | None, str]:
     """A sample, or None and why importance sampling is not to be used here."""
     rng = np.random.default_rng(random_seed)
     space = HyperSpace(data, priors)
-    with one_blas_thread():
-        there = NoiseCoordinates(space)
-        found = importance_draws(there, rng=rng)
-        if not found.good:
-            return None, (
-                f"importance sampling did not pass its gate ("
-                f"{'; '.join(failures(_importance_figures(found.pareto_k, found.ess)))}); "
-                "NUTS was used instead"
-            )
-        index = found.resample(n, rng)
-        everything = np.ones(data.tree.n_combinations, dtype=bool)
-        recovered, _ = recover(space, space.split(there.to_logs(found.x[index])), everything, rng)
-    stats = xr.Dataset({"effective_draws": found.ess, "evaluations": found.evaluations})
+    there = NoiseCoordinates(space)
+    everything = np.ones(data.tree.n_combinations, dtype=bool)
+    wanted, effective = MIN_EFFECTIVE, 0.0
+    while effective < MIN_EFFECTIVE:
+        with one_blas_thread():
+            found = importance_draws(there, rng=rng, start=start, effective=wanted)
+            if not found.good:
+                figures = _importance_figures(found.pareto_k, found.ess)
+                return None, (
+                    f"importance sampling did not pass its gate ({'; '.join(failures(figures))}); "
+                    "NUTS was used instead"
+                )
+            hyper = space.split(there.to_logs(found.x[found.resample(n, rng)]))
+            recovered, _, share = recover(space, hyper, everything, rng)
+        effective = found.ess
+        if data.signs is not None:
+            kept = _efficiency(share)
+            effective *= kept
+            recovered = recovered.take(rng.permutation(_systematic(share, rng)))
+            if effective < MIN_EFFECTIVE and (kept < LEAST_SIGNED or wanted > MIN_EFFECTIVE):
+                return None, (
+                    f"importance sampling left {effective:.0f} effective draws with the signs that "
+                    "priors state; NUTS was used instead"
+                )
+            wanted = 1.2 * MIN_EFFECTIVE / kept
+    stats = xr.Dataset({"effective_draws": effective, "evaluations": found.evaluations})
     return Sample(recovered, chains, stats, 1.0, found.pareto_k, method="importance"), ""
 
 
@@ -416,6 +445,11 @@ def sample_divergence(
     z = z[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
     return values, stats
+
+
+def _efficiency(weight: np.ndarray) -> float:
+    """Effective share of weighted draws."""
+    return float(weight.sum() ** 2 / (weight**2).sum() / weight.size)
 
 
 def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:

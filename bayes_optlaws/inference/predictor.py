@@ -28,6 +28,12 @@ from bayes_optlaws.model.priors import Priors
 MAX_SCALES = 64
 """New scales drawn jointly at once; beyond, in blocks of this many."""
 
+SIGN_TRIES = 16
+"""Draws of the coefficients for each draw of the rest, where priors state signs."""
+
+LEAST_SIGN_SHARE = 0.02
+"""Least share of the posterior that has the stated signs."""
+
 MAX_POINTS = 1024
 """With no more distinct candidates than this, what the local functions leave out is drawn from
 its exact covariance; beyond, from this many random features, so that all see one function."""
@@ -55,6 +61,7 @@ def _recover(
     n_candidates: np.ndarray,
     n_columns: np.ndarray,
     screened: np.ndarray,
+    signs: np.ndarray,
     uniform: np.ndarray,
     normal: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
@@ -63,7 +70,7 @@ def _recover(
     m = xy.shape[1] - q
     combination = np.empty(draws, dtype=np.int64)
     beta, u = np.empty((draws, q)), np.empty((draws, m))
-    log_ratio = np.empty(draws)
+    log_ratio, share = np.empty(draws), np.empty(draws)
     for s in range(draws):
         w, d, scale_factor, _ = hyper_inputs(
             noise_sd[s],
@@ -77,7 +84,7 @@ def _recover(
             noise_covariates,
             cells,
         )
-        combination[s], beta[s], u[s], log_ratio[s] = draw_coefficients(
+        combination[s], beta[s], u[s], log_ratio[s], share[s] = draw_coefficients(
             w,
             d,
             scale_factor,
@@ -93,10 +100,11 @@ def _recover(
             n_candidates,
             n_columns,
             screened,
+            signs,
             uniform[s],
             normal[s],
         )
-    return combination, beta, u, log_ratio
+    return combination, beta, u, log_ratio, share
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ def recover(
     hyper: dict[str, np.ndarray],
     screened: np.ndarray,
     rng: np.random.Generator,
-) -> tuple[Draws, np.ndarray]:
+) -> tuple[Draws, np.ndarray, np.ndarray]:
     """Draw exponents, coefficients and discrepancy for every hyper-parameter draw.
 
     Parameters
@@ -173,27 +181,43 @@ def recover(
     log_ratio : array, shape (n_draws,)
         Log evidence with all combinations minus that with the screened ones: the importance
         weight of the draw, zero where nothing was left out.
+    share : array, shape (n_draws,)
+        How probable the signs are that priors state, a further weight, estimated from `SIGN_TRIES`
+        draws; one where nothing is said of signs. A draw whose share is zero does not have them.
+
+    Raises
+    ------
+    ValueError
+        If the runs all but rule the stated signs out.
     """
     data = space.data
     inputs = space.kernel_inputs(hyper)
     n_draws = inputs[0].shape[0]
-    uniform = rng.random((n_draws,))
-    normal = rng.standard_normal((n_draws, data.statistics.xy.shape[1]))
+    tries = 1 if data.signs is None else SIGN_TRIES
+    signs = np.zeros(data.column_block.size, np.int64) if data.signs is None else data.signs
+    uniform = rng.random((n_draws, tries))
+    normal = rng.standard_normal((n_draws, tries, data.statistics.xy.shape[1]))
     args = data.kernel_args(space.priors)
     workers = max(1, min(os.cpu_count() or 1, 8, n_draws // 50))
     parts = np.array_split(np.arange(n_draws), workers)
 
     def work(i: np.ndarray) -> tuple[np.ndarray, ...]:
         some = (np.ascontiguousarray(x[i]) for x in inputs)
-        return _recover(*some, *args, screened, uniform[i], np.ascontiguousarray(normal[i]))
+        drawn = uniform[i], np.ascontiguousarray(normal[i])
+        return _recover(*some, *args, screened, signs, *drawn)
 
     with ThreadPoolExecutor(workers) as pool:
         done = list(pool.map(work, parts))
-    combination, beta, u, log_ratio = (np.concatenate(x) for x in zip(*done, strict=True))
+    combination, beta, u, log_ratio, share = (np.concatenate(x) for x in zip(*done, strict=True))
+    if share.mean() < LEAST_SIGN_SHARE:
+        raise ValueError(
+            f"the runs contradict the signs that Priors.coefficients state: {share.mean():.2%} of "
+            "the posterior has them; take back a sign, or give that coefficient a mean and an sd"
+        )
     n_fields, n_cells = len(data.fields), len(data.cells) if data.fields else 0
     fields = u[:, : n_fields * n_cells].reshape(n_draws, n_fields, n_cells)
     draws = Draws(hyper, combination, beta, fields, u[:, n_fields * n_cells :])
-    return draws, log_ratio
+    return draws, log_ratio, share
 
 
 @dataclass(frozen=True)

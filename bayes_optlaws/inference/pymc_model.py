@@ -22,6 +22,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.hyper_variables import positive
 from bayes_optlaws.kernels.hyper import (
     N_HYPER,
     call_kernel,
@@ -30,7 +31,7 @@ from bayes_optlaws.kernels.hyper import (
 )
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.divergence import add_divergence
-from bayes_optlaws.model.priors import LogNormal, Priors
+from bayes_optlaws.model.priors import Priors
 
 DATA_NAMES = (
     "column_block",
@@ -136,10 +137,6 @@ def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]
     return evidence, 5
 
 
-def _positive(name: str, prior: LogNormal, dims: str | None = None) -> Any:
-    return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
-
-
 def build_model(data: ModelData, priors: Priors) -> pm.Model:
     """Assemble the model.
 
@@ -157,26 +154,26 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
     with pm.Model(coords=data.coords) as model:
-        noise_sd = _positive("noise_sd", priors.noise_sd)[None]
+        noise_sd = positive("noise_sd", priors.noise_sd)[None]
         slope = scale_length = field_sd = local_sd = absent
         if data.noise_names:
-            growth = _positive("noise_growth", priors.noise_growth)
+            growth = positive("noise_growth", priors.noise_growth)
             noise_sd = pt.concatenate([noise_sd, growth[None]])
             slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
-        coefficient_sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        coefficient_sd = positive("coefficient_sd", priors.coefficient_sd, "block")
         if transfer:
-            length = _positive("scale_length", priors.scale_length)
-            own = _positive("cell_sd", priors.cell_sd)
+            length = positive("scale_length", priors.scale_length)
+            own = positive("cell_sd", priors.cell_sd)
             scale_length = pt.stack([length, own])
-            field_sd = _positive("level_sd", priors.level_sd)[None]
+            field_sd = positive("level_sd", priors.level_sd)[None]
             if len(data.fields) > 1:
-                slopes = _positive("slope_sd", priors.slope_sd, "slope")
+                slopes = positive("slope_sd", priors.slope_sd, "slope")
                 field_sd = pt.concatenate([field_sd, slopes])
             others = []
             if data.n_local:
-                others.append(_positive("local_sd", priors.local_sd)[None])
+                others.append(positive("local_sd", priors.local_sd)[None])
             if data.n_drift:
-                others.append(_positive("drift_sd", priors.drift_sd, "scale"))
+                others.append(positive("drift_sd", priors.drift_sd, "scale"))
             if others:
                 local_sd = pt.concatenate(others)[data.sd_entry]
         terms: Any = Evidence()(

@@ -17,16 +17,12 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.hyper_variables import discrepancy, noise_variance, positive
 from bayes_optlaws.inference.predictor import Draws
+from bayes_optlaws.kernels.hyper import JITTER, RESOLUTION
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.discrepancy import squared_exponential
-from bayes_optlaws.model.priors import LogNormal, Priors
-
-JITTER = 1e-6
-"""Relative variance that the model adds to the correlations over inducing points."""
-
-RESOLUTION = 1e-6
-"""Least noise sd, in quadrature."""
+from bayes_optlaws.model.priors import Priors
 
 PRIOR_DRAWS = 300
 """Hyper-parameters and exponents tried for one draw of the prior."""
@@ -178,44 +174,6 @@ def _given_slopes(
     return value, selected, np.linalg.solve(factor.T, half), factor
 
 
-def _positive(name: str, prior: LogNormal, dims: str | None = None) -> Any:
-    return pm.LogNormal(name, mu=np.log(prior.median), sigma=prior.log_sd, dims=dims)
-
-
-def _noise(data: ModelData, priors: Priors) -> Any:
-    """Noise variance of every class, with its priors."""
-    floor = _positive("noise_sd", priors.noise_sd)
-    variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
-    if data.noise_names:
-        growth = _positive("noise_growth", priors.noise_growth)
-        slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
-        variance += growth**2 * pt.exp(2.0 * pt.dot(data.noise_covariates, slope))
-    return pt.concatenate([variance, [1.0]])  # the last class is that of the slopes
-
-
-def _discrepancy(data: ModelData, priors: Priors) -> Any:
-    """Discrepancy coefficients, each process as a factor times independent normals."""
-    length = _positive("scale_length", priors.scale_length)
-    own = _positive("cell_sd", priors.cell_sd)
-    amplitude = [_positive("level_sd", priors.level_sd)]
-    if len(data.fields) > 1:
-        slopes = _positive("slope_sd", priors.slope_sd, "slope")
-        amplitude += [slopes[i] for i in range(len(data.fields) - 1)]
-    n = len(data.cells)
-    d2 = np.sum((data.cells[:, None] - data.cells[None]) ** 2, axis=-1)
-    factor = pt.linalg.cholesky(pt.exp(-0.5 * d2 / length**2) + (JITTER + own**2) * np.eye(n))
-    normal = pm.Normal("field_normal", shape=(len(data.fields), n))
-    parts = [a * pt.dot(factor, normal[i]) for i, a in enumerate(amplitude)]
-    if data.n_local:
-        sd = _positive("local_sd", priors.local_sd)
-        parts.append(sd * pm.Normal("local_normal", shape=data.n_local))
-    if data.n_drift:
-        sds = _positive("drift_sd", priors.drift_sd, "scale")
-        for j, size in enumerate(data.n_drift):
-            parts.append(sds[j] * pm.Normal(f"drift_normal_{j}", shape=size))
-    return pt.concatenate(parts)
-
-
 def _gaussian(data: ModelData, variance: Any, theta: Any, index: np.ndarray) -> Any:
     """Log likelihood of the runs given all coefficients, from their Gram matrices."""
     s = data.statistics
@@ -248,13 +206,15 @@ def explicit_model(data: ModelData, priors: Priors, combination: int) -> pm.Mode
     block = data.column_block[selected]
     q = data.column_block.size
     with pm.Model(coords=data.coords) as model:
-        variance = _noise(data, priors)
-        sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        # the last class is that of the slopes
+        variance = pt.concatenate([noise_variance(data, priors), [1.0]])
+        sd = positive("coefficient_sd", priors.coefficient_sd, "block")
         each = pt.concatenate([[priors.intercept_sd], sd])[block + 1]
         theta = pm.Normal("beta", 0.0, each, shape=selected.size)
         index = selected
         if data.fields:
-            u = pm.Deterministic("discrepancy", _discrepancy(data, priors))
+            fields, local = discrepancy(data, priors)
+            u = pm.Deterministic("discrepancy", pt.concatenate([fields.ravel(), local]))
             theta = pt.concatenate([theta, u])
             index = np.concatenate([selected, np.arange(q, data.statistics.xy.shape[1])])
         pm.Potential("likelihood", _gaussian(data, variance, theta, index))
@@ -296,8 +256,9 @@ def naive_model(
     if rows is not None and len(s.n) > 2:
         raise ValueError(f"run by run the noise must be of one class, and it has {len(s.n) - 1}")
     with pm.Model(coords=data.coords) as model:
-        variance = _noise(data, priors)
-        sd = _positive("coefficient_sd", priors.coefficient_sd, "block")
+        # the last class is that of the slopes
+        variance = pt.concatenate([noise_variance(data, priors), [1.0]])
+        sd = positive("coefficient_sd", priors.coefficient_sd, "block")
         each = pt.concatenate([[priors.intercept_sd], sd])[block[0] + 1]
         beta = pm.Normal("beta", 0.0, each, shape=selected.shape[1])
         total = pt.as_tensor(data.log_prior)

@@ -461,14 +461,17 @@ def draw_coefficients(
     n_candidates,
     n_columns,
     screened,
+    signs,
     uniform,
     normal,
 ):
     """One exact draw of (combination, beta, u) given hyper-parameters.
 
-    ``uniform`` is one U(0, 1) number, ``normal`` p standard normal ones.  Returns the
-    combination's index, the dictionary coefficients (q,), the discrepancy coefficients (m,), and
-    minus the log posterior probability of the combinations marked in ``screened``.
+    ``uniform`` (tries,) are U(0, 1) numbers, ``normal`` (tries, p) standard normal ones: as many
+    draws are tried as there are, and the first is taken whose coefficients have the ``signs``
+    (q,), where those are not zero.  Returns the combination's index, the dictionary coefficients
+    (q,), the discrepancy coefficients (m,), minus the log posterior probability of the
+    combinations marked in ``screened``, and the share of the tries that have the signs.
     """
     q = d.size
     m = xy.shape[1] - q
@@ -481,13 +484,26 @@ def draw_coefficients(
     for i in range(weight.size):
         if screened[i]:
             kept += weight[i]
-    k = min(np.searchsorted(np.cumsum(weight), uniform * weight.sum()), weight.size - 1)
-    selected = exponent_tree.selected_columns(k, common, columns, n_candidates, n_columns)
-    beta = exponent_tree.draw(S, bs, d, selected, normal[:q])
+    cumulative = np.cumsum(weight)
+    combination, taken, fitting = 0, 0, 0
+    beta = np.zeros(q)
+    for t in range(uniform.size):
+        k = min(np.searchsorted(cumulative, uniform[t] * cumulative[-1]), weight.size - 1)
+        selected = exponent_tree.selected_columns(k, common, columns, n_candidates, n_columns)
+        tried = exponent_tree.draw(S, bs, d, selected, normal[t, :q])
+        fits = True
+        for j in range(q):
+            if signs[j] * tried[j] < 0.0:
+                fits = False
+                break
+        if fits:
+            fitting += 1
+        if t == 0 or (fits and fitting == 1):
+            combination, taken, beta = k, t, tried
     u = np.zeros(m)
     if m > 0:
         v = np.empty((m, 1))
-        v[:, 0] = yb[:, 0] - np.dot(Y, beta) + normal[q:]
+        v[:, 0] = yb[:, 0] - np.dot(Y, beta) + normal[taken, q:]
         _upper_solve(L, v)
         u = _times_transposed(v.T.copy(), scale_factor, amplitude, local_sd)[0]
-    return k, beta, u, -np.log(kept)
+    return combination, beta, u, -np.log(kept), fitting / uniform.size

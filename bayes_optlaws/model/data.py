@@ -33,6 +33,11 @@ class ModelData:
         Segments of the drifts over log N and over log tokens (empty without transfer).
     active : bool array, shape (n_combinations,), optional
         Combinations that count; all by default.
+    exponent_weights : tuple of arrays, shape (n_candidates[g],) each
+        Prior weight of every candidate exponent, by group; equal ones where the tuple is empty.
+    signs : int array, shape (n_columns,), optional
+        1 and -1 for columns whose coefficient is positive or negative, 0 for the others; None
+        where all are free. Densities take no notice; draws have these signs.
     """
 
     statistics: SufficientStatistics
@@ -45,12 +50,21 @@ class ModelData:
     n_local: int
     n_drift: tuple[int, ...] = ()
     active: np.ndarray | None = None
+    exponent_weights: tuple[np.ndarray, ...] = ()
+    signs: np.ndarray | None = None
 
     @property
     def log_prior(self) -> np.ndarray:
-        """Log prior probability of each exponent combination: uniform over the active ones."""
-        k = self.tree.n_combinations
-        out = np.full(k, -np.log(k))
+        """Log prior probability of each exponent combination, minus infinity where inactive."""
+        if self.exponent_weights:
+            with np.errstate(divide="ignore"):
+                logs = [np.log(w) for w in self.exponent_weights]
+            out = np.zeros(1)
+            for part in logs:
+                out = (out[:, None] + part).ravel()
+        else:
+            k = self.tree.n_combinations
+            out = np.full(k, -np.log(k))
         if self.active is not None:
             out[~self.active] = -np.inf
         return out
@@ -130,4 +144,8 @@ class ModelData:
             tree=tree,
             column_block=self.column_block[kept],
             active=box[np.ix_(*keep)].ravel(),
+            exponent_weights=tuple(
+                w[k] / w[k].sum() for w, k in zip(self.exponent_weights, keep, strict=False)
+            ),
+            signs=None if self.signs is None else self.signs[kept],
         )

@@ -363,7 +363,11 @@ def coords(data: DivergenceData) -> dict[str, list[str]]:
 
 
 def add_divergence(
-    data: DivergenceData, priors: DivergencePriors, *, rotation: np.ndarray | None = None
+    data: DivergenceData,
+    priors: DivergencePriors,
+    *,
+    rotation: np.ndarray | None = None,
+    dims: str | None = None,
 ) -> None:
     """Add the divergence part to the open `pymc.Model`.
 
@@ -378,6 +382,8 @@ def add_divergence(
     rotation : array, shape (d, d), optional
         From `starting_point`, found there by default. Any orthogonal matrix gives the same
         posterior.
+    dims : str, optional
+        Name of the model's dimension of runs, where every row of the data is one run.
 
     Raises
     ------
@@ -452,5 +458,5 @@ def add_divergence(
     size, tokens, exposure = (rows[:, i] + origin[i] for i in range(3))
     log_threshold = log_c1 + c2 * tokens - c3 * size
     log_r = log_kappa + gamma * exposure + 2.0 * excess(rows[:, 3] - log_threshold)
-    log_r = pm.Deterministic(PREFIX + "log_r", log_r + pt.dot(rows[:, 4:], correction))
-    pm.Bernoulli("diverged", logit_p=(slope * log_r)[row], observed=outcome)
+    log_r = pm.Deterministic(PREFIX + "log_r", log_r + pt.dot(rows[:, 4:], correction), dims=dims)
+    pm.Bernoulli("diverged", logit_p=(slope * log_r)[row], observed=outcome, dims=dims)

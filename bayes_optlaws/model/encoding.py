@@ -19,6 +19,7 @@ from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.divergence import DivergenceData
 from bayes_optlaws.model.features import FeatureSet, Standardizer, cooled
 from bayes_optlaws.model.noise import NoiseClasses
+from bayes_optlaws.model.priors import SIGNS, Priors
 from bayes_optlaws.model.slopes import SlopePrior, slope_rows
 
 FEATURE_OPTIONS = ("auto", "paper")
@@ -56,8 +57,11 @@ class RunEncoding:
         Gram matrices and layout of the loss part.
     divergence : DivergenceData
         What the divergence part reads of the table.
-    slope_rows, slope_response : array, shapes (n_slopes, p) and (n_slopes,)
-        Published slopes as observations of unit noise, see `bayes_optlaws.model.slopes`.
+    prior_rows, prior_response : array, shapes (n_prior, p) and (n_prior,)
+        Prior knowledge as observations of unit noise: published slopes, see
+        `bayes_optlaws.model.slopes`, then the coefficients that have priors of their own.
+    n_slopes : int
+        How many of these rows are slopes.
     """
 
     runs: pd.DataFrame
@@ -70,8 +74,9 @@ class RunEncoding:
     centre: float
     data: ModelData
     divergence: DivergenceData
-    slope_rows: np.ndarray
-    slope_response: np.ndarray
+    prior_rows: np.ndarray
+    prior_response: np.ndarray
+    n_slopes: int
 
     @classmethod
     def from_runs(
@@ -81,9 +86,14 @@ class RunEncoding:
         features: str = "auto",
         transfer: bool = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
-        slope_prior: SlopePrior | None = None,
+        priors: Priors | None = None,
     ) -> RunEncoding:
         """Encode a validated run table; options as in `bayes_optlaws.OptLaw`.
+
+        Raises
+        ------
+        ValueError
+            If priors name features or exponent groups that this law does not have.
 
         Examples
         --------
@@ -93,6 +103,7 @@ class RunEncoding:
         (232, 729)
         """
         check_features(features)
+        priors = Priors() if priors is None else priors
         table = runs[~runs["diverged"]]
         feature_set = FeatureSet.from_options(
             exponents,
@@ -100,6 +111,8 @@ class RunEncoding:
             reference_batch=float(np.exp(np.log(table["batch_tokens"]).mean())),
             trends=features == "auto",
         ).levelled(table)
+        candidates = {g: len(c) for g, c in feature_set.exponents.items()}
+        priors.check_against([f.name for f in feature_set.features], candidates)
         raw = feature_set.dictionary(table)
         standardizer = Standardizer.fit(
             raw, feature_set.column_exponent,
@@ -112,29 +125,33 @@ class RunEncoding:
         rows = standardizer(raw)
         if transfer:
             rows = np.hstack([rows, discrepancy.basis(table)])
-        slopes, slope = _slope_rows(
-            feature_set, standardizer, table, slope_prior, rows.shape[1] - raw.shape[1]
-        )
+        n_other = rows.shape[1] - raw.shape[1]
+        slopes, slope = _slope_rows(feature_set, standardizer, table, priors.slopes)
+        own, own_response = _coefficient_rows(feature_set, priors)
+        known = np.hstack([np.vstack([slopes, own]), np.zeros((len(slope) + len(own), n_other))])
+        response = np.concatenate([slope, own_response])
         data = ModelData(
             SufficientStatistics.from_rows(
                 rows, log_loss - centre, noise.label, n_classes=len(noise.covariates)
             ).append(
                 SufficientStatistics.from_rows(
-                    slopes, slope, np.zeros(len(slope), dtype=int), n_classes=1
+                    known, response, np.zeros(len(response), dtype=int), n_classes=1
                 )
             ),
             feature_set.tree,
-            feature_set.column_block,
+            _column_block(feature_set, priors),
             noise.covariates,
             noise.names,
             discrepancy.cells if transfer else np.zeros((0, 0)),
             discrepancy.fields if transfer else (),
             discrepancy.n_local if transfer else 0,
             discrepancy.n_drift if transfer else (),
+            exponent_weights=_exponent_weights(feature_set, priors),
+            signs=_signs(feature_set, priors),
         )
         return cls(
             runs, table, transfer, feature_set, standardizer, discrepancy, noise, centre, data,
-            DivergenceData.from_runs(runs), slopes, slope,
+            DivergenceData.from_runs(runs), known, response, len(slope),
         )  # fmt: skip
 
     def rows(self, table: pd.DataFrame | None = None) -> np.ndarray:
@@ -153,14 +170,60 @@ class RunEncoding:
 
 
 def _slope_rows(
-    features: FeatureSet,
-    standardizer: Standardizer,
-    table: pd.DataFrame,
-    prior: SlopePrior | None,
-    n_other: int,
+    features: FeatureSet, standardizer: Standardizer, table: pd.DataFrame, prior: SlopePrior
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the likelihood that state the law's slopes; none for the paper's form."""
+    """Rows of the dictionary that state the law's slopes; none for the paper's form."""
     if not features.trends:
-        return np.zeros((0, features.n_columns + n_other)), np.zeros(0)
-    x, y = slope_rows(lambda t: standardizer(features.dictionary(t)), table, prior or SlopePrior())
-    return np.hstack([x, np.zeros((len(x), n_other))]), y
+        return np.zeros((0, features.n_columns)), np.zeros(0)
+    return slope_rows(lambda t: standardizer(features.dictionary(t)), table, prior)
+
+
+def _columns_of(features: FeatureSet, name: str) -> np.ndarray:
+    """Which dictionary columns are powers of a feature, shape (n_columns,)."""
+    names = [f.name for f in features.features]
+    return features.column_feature == names.index(name)
+
+
+def _coefficient_rows(features: FeatureSet, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the dictionary that state the coefficients with priors of their own.
+
+    Every combination has one column of a feature, so a row over all of them is about the
+    feature's coefficient. Such a column has the wide prior of the intercept; the row adds what is
+    missing from it to the prior that is stated, exactly: precisions and their products with the
+    means add up.
+    """
+    stated = [(n, p.mean, p.sd) for n, p in priors.coefficients.items() if p.sd is not None]
+    rows, response = np.zeros((len(stated), features.n_columns)), np.zeros(len(stated))
+    for i, (name, mean, sd) in enumerate(stated):
+        precision = 1.0 / sd**2 - 1.0 / priors.intercept_sd**2
+        rows[i, _columns_of(features, name)] = np.sqrt(precision)
+        response[i] = mean / sd**2 / np.sqrt(precision)
+    return rows, response
+
+
+def _column_block(features: FeatureSet, priors: Priors) -> np.ndarray:
+    """Prior block of each column; -1 also for the coefficients with priors of their own."""
+    block = features.column_block.copy()
+    for name, p in priors.coefficients.items():
+        if p.sd is not None:
+            block[_columns_of(features, name)] = -1
+    return block
+
+
+def _exponent_weights(features: FeatureSet, priors: Priors) -> tuple[np.ndarray, ...]:
+    if not priors.exponents:
+        return ()
+    return tuple(
+        np.array(priors.exponents.get(g, np.full(n, 1.0 / n)))
+        for g, n in ((g, len(features.exponents[g])) for g in features.groups)
+    )
+
+
+def _signs(features: FeatureSet, priors: Priors) -> np.ndarray | None:
+    signed = {name: SIGNS[p.sign] for name, p in priors.coefficients.items() if p.sign}
+    if not signed:
+        return None
+    out = np.zeros(features.n_columns, dtype=np.int64)
+    for name, sign in signed.items():
+        out[_columns_of(features, name)] = sign
+    return out

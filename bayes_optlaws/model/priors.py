@@ -7,11 +7,21 @@ length-scale over model sizes and budgets, standardised columns for coefficients
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import norm, truncnorm
 
+from bayes_optlaws.model.prior_words import prior_table
 from bayes_optlaws.model.slopes import SlopePrior
+from bayes_optlaws.text import html
+
+SIGNS = {"positive": 1, "negative": -1}
+"""Signs that a coefficient may be said to have."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,117 @@ class LogNormal:
 
     def interval(self, prob: float) -> tuple[float, float]:
         """Central interval holding ``prob``, to three figures."""
-        from scipy.stats import norm
-
         half = norm.ppf(0.5 + prob / 2) * self.log_sd
         low, high = (float(f"{self.median * np.exp(s * half):.3g}") for s in (-1, 1))
         return low, high
 
 
 @dataclass(frozen=True)
+class CoefficientPrior:
+    """Prior of one coefficient: the change of log loss when its feature grows by one sd.
+
+    The sd is that of the feature over the fitted runs, so 0.01 is about one percent of the loss;
+    see `bayes_optlaws.OptLaw.summary`.
+
+    Parameters
+    ----------
+    mean : float
+        Of a normal prior.
+    sd : float, optional
+        Of that prior, positive. None: that of the coefficient's block, which is learned.
+    sign : {"positive", "negative"}, optional
+        The prior is cut off at zero: what is on the other side has no probability.
+
+    Raises
+    ------
+    ValueError
+        If it is no distribution.
+
+    Examples
+    --------
+    >>> CoefficientPrior(0.02, 0.01, sign="positive").says
+    'normal(0.02, 0.01), positive'
+    >>> CoefficientPrior(sign="negative").says
+    'that of its block, negative'
+    """
+
+    mean: float = 0.0
+    sd: float | None = None
+    sign: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no distribution."""
+        if not np.isfinite(self.mean):
+            raise ValueError(f"CoefficientPrior.mean must be finite, got {self.mean!r}")
+        if self.sd is not None and not (np.isfinite(self.sd) and self.sd > 0):
+            raise ValueError(f"CoefficientPrior.sd must be positive and finite, got {self.sd!r}")
+        if self.sd is None and self.mean:
+            raise ValueError(
+                f"CoefficientPrior.mean is {self.mean!r} without sd: say how sure it is, as sd="
+            )
+        if self.sign is not None and self.sign not in SIGNS:
+            raise ValueError(
+                f"CoefficientPrior.sign must be one of {sorted(SIGNS)} or None, got {self.sign!r}"
+            )
+        if self.sd is None and self.sign is None:
+            raise ValueError("CoefficientPrior says nothing: give sd, or sign, or both")
+
+    def interval(self, prob: float) -> tuple[float, float]:
+        """Central interval holding ``prob`` of a prior with an sd, to three figures."""
+        if self.sd is None:
+            raise ValueError("the prior has no sd of its own: it is that of the block")
+        edges = (
+            0.0 if self.sign == "positive" else -np.inf, 0.0 if self.sign == "negative" else np.inf
+        )  # fmt: skip
+        cut = [(edge - self.mean) / self.sd for edge in edges]
+        prior = truncnorm(*cut, loc=self.mean, scale=self.sd)
+        low, high = (float(f"{prior.ppf(0.5 + s * prob / 2):.3g}") for s in (-1, 1))
+        return low, high
+
+    @property
+    def says(self) -> str:
+        """The distribution in words."""
+        what = "that of its block" if self.sd is None else f"normal({self.mean:g}, {self.sd:g})"
+        return what + (f", {self.sign}" if self.sign else "")
+
+
+def check_names(
+    what: str,
+    given: Collection[str],
+    known: Collection[str],
+    *,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise an error that lists the valid names where some that are given are not among them.
+
+    Examples
+    --------
+    >>> check_names("priors", ["noise"], ["noise_sd", "slopes"])
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown priors ['noise']; valid ones are ['noise_sd', 'slopes']
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise error(f"unknown {what} {unknown}; valid ones are {list(known)}")
+
+
+def _names_refused[T](kind: type[T]) -> type[T]:
+    """Let a dataclass refuse unknown names with a list of the valid ones."""
+    init = kind.__init__
+
+    @wraps(init)
+    def checked(self: T, *args: Any, **given: Any) -> None:
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        check_names("priors", given, known, error=TypeError)
+        init(self, *args, **given)
+
+    setattr(kind, "__init__", checked)  # noqa: B010
+    return kind
+
+
+@_names_refused
+@dataclass(frozen=True, repr=False)
 class Priors:
     """Priors of the loss part of the model.
 
@@ -84,11 +197,28 @@ class Priors:
     untrained_loss : float
         Nats a token that no finished run ends above: the loss of an untrained model, the log of
         its vocabulary. By default that of 131,072 tokens; a smaller vocabulary has its own.
+    coefficients : mapping of str to CoefficientPrior
+        Own priors of some coefficients, by feature (`bayes_optlaws.model.features`). A pair
+        (mean, sd) stands for a normal prior. Signs hold in all draws; evidence, leave-one-out and
+        plans of runs treat the coefficients as if they were free.
+    exponents : mapping of str to sequence of float
+        Weights of the candidate exponents of some groups, in their order; need not sum to one.
+        Other groups have equal weights.
+
+    Raises
+    ------
+    TypeError
+        If there is no prior of a name; the message lists those that there are.
+    ValueError
+        If a value is no distribution.
 
     Examples
     --------
-    >>> Priors(noise_sd=LogNormal(0.002, 0.5)).noise_sd.median
-    0.002
+    >>> Priors(noise_sd=LogNormal(0.002, 0.5))
+    Priors(noise_sd=LogNormal(median=0.002, log_sd=0.5))
+    >>> own = Priors(coefficients={"lr": (0.0, 0.01)}, exponents={"escape": (1, 2, 1)})
+    >>> own.coefficients["lr"].says, own.exponents["escape"]
+    ('normal(0, 0.01)', (0.25, 0.5, 0.25))
     """
 
     intercept_sd: float = 1.0
@@ -105,3 +235,118 @@ class Priors:
     slopes: SlopePrior = field(default_factory=SlopePrior)
     unseen_sd: float = 0.02
     untrained_loss: float = float(np.log(2**17))
+    coefficients: Mapping[str, CoefficientPrior] = field(default_factory=dict)
+    exponents: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bring coefficients and weights into one form, and refuse what is no distribution."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type == "float":
+                known = isinstance(value, int | float | np.number) and np.isfinite(value)
+                if not (known and (value > 0 or value == 0 and f.name == "unseen_sd")):
+                    raise ValueError(f"Priors.{f.name} must be a positive number, got {value!r}")
+            elif f.type in _KINDS and not isinstance(value, _KINDS[f.type]):
+                raise TypeError(f"Priors.{f.name} must be a {f.type}, got {value!r}")
+        own = {str(n): _coefficient(n, v, self.intercept_sd) for n, v in self.coefficients.items()}
+        object.__setattr__(self, "coefficients", own)
+        weights = {str(g): _weights(g, w) for g, w in self.exponents.items()}
+        object.__setattr__(self, "exponents", weights)
+
+    def __hash__(self) -> int:
+        """Hash of the values that do not vary in kind."""
+        return hash((tuple(self.coefficients.items()), tuple(self.exponents.items())))
+
+    def __repr__(self) -> str:
+        """What differs from the defaults, as it would be written; printed, it is the table."""
+        mine, default = _values(self), _values(type(self)())
+        changed = [f"{name}={value!r}" for name, value in mine.items() if value != default[name]]
+        return f"Priors({', '.join(changed)})"
+
+    def __str__(self) -> str:
+        """The table as text."""
+        table = self.table()
+        ends = zip(table["from"], table["to"], strict=True)
+        shown = table[["distribution", "unit", "source"]].copy()
+        shown.insert(1, "90 %", ["" if pd.isna(a) else f"{a:g} to {b:g}" for a, b in ends])
+        return shown.to_string()
+
+    def _repr_html_(self) -> str:
+        formats = {"from": html.significant, "to": html.significant}
+        return html.box(
+            html.heading("Priors of the loss part"),
+            html.table(self.table(), formats=formats, max_rows=len(self.table())),
+            html.paragraphs(["from, to: the central 90 %. 0.01 of log loss is 1 % of the loss."]),
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Every prior with what it is of, its distribution, unit and source.
+
+        Returns
+        -------
+        DataFrame
+            Index: names; columns ``of``, ``distribution``, ``from`` and ``to`` (the central 90 %),
+            ``unit`` and ``source``.
+
+        Examples
+        --------
+        >>> table = Priors(coefficients={"lr": (0.0, 0.01)}).table()
+        >>> table.loc["coefficients[lr]", ["distribution", "source"]].tolist()
+        ['normal(0, 0.01)', 'stated']
+        """
+        return prior_table(_values(self), _values(type(self)()))
+
+    def check_against(self, features: Collection[str], groups: Mapping[str, int]) -> None:
+        """Raise ValueError where a coefficient or exponent group is not one of a law's.
+
+        Parameters
+        ----------
+        features : collection of str
+            Names of the law's features.
+        groups : mapping of str to int
+            Number of candidate exponents by group.
+        """
+        check_names("coefficients", self.coefficients, features)
+        check_names("exponent groups", self.exponents, groups)
+        for group, weights in self.exponents.items():
+            if len(weights) != groups[group]:
+                raise ValueError(
+                    f"Priors.exponents[{group!r}] has {len(weights)} weights, and the group has "
+                    f"{groups[group]} candidates: give one for each"
+                )
+
+
+def _values(priors: Priors) -> dict[str, Any]:
+    return {f.name: getattr(priors, f.name) for f in fields(priors)}
+
+
+_KINDS = {"LogNormal": LogNormal, "SlopePrior": SlopePrior}
+
+
+def _coefficient(name: str, value: Any, widest: float) -> CoefficientPrior:
+    if not isinstance(value, CoefficientPrior):
+        try:
+            mean, sd = value
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"Priors.coefficients[{name!r}] must be a CoefficientPrior or a pair (mean, sd), "
+                f"got {value!r}"
+            ) from None
+        value = CoefficientPrior(float(mean), float(sd))
+    if value.sd is not None and value.sd >= widest:
+        raise ValueError(
+            f"Priors.coefficients[{name!r}] has sd {value.sd:g}: it must be below intercept_sd, "
+            f"{widest:g}, which is as good as not known"
+        )
+    return value
+
+
+def _weights(group: str, value: Any) -> tuple[float, ...]:
+    weights = np.asarray(value, dtype=float)
+    if weights.ndim != 1 or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(
+            f"Priors.exponents[{group!r}] must be finite weights, none below zero, got {value!r}"
+        )
+    if not weights.sum() > 0:
+        raise ValueError(f"Priors.exponents[{group!r}] has no positive weight, got {value!r}")
+    return tuple(float(w) for w in weights / weights.sum())

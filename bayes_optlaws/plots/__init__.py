@@ -9,6 +9,7 @@ from bayes_optlaws.plots.calibration import calibration
 from bayes_optlaws.plots.decision import pairs, plan, ranks, resolution, schedules, tie_graph
 from bayes_optlaws.plots.fit import pit, predictions, predictive_check
 from bayes_optlaws.plots.posterior import coefficients, exponents
+from bayes_optlaws.plots.prior import prior_check
 from bayes_optlaws.plots.surfaces import loss_surface, stable_region
 from bayes_optlaws.plots.watch import watch
 
@@ -24,6 +25,7 @@ __all__ = [
     "plan",
     "predictions",
     "predictive_check",
+    "prior_check",
     "ranks",
     "resolution",
     "schedules",

@@ -90,7 +90,7 @@ def coefficients(
 def exponents(law: FittedLaw | HasFitted) -> Figure:
     """Plot the posterior probability of every candidate exponent, one panel a group.
 
-    The line shows the prior, equal for all candidates of a group.
+    The dashed lines show the prior, equal for all candidates of a group unless weights are stated.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def exponents(law: FittedLaw | HasFitted) -> Figure:
     import matplotlib.pyplot as plt
 
     law = fitted_law(law)
-    drawn = law.posterior["posterior"]["exponent"]
+    drawn = law.draw_tree["posterior"]["exponent"]
     groups = [str(g) for g in drawn["exponent_group"].to_numpy()]
     figure, panels = plt.subplots(
         1,
@@ -118,7 +118,12 @@ def exponents(law: FittedLaw | HasFitted) -> Figure:
         value = drawn.to_numpy()[:, :, g].ravel()
         share = [float(np.isclose(value, p).mean()) for p in candidates]
         ax.bar(range(len(candidates)), share, color=BLUE)
-        ax.axhline(1.0 / len(candidates), color=BLUE, alpha=0.5, linestyle="--", linewidth=1)
+        prior = _prior_weights(law, name)
+        if np.ptp(prior) == 0:
+            ax.axhline(prior[0], color=BLUE, alpha=0.5, linestyle="--", linewidth=1)
+        else:
+            at = np.arange(len(prior))
+            ax.hlines(prior, at - 0.45, at + 0.45, color=BLUE, linestyle="--", linewidth=1)
         ax.set_xticks(
             range(len(candidates)), [f"{p:g}" for p in candidates], rotation=60, fontsize="small"
         )
@@ -128,3 +133,12 @@ def exponents(law: FittedLaw | HasFitted) -> Figure:
     panels[0, 0].set_ylabel("posterior probability")
     figure.supxlabel("exponent (dashed: prior)", fontsize="medium")
     return figure
+
+
+def _prior_weights(law: FittedLaw, group: str) -> np.ndarray:
+    """Prior weight of each candidate exponent of a group, the candidates in ascending order."""
+    features, own = law.encoding.features, law.encoding.data.exponent_weights
+    candidates = features.exponents[group]
+    if not own:
+        return np.full(len(candidates), 1.0 / len(candidates))
+    return own[features.groups.index(group)][np.argsort(candidates)]

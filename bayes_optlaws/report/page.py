@@ -21,6 +21,7 @@ from bayes_optlaws.inference.describe import law_text
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.report import parts as parts
 from bayes_optlaws.report.checks import trust
+from bayes_optlaws.report.sensitivity import sensitivity
 from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import files, html
@@ -151,6 +152,11 @@ def report(
         ("answer", "The answer", _answer(table, ranking, asked)),
         ("next", "Which runs next", _next_runs(plan, pool is None)),
         ("trust", "Can it be trusted?", trust(law, table, predicted, random_seed)),
+        *(
+            [("priors", "What moves with the prior", sensitivity(law, table, random_seed))]
+            if stage is None
+            else []
+        ),
         ("posterior", "What was learned", _posterior(law, prob)),
         ("made", "How this was made", _made(law)),
     ]

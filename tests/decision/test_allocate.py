@@ -23,7 +23,7 @@ def chinchilla(pocket):
     e = given.encoding
     space = HyperSpace(e.data, given.priors)
     every = np.ones(e.data.tree.n_combinations, dtype=bool)
-    draws, _ = recover(
+    draws, *_ = recover(
         space, space.split(np.tile(space.mode(), (200, 1))), every, np.random.default_rng(0)
     )
     rng = np.random.default_rng(1)

@@ -46,7 +46,7 @@ def fixed_law(runs, *, transfer, n_draws=400, seed=0):
     mode = space.split(space.mode())
     hyper = {k: np.repeat(v[None], n_draws, axis=0) for k, v in mode.items()}
     everything = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
-    draws, _ = recover(space, hyper, everything, np.random.default_rng(seed))
+    draws, *_ = recover(space, hyper, everything, np.random.default_rng(seed))
 
     return with_draws(law, draws)
 
@@ -133,7 +133,7 @@ def condition(law, s, table):
     sd = law.draws.hyper["coefficient_sd"][s][block]
     sd = np.where(block < 0, law.priors.intercept_sd, sd)
     # the slopes are further data, of unit noise
-    slopes, slope = law.encoding.slope_rows, law.encoding.slope_response
+    slopes, slope = law.encoding.prior_rows, law.encoding.prior_response
     both = pd.concat([train, _slim(table)])
     columns = law.encoding.standardizer(law.encoding.features.dictionary(both))
     with_rows = (columns[:, chosen] * sd**2) @ slopes[:, chosen].T

@@ -20,7 +20,7 @@ def law(request, pocket):
     space = HyperSpace(given.encoding.data, given.priors)
     every = np.ones(given.encoding.data.tree.n_combinations, dtype=bool)
     x = np.tile(space.mode(), (300, 1))
-    draws, _ = recover(space, space.split(x), every, np.random.default_rng(0))
+    draws, *_ = recover(space, space.split(x), every, np.random.default_rng(0))
     return with_draws(given, draws)
 
 

@@ -26,7 +26,7 @@ def test_density_equals_the_prediction_from_all_other_runs(pocket, transfer):
     space = HyperSpace(data, law.priors)
     x = space.mode() + 0.2 * space.sd * rng.standard_normal((4, space.size))
     every = np.ones(data.tree.n_combinations, dtype=bool)
-    draws, _ = recover(space, space.split(x), every, rng)
+    draws, *_ = recover(space, space.split(x), every, rng)
     found = loo_density(with_draws(law, draws))
     rows, y, label = everything(law)
     n, missed = len(law.encoding.finished), missed_variance(law.encoding)

@@ -28,7 +28,7 @@ def repeated(law, n, rng):
     x = np.clip(x, space.mean - 1.5 * space.sd, space.mean + 1.5 * space.sd)
     hyper = space.split(x)
     every = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
-    draws, ratio = recover(space, space.split(np.tile(x, (n, 1))), every, rng)
+    draws, ratio, _ = recover(space, space.split(np.tile(x, (n, 1))), every, rng)
     np.testing.assert_allclose(ratio, 0.0, atol=1e-9)
     return hyper, draws
 

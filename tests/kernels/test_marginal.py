@@ -202,22 +202,43 @@ def test_statistics_do_not_depend_on_the_order_or_the_split_of_runs():
         np.testing.assert_allclose(whole, a + b, rtol=1e-12, atol=1e-12)
 
 
-def draw_many(p, n, seed, screened=None):
+def draw_many(p, n, seed, screened=None, signs=None, tries=1):
     rng = np.random.default_rng(seed)
+    if signs is None:
+        signs = np.zeros(p.args[1].size, np.int64)
     if screened is None:
         screened = np.ones(p.tree.n_combinations, dtype=bool)
     found = [
-        draw_coefficients(*p.args, screened, rng.random(), rng.standard_normal(p.rows.shape[1]))
+        draw_coefficients(
+            *p.args, screened, signs, rng.random(tries),
+            rng.standard_normal((tries, p.rows.shape[1])),
+        )
         for _ in range(n)
-    ]
-    k, beta, u, minus_log_kept = (np.array(x) for x in zip(*found, strict=True))
-    return k, beta, u, minus_log_kept
+    ]  # fmt: skip
+    return tuple(np.array(x) for x in zip(*found, strict=True))
+
+
+def test_signed_draws_are_the_free_ones_that_have_the_signs():
+    p = Problem(9)
+    k, beta, u, _, _ = draw_many(p, 20_000, 3)
+    chosen = int(np.argmin(np.abs((beta > 0).mean(axis=0) - 0.4)))
+    signs = np.zeros(beta.shape[1], np.int64)
+    signs[chosen] = 1
+    fits = beta[:, chosen] >= 0
+    k_s, beta_s, u_s, _, share = draw_many(p, 4000, 4, signs=signs, tries=4)
+    assert abs(share.mean() - fits.mean()) < 4.5 * np.sqrt(0.25 / 16_000 + 0.25 / 20_000)
+    has = share > 0
+    assert (beta_s[has, chosen] >= 0).all() and (beta_s[~has, chosen] < 0).all()
+    for free, signed in ((beta, beta_s), (u, u_s)):
+        a, b = free[fits], signed[has]
+        error = np.sqrt(a.var(axis=0) / len(a) + b.var(axis=0) / len(b))
+        assert np.all(np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4.5 * error + 1e-12)
 
 
 def test_draws_have_the_closed_form_combination_weights_means_and_covariances():
     p = Problem(9)
     n = 30_000
-    k, beta, u, kept = draw_many(p, n, 10)
+    k, beta, u, kept, _ = draw_many(p, n, 10)
     by_k = np.array([p.dense(i) for i in range(p.tree.n_combinations)])
     weight = np.exp(by_k - logsumexp(by_k))
     frequency = np.bincount(k, minlength=weight.size) / n
@@ -247,5 +268,5 @@ def test_draws_report_the_weight_of_the_screened_combinations():
     screened[[0, 4, 5, 20]] = True
     by_k = np.array([p.dense(i) for i in range(p.tree.n_combinations)])
     expected = logsumexp(by_k) - logsumexp(by_k[screened])
-    _, _, _, ratio = draw_many(p, 3, 12, screened)
+    _, _, _, ratio, _ = draw_many(p, 3, 12, screened)
     np.testing.assert_allclose(ratio, expected, rtol=1e-9)

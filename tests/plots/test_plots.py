@@ -70,6 +70,21 @@ def test_coefficients_lie_where_the_summary_says(small_law):
     assert "50 %" in ax.get_title()
 
 
+def test_what_priors_say_of_losses_stands_beside_the_runs(small_law, pocket):
+    figure = plots.prior_check(small_law, draws=200)
+    left, right = figure.axes
+    finished = pocket[~pocket["diverged"]]
+    drawn = np.concatenate([line.get_xdata() for line in left.lines])
+    np.testing.assert_allclose(np.sort(drawn), np.sort(finished["final_loss"]))
+    low = np.array([b.get_x() for b in left.patches])
+    high = low + [b.get_width() for b in left.patches]
+    assert low.min() < finished["final_loss"].min() and high.max() > finished["final_loss"].max()
+    assert texts(right.yaxis)[:2] == ["4 x parameters", "4 x tokens"]
+    more_parameters, more_tokens = right.patches[0], right.patches[2]
+    for bar in (more_parameters, more_tokens):  # published slopes: both lower the loss
+        assert bar.get_x() + bar.get_width() / 2 < 0
+
+
 def test_exponents_are_probabilities_by_group(small_law):
     figure = plots.exponents(small_law)
     groups = small_law.posterior["posterior"]["exponent_group"].to_numpy()

@@ -72,7 +72,7 @@ def made_law(runs, *, transfer, divergence=True, scatter=0.15) -> FittedLaw:
     space = HyperSpace(e.data, given.priors)
     x = space.mode() + scatter * rng.standard_normal((N_DRAWS, space.mode().size))
     every = np.ones(e.data.tree.n_combinations, dtype=bool)
-    draws, _ = recover(space, space.split(x), every, rng)
+    draws, *_ = recover(space, space.split(x), every, rng)
     priors = DivergencePriors() if divergence else None
     if divergence:
         size = 6 + len(e.divergence.scale.names)

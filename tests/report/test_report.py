@@ -60,7 +60,7 @@ def cells(section, head):
 def test_the_page_is_whole_and_fetches_nothing(page):
     tree = parsed(page)
     sections = [s.get("id") for s in tree.iter("section")]
-    assert sections == ["answer", "next", "trust", "posterior", "made"]
+    assert sections == ["answer", "next", "trust", "priors", "posterior", "made"]
     assert [a.get("href") for a in tree.iter("a")] == [f"#{name}" for name in sections]
     assert not list(tree.iter("script")) and not list(tree.iter("link"))
     images = list(tree.iter("img"))
