@@ -25,6 +25,9 @@ from bayes_optlaws.model.drift import beyond_covariance
 
 WORKERS = 2
 
+REACH_NATS = 2.0
+"""Expected log losses are taken to lie within this of the runs' mean, for the loss scale."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -47,28 +50,40 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Rows with their whitened features, means and covariance for every draw.
+class Moments:
+    """Means and covariance of some rows for every draw.
 
     Parameters
     ----------
-    rows : Rows
-    feature : array, shape (n_draws, n, n_whitened)
-        Features times the inverse posterior factor: inner products are covariances.
-    over_scale : array, shape (n_draws, n, n_cells)
-        Whitened correlation of each row's scale with the cells.
     mean, noise : arrays, shape (n_draws, n)
         Expected log loss; noise variance of one run.
     cov : array, shape (n_draws, n, n)
         Covariance of the expected log losses.
     """
 
-    rows: Rows
-    feature: np.ndarray
-    over_scale: np.ndarray
     mean: np.ndarray
     noise: np.ndarray
     cov: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets(Moments):
+    """Moments of rows, with the whitened features that give their covariance with others.
+
+    Parameters
+    ----------
+    mean, noise, cov
+        As of `Moments`.
+    rows : Rows
+    feature : array, shape (n_draws, n, n_whitened)
+        Features times the inverse posterior factor: inner products are covariances.
+    over_scale : array, shape (n_draws, n, n_cells)
+        Whitened correlation of each row's scale with the cells.
+    """
+
+    rows: Rows
+    feature: np.ndarray
+    over_scale: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,14 @@ class Joint:
     def n(self) -> int:
         """Number of draws."""
         return self.draws.n
+
+    def expected_loss(self, moments: Moments) -> np.ndarray:
+        """Mean over draws of the expected loss of each row, nats, shape (n,)."""
+        # a law that knows next to nothing may extrapolate without bound, a loss does not
+        centre = self.encoding.centre
+        log_loss = np.clip(moments.mean, centre - REACH_NATS, centre + REACH_NATS)
+        variance = np.diagonal(moments.cov, axis1=1, axis2=2)
+        return np.exp(log_loss + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
 
     @property
     def with_local(self) -> bool:
@@ -254,7 +277,7 @@ class Joint:
             over.append(g[rows.which] if self.encoding.transfer else np.zeros((rows.n, 0)))
             cov.append(0.5 * (c + c.T))
         return Targets(
-            rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
+            np.array(mean), rows.noise, np.array(cov), rows, np.array(feature), np.array(over)
         )
 
     def block(self, table: pd.DataFrame, targets: Targets) -> Block:

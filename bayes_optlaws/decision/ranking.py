@@ -30,6 +30,7 @@ from bayes_optlaws.decision.rank_inputs import (
     checked_p_diverge,
 )
 from bayes_optlaws.decision.rank_words import LIKELY
+from bayes_optlaws.decision.seeds import seeds_to_decide
 from bayes_optlaws.inference.caveats import is_unconverged
 from bayes_optlaws.kernels import rank_counts
 from bayes_optlaws.plots import ranking
@@ -39,6 +40,8 @@ from bayes_optlaws.text import html
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bayes_optlaws.decision.design_plan import DesignPlan
 
 DEFAULT_TIE = 0.001
 """Zone of practical equivalence, nats, when neither a zone nor the seed noise is given; own choice,
@@ -113,6 +116,11 @@ class Ranking:
         What the probabilities of divergence rest on, where that is little.
     better : BetterSetting or None
         A setting beside the candidates that is expected to be better, where one was sought.
+    noise_sd : float or None
+        Seed noise of one run, nats, where it is known.
+    next_runs : DesignPlan or None
+        Of a later stage: the one more run of a candidate (two, where none of their set was made)
+        that would help most to choose.
 
     Examples
     --------
@@ -139,6 +147,8 @@ class Ranking:
     notes: tuple[str, ...] = ()
     risk_note: str | None = None
     better: BetterSetting | None = None
+    noise_sd: float | None = None
+    next_runs: DesignPlan | None = None
 
     @classmethod
     def from_draws(
@@ -224,6 +234,7 @@ class Ranking:
         return cls.from_outcomes(
             Outcomes.of(draws, p, divergence_modelled), prob=prob, tie=tie,
             divergence_loss=divergence_loss, kind=kind, level=level, n_effective=n_effective,
+            noise_sd=noise_sd,
         )  # fmt: skip
 
     @classmethod
@@ -240,6 +251,8 @@ class Ranking:
         notes: Sequence[str] = (),
         risk_note: str | None = None,
         better: BetterSetting | None = None,
+        noise_sd: float | None = None,
+        next_runs: DesignPlan | None = None,
     ) -> Ranking:
         """Rank candidates by outcomes that are told apart: expected, of one run, if finished.
 
@@ -248,7 +261,7 @@ class Ranking:
         outcomes : Outcomes
         prob, tie, divergence_loss, kind, level, n_effective
             As in `from_draws`.
-        notes, risk_note, better
+        notes, risk_note, better, noise_sd, next_runs
             As the attributes.
         """
         if kind not in _KINDS:
@@ -309,6 +322,8 @@ class Ranking:
             notes=tuple(notes),
             risk_note=risk_note,
             better=better,
+            noise_sd=noise_sd,
+            next_runs=next_runs,
         )
 
     @property
@@ -425,6 +440,10 @@ class Ranking:
             two in one tie group), "likely" (``p_lower`` >= 2/3), "coin flip" (between 1/3 and
             2/3), "reversed": the second usually ends lower, but costs more when it does not, as
             a fast and risky run does.
+        ``seeds``
+            Runs of each after which the order of their expected losses, if they finish, is called
+            right with probability ``prob``, 0 where it is already and infinite beyond a thousand;
+            by `bayes_optlaws.near_ties.seeds_to_decide`. NaN where ``noise_sd`` is not known.
         """
         n = len(self.table)
         i, j = np.arange(n - 1), np.arange(1, n)
@@ -451,8 +470,17 @@ class Ranking:
                 "p_lower_beyond_tie": judged.p_lower_beyond,
                 "p_flip_beyond_tie": judged.p_higher_beyond,
                 "verdict": verdict,
+                "seeds": [self._seeds(k) for k in range(n - 1)],
             }
         )
+
+    def _seeds(self, place: int) -> float:
+        """Runs of each that tell the candidate at a place of the table from the next."""
+        gap = self.finished_draws(place + 1) - self.finished_draws(place)
+        gap = gap[np.isfinite(gap)]
+        if self.noise_sd is None or gap.size < 2:
+            return np.nan
+        return seeds_to_decide(float(gap.mean()), float(gap.std()), self.noise_sd, self.prob)
 
     @cached_property
     def resolution(self) -> float:
@@ -579,12 +607,16 @@ class Ranking:
         ]
         if len(self.table) > 1:
             columns = ["first", "second", "gap", "p_lower", "p_flip", "p_tie", "verdict"]
-            shares = ("p_lower", "p_flip", "p_tie")
+            if self.next_runs is not None:
+                columns.append("seeds")
+            formats = dict.fromkeys(("p_lower", "p_flip", "p_tie"), three)
+            formats |= {"gap": four, "seeds": "{:g}".format}
             parts += [
                 html.heading("Each candidate against the next"),
                 html.table(
                     self.flips[columns],
-                    formats={name: three for name in shares} | {"gap": four},
+                    formats={name: three for name in shares}
+                    | {"gap": four, "seeds": "{:g}".format},
                     shade=["p_flip"],
                     index=False,
                 ),

@@ -10,7 +10,7 @@ from laws import encoded, with_draws
 from scipy.stats import norm
 
 import bayes_optlaws as bo
-from bayes_optlaws.decision import design_scorers
+from bayes_optlaws.decision import design_joint, design_scorers
 from bayes_optlaws.decision.design import (
     COMPARISONS,
     LEAST_SHARE,
@@ -343,9 +343,9 @@ def test_losses_of_a_law_that_knows_little_stay_in_reach(split):
     law = fixed_law(few, transfer=True, n_draws=60)
     scorer = Pooled(Joint(law, law.draws), _slim(block), 0)
     free = scorer._first.mean + 0.5 * np.diagonal(scorer._first.cov, axis1=1, axis2=2)
-    assert free.max() > law.encoding.centre + 2 * design_scorers.REACH_NATS
-    assert (scorer.loss <= np.exp(law.encoding.centre + 2 * design_scorers.REACH_NATS)).all()
-    assert (scorer.loss >= np.exp(law.encoding.centre - design_scorers.REACH_NATS)).all()
+    assert free.max() > law.encoding.centre + 2 * design_joint.REACH_NATS
+    assert (scorer.loss <= np.exp(law.encoding.centre + 2 * design_joint.REACH_NATS)).all()
+    assert (scorer.loss >= np.exp(law.encoding.centre - design_joint.REACH_NATS)).all()
 
 
 def test_a_run_at_the_target_is_worth_more_without_noise_and_nothing_when_known(rich, split):

@@ -174,7 +174,7 @@ def test_conditioning_is_the_gaussian_conditional(rng):
     )
     tau, sigma = 0.004, 0.003
     scales = Scales(np.array([tau]), np.array([sigma]), np.ones((1, 1)))
-    set_of, same = np.array([0, -1]), np.array([1, -1])
+    set_of, same = np.array([0, -1]), np.array([0, 1, 2, 1, 3])
     out, noise = condition(scores, data, set_of, same, scales, 1.0, rng)
     assert (noise == sigma).all()
     sets = np.array([0, 0, 1, 0, -1])
