@@ -70,8 +70,8 @@ def benefit(
         "fij,fj->fi", factor[source], rng.standard_normal((SIMULATIONS, c + b))
     )
     y = value[:, c:] + np.sqrt(noise[source]) * rng.standard_normal((SIMULATIONS, b))
-    truth = scorer.loss * (1.0 + value[:, :c] - scorer.log_mean)
-    prior = (scorer.loss * (1.0 + t.mean[:, :c] - scorer.log_mean)).mean(axis=0)
+    truth = scorer.scale * (1.0 + value[:, :c] - scorer.log_mean)
+    prior = (scorer.scale * (1.0 + t.mean[:, :c] - scorer.log_mean)).mean(axis=0)
 
     known = t.cov[:, c:, c:] + noise[:, :, None] * np.eye(b)
     inverse = np.linalg.inv(known)
@@ -82,7 +82,7 @@ def benefit(
     weight = temper(log_weight, MIN_EFFECTIVE)
     mean = np.einsum("fs,sc->fc", weight, t.mean[:, :c])
     mean += np.einsum("fs,fsb,sbc->fc", weight, scaled, t.cov[:, c:, :c], optimize=True)
-    posterior = scorer.loss * (1.0 + mean - scorer.log_mean)
+    posterior = scorer.scale * (1.0 + mean - scorer.log_mean)
 
     right = truth <= truth.min(axis=1, keepdims=True) + tie
     first = right[:, int(np.argmin(prior))].astype(float)

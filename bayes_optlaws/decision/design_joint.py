@@ -153,13 +153,14 @@ class Joint:
         """Number of draws."""
         return self.draws.n
 
-    def expected_loss(self, moments: Moments) -> np.ndarray:
-        """Mean over draws of the expected loss of each row, nats, shape (n,)."""
+    def linearised(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """Expected loss of each row, nats, and its mean log loss, about which losses are linear."""
         # a law that knows next to nothing may extrapolate without bound, a loss does not
         centre = self.encoding.centre
         log_loss = np.clip(moments.mean, centre - REACH_NATS, centre + REACH_NATS)
         variance = np.diagonal(moments.cov, axis1=1, axis2=2)
-        return np.exp(log_loss + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
+        loss = np.exp(log_loss + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
+        return loss, moments.mean.mean(axis=0)
 
     @property
     def with_local(self) -> bool:

@@ -69,8 +69,8 @@ class Outlook[M: Moments](Protocol):
         """Moments of pool rows, and their covariances with the targets."""
         ...
 
-    def expected_loss(self, moments: M, /) -> np.ndarray:
-        """Expected loss of each row, nats."""
+    def linearised(self, moments: M, /) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and centre of each row: its loss is scale * (1 + log loss - centre), nats."""
         ...
 
 
@@ -89,8 +89,8 @@ class Scorer(ABC):
         self.joint, self.candidates, self.seed = joint, candidates, seed
         self.n_candidates = len(candidates)
         t = joint.targets(candidates)
-        self.log_mean = t.mean.mean(axis=0)
-        self.loss = joint.expected_loss(t)
+        self.scale, self.log_mean = joint.linearised(t)
+        self.loss = self.scale * (1.0 + t.mean.mean(axis=0) - self.log_mean)
         self.pooled_cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True).reshape(t.cov.shape[1:])
         self._first = t
         self.condition(candidates.iloc[:0])
@@ -145,7 +145,7 @@ class Scorer(ABC):
         if len(self.chosen):
             known = slice(c, len(cov) - new)
             cov = cov - cov[:, known] @ np.linalg.solve(cov[known, known], cov[known])
-        scale = np.outer(self.loss, self.loss)
+        scale = np.outer(self.scale, self.scale)
         explained = cov[:c, -new:] @ np.linalg.solve(cov[-new:, -new:], cov[-new:, :c])
         return scale * cov[:c, :c], scale * explained
 
@@ -231,7 +231,7 @@ class Pooled(Scorer):
     def _value(self, cov: np.ndarray, var: np.ndarray, noise: np.ndarray) -> np.ndarray:
         if self.objective == "d-optimal":
             return 0.5 * np.log(var / noise)
-        cov = cov * self.loss
+        cov = cov * self.scale
         if self.objective == "v-optimal":
             return np.sum(cov**2, axis=1) / var
         return contrast_reduction(cov, var)
@@ -239,7 +239,7 @@ class Pooled(Scorer):
     @property
     def perfect(self) -> float:
         """Total contrast variance (or variance) of the candidates; infinite for "d-optimal"."""
-        cov = self.pooled_cov * np.outer(self.loss, self.loss)
+        cov = self.pooled_cov * np.outer(self.scale, self.scale)
         if self.objective == "d-optimal":
             return np.inf
         return float(np.trace(cov) if self.objective == "v-optimal" else contrast_variance(cov))
@@ -276,7 +276,7 @@ class Regret(Scorer):
             weight = temper(-0.5 * np.sum(self.z**2, axis=2) - log_det, MIN_EFFECTIVE)
             mean = mean + np.einsum("fsb,sbc->fsc", self.z, self.lift)
         self.weight = weight
-        loss = self.loss * (1.0 + mean - self.log_mean)
+        loss = self.scale * (1.0 + mean - self.log_mean)
         average = np.einsum("fs,fsc->fc", weight, loss)
         self.best = np.argmin(average, axis=1)
         self.reference = int(np.argmin(average.mean(axis=0)))
@@ -295,7 +295,7 @@ class Regret(Scorer):
             cov = cov - np.matmul(h, self.lift.astype(kind)).transpose(1, 0, 2)
             shift = np.matmul(h, self.z.transpose(1, 2, 0).astype(kind))
             mean = mean + shift.transpose(1, 2, 0)
-        cov = cov * self.loss.astype(kind)
+        cov = cov * self.scale.astype(kind)
         cov = cov - cov[:, :, [self.reference]]
         # outcomes are measured from the pool run's own centre: single precision stays fine
         mean = mean - block.mean.mean(axis=1)[:, None, None]
@@ -313,7 +313,7 @@ class Regret(Scorer):
         factor = _cholesky(t.cov)
         normal = rng.standard_normal((self.joint.n, PERFECT, self.n_candidates))
         value = t.mean[:, None, :] + np.einsum("sij,srj->sri", factor, normal)
-        loss = self.loss * (1.0 + value - self.log_mean)
+        loss = self.scale * (1.0 + value - self.log_mean)
         loss = loss.reshape(-1, self.n_candidates)
         return float(np.mean(loss[:, np.argmin(self.loss)] - loss.min(axis=1)))
 

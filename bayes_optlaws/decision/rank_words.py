@@ -279,8 +279,8 @@ def _one_more(ranking: Spoken, plan: DesignPlan) -> list[str]:
         what = f"One more run, of {runs.index[0]}, is"
         if len(runs) > 1:
             what = (
-                f"One run each of {runs.index[0]} and {runs.index[1]} (one alone gives the level of "
-                "these data and no order) is"
+                f"One run each of {runs.index[0]} and {runs.index[1]} (one alone gives the level "
+                "of these data and no order) is"
             )
         error = float(np.sqrt(np.nansum(runs["value_se"] ** 2)))
         bought = plan.benefit

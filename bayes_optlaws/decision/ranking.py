@@ -29,8 +29,7 @@ from bayes_optlaws.decision.rank_inputs import (
     checked_draws,
     checked_p_diverge,
 )
-from bayes_optlaws.decision.rank_words import LIKELY
-from bayes_optlaws.decision.seeds import seeds_to_decide
+from bayes_optlaws.decision.rank_pairs import neighbours
 from bayes_optlaws.inference.caveats import is_unconverged
 from bayes_optlaws.kernels import rank_counts
 from bayes_optlaws.plots import ranking
@@ -445,42 +444,11 @@ class Ranking:
             right with probability ``prob``, 0 where it is already and infinite beyond a thousand;
             by `bayes_optlaws.near_ties.seeds_to_decide`. NaN where ``noise_sd`` is not known.
         """
-        n = len(self.table)
-        i, j = np.arange(n - 1), np.arange(1, n)
-        pairs = rank_counts.pair_summary(self._ordered, i, j, tie=self.tie)
-        judged = rank_counts.pair_summary(self.expected_ordered, i, j, tie=self.tie)
-        verdict = np.select(
-            [
-                judged.p_tie >= self.prob,
-                judged.p_lower_beyond >= self.prob,
-                pairs.p_lower >= LIKELY,
-                pairs.p_lower > 1 - LIKELY,
-            ],
-            ["tie", "clear", "likely", "coin flip"],
-            "reversed",
-        )
-        return pd.DataFrame(
-            {
-                "first": self.table.index[:-1],
-                "second": self.table.index[1:],
-                "gap": pairs.gap,
-                "p_lower": pairs.p_lower,
-                "p_flip": 1.0 - pairs.p_lower,
-                "p_tie": judged.p_tie,
-                "p_lower_beyond_tie": judged.p_lower_beyond,
-                "p_flip_beyond_tie": judged.p_higher_beyond,
-                "verdict": verdict,
-                "seeds": [self._seeds(k) for k in range(n - 1)],
-            }
-        )
-
-    def _seeds(self, place: int) -> float:
-        """Runs of each that tell the candidate at a place of the table from the next."""
-        gap = self.finished_draws(place + 1) - self.finished_draws(place)
-        gap = gap[np.isfinite(gap)]
-        if self.noise_sd is None or gap.size < 2:
-            return np.nan
-        return seeds_to_decide(float(gap.mean()), float(gap.std()), self.noise_sd, self.prob)
+        return neighbours(
+            self.table.index, self._ordered, self.expected_ordered,
+            self.outcomes.finished[:, self._places], tie=self.tie, prob=self.prob,
+            noise_sd=self.noise_sd,
+        )  # fmt: skip
 
     @cached_property
     def resolution(self) -> float:
@@ -615,8 +583,7 @@ class Ranking:
                 html.heading("Each candidate against the next"),
                 html.table(
                     self.flips[columns],
-                    formats={name: three for name in shares}
-                    | {"gap": four, "seeds": "{:g}".format},
+                    formats=formats,
                     shade=["p_flip"],
                     index=False,
                 ),

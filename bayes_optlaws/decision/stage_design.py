@@ -3,8 +3,9 @@
 A later stage is trained on other data, so the level of its loss is unknown until a run of its set
 was made: what shares data, model size, tokens and number of earlier stages. The first run of a set
 alone says nothing of an order; so where no run of a set is known two of them are valued together,
-by the outcome that counts, their difference. Else values are those of `bayes_optlaws.decision.design`:
-the expected drop of expected regret, in closed form over the outcome. (Own choice.)
+by the outcome that counts, their difference. Else values are those of
+`bayes_optlaws.decision.design`: the expected drop of expected regret, in closed form over the
+outcome. (Own choice.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ DRAWS, PARTS = 2000, 4
 """Posterior draws whose covariance the scores have, and parts of them behind a standard error."""
 
 LEAST_SHARE, TRACE = 0.02, 1e-4
-"""A plan ends before what is worth less than a share of its first step, or of knowing everything."""
+"""A plan ends before what is worth less than a share of its first step or of knowing all."""
 
 UNIT, COST = "nats of expected regret", "FLOP from the checkpoint"
 
@@ -157,7 +158,7 @@ def plan_runs(
         error = _errors(law, stage, candidates, steps, order, draws, random_seed)
         words = _words(scorer, at, chosen, decide.index, pool.index)
         if tie is None:
-            tie = float(np.sqrt(np.median(joint.noise)) * np.median(scorer.loss))
+            tie = float(np.sqrt(np.median(joint.noise)) * np.median(scorer.scale))
         bought = None
         if order.size:
             bought = benefit(

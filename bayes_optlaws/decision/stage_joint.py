@@ -129,6 +129,7 @@ class StageJoint:
             ).transpose(1, 0, 2),
         )
 
-    def expected_loss(self, moments: StageTargets) -> np.ndarray:
-        """Loss at the mean log loss of each row, nats; the level may be that of a score."""
-        return np.exp(moments.mean.mean(axis=0))
+    def linearised(self, moments: StageTargets) -> tuple[np.ndarray, np.ndarray]:
+        """One loss and log loss for all rows, so that a level that is not known cancels."""
+        centre = np.full(moments.mean.shape[1], moments.mean.mean())
+        return np.exp(centre), centre
