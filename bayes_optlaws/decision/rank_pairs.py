@@ -60,14 +60,15 @@ def neighbours(
             "p_lower_beyond_tie": judged.p_lower_beyond,
             "p_flip_beyond_tie": judged.p_higher_beyond,
             "verdict": verdict,
-            "seeds": [_seeds(finished[:, k + 1] - finished[:, k], noise_sd, prob) for k in i],
+            "seeds": [_seeds(finished[:, k : k + 2], noise_sd, prob) for k in i],
         }
     )
 
 
-def _seeds(gap: np.ndarray, noise_sd: float | None, prob: float) -> float:
-    """Runs of each that tell two candidates apart, from draws of their gap."""
-    gap = gap[np.isfinite(gap)]
-    if noise_sd is None or gap.size < 2:
+def _seeds(pair: np.ndarray, noise_sd: float | None, prob: float) -> float:
+    """Runs of each that tell two candidates apart, from draws of both, shape (n_draws, 2)."""
+    pair = pair[np.isfinite(pair).all(axis=1)]
+    if noise_sd is None or len(pair) < 2:
         return np.nan
+    gap = pair[:, 1] - pair[:, 0]
     return seeds_to_decide(float(gap.mean()), float(gap.std()), noise_sd, prob)
