@@ -112,7 +112,8 @@ def design(
         mutual information of the outcome and which candidate is best (nats); ``"variance"``
         drop of the sum over pairs of the variance of their difference (nats^2). To compare with:
         ``"v-optimal"``, ``"d-optimal"``, ``"random"``, ``"cost-weighted random"``,
-        ``"cheapest"``, ``"space-filling"``; the blind ones show the regret value of their runs.
+        ``"cheapest"``, ``"space-filling"``, ``"mid-size"``; the blind ones show the regret value of
+        their runs.
     cost : str, array or None
         ``"flops"`` is 6 N D; another string names a column of the pool; an array has one cost a
         row; None counts every run as 1.
