@@ -21,6 +21,7 @@ from bayes_optlaws.decision.design import (
 )
 from bayes_optlaws.decision.design_benefit import benefit
 from bayes_optlaws.decision.design_joint import Joint
+from bayes_optlaws.decision.design_rules import order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
 from bayes_optlaws.decision.design_value import (
     contrast_variance,
@@ -560,3 +561,12 @@ def test_both_doors_to_a_design_agree(small_law, pocket):
     pd.testing.assert_frame_equal(one.table, two.table)
     assert one.answer() == two.answer()
     assert len(one.table) == 0 or one.table["p_diverge"].between(0, 1).all()
+
+
+def test_runs_of_middle_size_come_first(rng):
+    """Sizes 1, 4, 16, 64 and 256: 16 is the geometric middle, 1 and 256 come last."""
+    pool = pd.DataFrame({"n_params": np.tile(4.0 ** np.arange(5), 3)})
+    order = order_by_rule("mid-size", pool, np.ones(15), rng)
+    assert sorted(order) == list(range(15))
+    size = pool["n_params"].to_numpy()[order]
+    assert set(size[:3]) == {16.0} and set(size[3:9]) == {4.0, 64.0} and set(size[9:]) == {1, 256}
