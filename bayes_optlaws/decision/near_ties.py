@@ -243,6 +243,7 @@ def measured_ranking(
         labels=list(mean.index),
         prob=prob,
         tie=noise if tie is None else tie,
+        noise_sd=noise,
         kind="mean",
     )
     ranking.draws.attrs["noise_sd"] = noise

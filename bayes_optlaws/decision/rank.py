@@ -10,7 +10,7 @@ from arviz_stats.base import array_stats
 from bayes_optlaws.decision.rank_inputs import Outcomes, priced
 from bayes_optlaws.decision.rank_search import better_setting
 from bayes_optlaws.decision.ranking import LEADERS, Ranking
-from bayes_optlaws.decision.stage_design import one_more_run
+from bayes_optlaws.decision.stage_design import MOST_RUNS, one_more_run
 from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.model.risk import divergence_price
@@ -85,7 +85,7 @@ def rank(
     )  # fmt: skip
     n_effective = effective_draws(expected, law.sample.chains)
     better = next_runs = None
-    if search and stage is not None and len(table) > 1:
+    if search and stage is not None and 1 < len(table) <= MOST_RUNS:
         next_runs = one_more_run(law, stage, table, tie=tie, random_seed=random_seed)
     if search and stage is None:
         lead = np.sort(np.argsort(expected.mean(axis=0), kind="stable")[:MOST_RIVALS])

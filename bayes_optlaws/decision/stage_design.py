@@ -28,7 +28,7 @@ from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.runs.pools import stage_pool
 
 MOST_RUNS = 400
-"""Runs of a pool; covariances of all of them are kept."""
+"""Runs of a pool, and candidates; covariances of all of them are kept."""
 
 MOST_PAIRS = 400
 """Pairs of first runs of a set that are valued, those that lower the variance of contrasts most."""
@@ -91,11 +91,12 @@ def design_stage(
     """
     if pool is None:
         pool = stage_pool(decide)
-    if len(pool) > MOST_RUNS:
-        raise ValueError(
-            f"the pool has {len(pool):,} runs: a later stage is planned from at most {MOST_RUNS}; "
-            "leave some out"
-        )
+    for name, table in (("the pool", pool), ("decide", decide)):
+        if len(table) > MOST_RUNS:
+            raise ValueError(
+                f"{name} has {len(table):,} rows: a later stage is planned from at most "
+                f"{MOST_RUNS}; leave some out"
+            )
     if "group" in decide and "group" not in pool and decide["group"].nunique() == 1:
         pool = pool.assign(group=decide["group"].iloc[0])
     costs, label = costs_of(pool, cost)
