@@ -113,7 +113,8 @@ def function_space(law, s, table, n_train=0):
         new = beyond_covariance(*[d.drifts[j].beyond(scale[:, j])] * 2)
         cov = cov + hyper["drift_sd"][j] ** 2 * (columns @ columns.T + new)
     u = d.unseen(table)
-    return cov + law.priors.unseen_sd**2 * u @ u.T
+    over = np.exp(-0.5 * d2 / hyper["scale_length"] ** 2)
+    return cov + law.priors.unseen_sd**2 * over * (u @ u.T)
 
 
 def condition(law, s, table):
@@ -147,11 +148,17 @@ def condition(law, s, table):
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])
 def test_joint_posterior_equals_dense_conditioning(kind, split, request):
-    """Also at a scale that was never seen, where pool and candidates share what is unknown."""
+    """Also at a scale that was never seen, where pool and candidates share what is unknown, and of
+    a family that was never seen, whose effect changes over scales.
+    """
     law = request.getfixturevalue(kind)
     far = split[2].iloc[:4].copy()
     far["n_params"] *= 2
-    table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far])
+    other = pd.concat([split[1].iloc[[3, 60]], far.iloc[:2]])
+    other = read_candidates(other[["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]]
+                            .assign(schedule="cosine"))  # fmt: skip
+    assert np.abs(law.encoding.discrepancy.unseen(other)).max() > 0.1
+    table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far, other])
     joint = Joint(law, law.draws.take(np.array([0, 7])))
     targets = joint.targets(_slim(table))
     block = joint.block(_slim(table), targets)
