@@ -34,8 +34,8 @@ def settled_pair(
     Examples
     --------
     >>> cov = np.diag([4e-4, 4e-4])
-    >>> settled_pair(pd.Index(["A", "B"]), np.array([2.0, 2.01]), cov, 0.5 * cov)[:42]
-    'it helps most to decide between A and B. A '
+    >>> settled_pair(pd.Index(["A", "B"]), np.array([2.0, 2.01]), cov, 0.5 * cov)[:41]
+    'it helps most to decide between A and B. '
     """
     if len(loss) < 2:
         return "it sharpens the only candidate"

@@ -233,10 +233,10 @@ def stage_pool(
     >>> base = {"n_params": 1e8, "tokens": 1e9, "batch_tokens": 1e6, "peak_lr": 1e-3,
     ...         "warmup_steps": 100, "schedule": "linear", "run_id": "a"}
     >>> stage_pool([base], copies=1)[["steps", "warmup_steps"]]
-             steps  warmup_steps
-    a         1000         100.0
-    a, 50 %    500          50.0
-    a, 25 %    250          25.0
+              steps  warmup_steps
+    a        1000.0         100.0
+    a, 50 %   500.0          50.0
+    a, 25 %   250.0          25.0
     """
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares are {shares!r}: each must be above 0 and at most 1")
