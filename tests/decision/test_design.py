@@ -577,3 +577,18 @@ def test_runs_of_middle_size_come_first(rng):
     assert sorted(order) == list(range(15))
     size = pool["n_params"].to_numpy()[order]
     assert set(size[:3]) == {16.0} and set(size[3:9]) == {4.0, 64.0} and set(size[9:]) == {1, 256}
+
+
+def test_a_family_never_seen_is_learned_near_the_decision(rich, split):
+    """Its effect changes over scales: a run at the smallest size tells less than a large one."""
+    kept = ["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]
+    middle = split[2][kept].iloc[[10]]
+    decide = pd.concat([middle, middle]).assign(schedule=["linear", "cosine"])
+    decide = read_candidates(decide.set_axis(["linear", "cosine"]))
+    runs = split[0]
+    cells = runs.drop_duplicates(["n_params", "tokens"])[kept]
+    pool = read_candidates(cells.assign(schedule="cosine", peak_lr=middle["peak_lr"].iloc[0]))
+    options = {"decide": decide, "n_runs": 1, "cost": None, "objective": "variance"}
+    value = design(rich, pool, **options, **SETTINGS).scores
+    size = pool["n_params"]
+    assert value[size.idxmax()] > 1.5 * value[size.idxmin()] > 0
