@@ -384,8 +384,7 @@ class OptLaw(WithOptions):
             Loss that a diverged run counts as, nats; by default a property of the run table,
             `bayes_optlaws.model.risk.divergence_price` (the paper uses 7).
         search : bool
-            Also search for a setting that is expected to be better than every candidate; of a
-            later stage, value one more run of each.
+            Also search for a better setting; of a later stage, value one more run of each.
 
         Returns
         -------

@@ -11,6 +11,7 @@ given those already chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -283,7 +284,7 @@ def _value_errors(
     objective: str, seed: int,
 ) -> np.ndarray:  # fmt: skip
     """Monte-Carlo standard error of each value, from parts of the posterior draws."""
-    joint = scorer.joint
+    joint = cast("Joint", scorer.joint)
     if objective not in ("regret", "information") or not (values > 0).any():
         return np.zeros(len(values))
     if joint.n < PARTS * LEAST_PART:
@@ -305,7 +306,7 @@ def _benefit(
     if not len(chosen) or len(candidates) < 2:
         return None
     if tie is None:
-        noise = law.predictor(scorer.joint.draws).noise_sd(candidates)
+        noise = law.predictor(cast("Joint", scorer.joint).draws).noise_sd(candidates)
         tie = float(np.median(noise) * np.median(scorer.loss))
     return benefit(scorer.joint, scorer, scorer.candidates, chosen, tie=tie, seed=seed)
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.decision.design_joint import Joint
-from bayes_optlaws.decision.design_scorers import MIN_EFFECTIVE, Scorer
+from bayes_optlaws.decision.design_scorers import MIN_EFFECTIVE, Outlook, Scorer
 from bayes_optlaws.decision.design_value import temper
 
 SIMULATIONS = 1024
@@ -42,14 +41,14 @@ class Benefit:
 
 
 def benefit(
-    joint: Joint, scorer: Scorer, candidates: pd.DataFrame, chosen: pd.DataFrame, *, tie: float,
+    joint: Outlook, scorer: Scorer, candidates: pd.DataFrame, chosen: pd.DataFrame, *, tie: float,
     seed: int,
 ) -> Benefit:  # fmt: skip
     """Simulate what the chosen runs do for the choice among candidates.
 
     Parameters
     ----------
-    joint : Joint
+    joint : Outlook
     scorer : Scorer
         Whose loss scale is used.
     candidates, chosen : DataFrame

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, qmc
 
-from bayes_optlaws.decision.design_joint import Block, Moments, PooledCovariance
+from bayes_optlaws.decision.design_joint import Block, Joint, Moments, PooledCovariance
 from bayes_optlaws.decision.design_value import (
     contrast_reduction,
     contrast_variance,
@@ -176,6 +176,8 @@ class Pooled(Scorer):
         (nats^2, losses linearised), or information about the law (log variance ratio, nats).
     """
 
+    joint: Joint
+
     def __init__(
         self, joint: Joint, candidates: pd.DataFrame, seed: int, *, objective: str = "variance"
     ) -> None:
@@ -299,9 +301,11 @@ class Regret(Scorer):
         cov = cov - cov[:, :, [self.reference]]
         # outcomes are measured from the pool run's own centre: single precision stays fine
         mean = mean - block.mean.mean(axis=1)[:, None, None]
-        moments = (np.ascontiguousarray(x, np.float32) for x in (mean, var + block.noise, cov))
+        mean, var, cov = (
+            np.ascontiguousarray(x, np.float32) for x in (mean, var + block.noise, cov)
+        )
         return expected_drop(
-            *moments, self.weight.astype(np.float32),
+            mean, var, cov, self.weight.astype(np.float32),
             self.target, self.best, LATER_NODES if len(self.chosen) else FIRST_NODES,
         )  # fmt: skip
 

@@ -14,6 +14,19 @@ def seeds_to_separate(gap: float, noise_sd: float, prob: float = 0.9) -> float:
 
     The smallest n with z * noise_sd * sqrt(2 / n) <= gap; infinite for no gap.
 
+    Parameters
+    ----------
+    gap : float
+        Difference of the expected losses, nats.
+    noise_sd : float
+        Sd of one run's loss over seeds, nats.
+    prob : float
+        Probability that the means over seeds are in the right order.
+
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> seeds_to_separate(0.001, 0.002)
@@ -41,6 +54,10 @@ def p_right_after(gap: float, gap_sd: float, noise_sd: float, seeds: float) -> f
         Of one run over seeds, nats.
     seeds : float
         Of each schedule.
+
+    Returns
+    -------
+    float
 
     Examples
     --------

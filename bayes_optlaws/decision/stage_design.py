@@ -102,6 +102,8 @@ def design_stage(
     costs, label = costs_of(pool, cost)
     risk = given_risk(pool, p_diverge)
     stage = law.stage(decide, history, stage_runs, pool)
+    if stage is None:
+        raise ValueError("history is None: name the stages that the candidates continue")
     stage.check_comparable(len(decide))
     n = len(decide)
     return plan_runs(

@@ -26,7 +26,9 @@ NONE = -1
 """In the column ``second``: the outcome is that of one run."""
 
 
-def places(first: Sequence[int], second: Sequence[int] | None = None) -> pd.DataFrame:
+def places(
+    first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray | None = None
+) -> pd.DataFrame:
     """Rows as `StageJoint` takes them.
 
     Parameters
@@ -36,8 +38,8 @@ def places(first: Sequence[int], second: Sequence[int] | None = None) -> pd.Data
     second : sequence of int, optional
         The outcome is then the difference of two runs of one set, whose level cancels.
     """
-    second = [NONE] * len(first) if second is None else second
-    return pd.DataFrame({"first": first, "second": second}, dtype=int)
+    other = [NONE] * len(first) if second is None else second
+    return pd.DataFrame({"first": first, "second": other}, dtype=int)
 
 
 @dataclass(frozen=True)
