@@ -210,7 +210,7 @@ def test_intervals_of_a_simulated_stage_cover(rng):
         )
         cov = np.cov(scores[:, :16].T)
         scales = learn_scales(scores[:, :16].mean(0), cov, data, prior)
-        out, _ = condition(scores, data, np.array([-1]), np.array([-1]), scales, 1.0, rng)
+        out, _ = condition(scores, data, np.array([-1]), np.arange(17), scales, 1.0, rng)
         ranks.append(np.mean(out[:, 0] < truth[16]))
     assert stats.kstest(ranks, "uniform").pvalue > 0.001
 
