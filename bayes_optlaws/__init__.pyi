@@ -29,6 +29,7 @@ from .runs.mapping import ColumnMapping as ColumnMapping
 from .runs.mapping import suggest_mapping as suggest_mapping
 from .runs.pools import default_pool as default_pool
 from .runs.pools import pool as pool
+from .runs.pools import stage_pool as stage_pool
 from .runs.progress import CurveError as CurveError
 from .runs.readers import read_candidates as read_candidates
 from .runs.readers import read_runs as read_runs

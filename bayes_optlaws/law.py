@@ -379,7 +379,7 @@ class OptLaw(WithOptions):
             Loss that a diverged run counts as, nats; by default a property of the run table,
             `bayes_optlaws.model.risk.divergence_price` (the paper uses 7).
         search : bool
-            Also search for a setting that is expected to be better than every candidate.
+            Also search for a better setting; of a later stage, value one more run of each.
 
         Returns
         -------
@@ -418,11 +418,13 @@ class OptLaw(WithOptions):
         Parameters
         ----------
         pool : DataFrame or path, optional
-            Candidate table of what could be made (default: `bayes_optlaws.default_pool`).
+            Candidate table of what could be made (default: `bayes_optlaws.default_pool`, of a
+            later stage `bayes_optlaws.stage_pool`).
         decide : DataFrame or path
             Candidate table of the large runs among which the choice is.
         n_runs, objective, cost, budget, **options
-            As in `bayes_optlaws.decision.design.design`.
+            As in `bayes_optlaws.decision.design.design`; ``history`` and ``stage_runs`` for a later
+            stage.
 
         Returns
         -------

@@ -250,7 +250,7 @@ def stages(law: OptLaw) -> tuple[pd.DataFrame, pd.DataFrame]:
     summary : DataFrame
         One row a method and kind (and ``all``), see `summarize_sets`.
     """
-    sets, pairs = compare_sets(law, load("pocket-stages"))
+    sets, pairs, _ = compare_sets(law, load("pocket-stages"))
     kinds = {name: name.split("_")[0] for name in sets["set"].unique()}
     sets["kind"], pairs["kind"] = sets["set"].map(kinds), pairs["set"].map(kinds)
     parts = [("all", sets, pairs)]

@@ -1,13 +1,14 @@
 """Replay: how much compute each way of choosing runs needs, on tables whose runs are all made.
 
-The cell of the largest model is the target: which of its runs ends lowest is to be decided. All
-other finished runs are the pool. A replay starts from the five cheapest runs, spends a share of
+A cell of large runs is the target: which of its runs ends lowest is to be decided. There are three
+targets a table, the cells that cost most a run; finished runs of cells that cost less a run than
+the target's are the pool. A replay starts from the five cheapest runs, spends a share of
 the pool's total FLOPs by one objective, refitting between batches, and then ranks the target's
 runs; their measured losses are the truth.
 
-Run it with ``python -m studies.replay --table pocket``: each (objective, budget,
-repeat) writes one file, what is there already is not done again.  The refits are by importance
-sampling (`bayes_optlaws.evaluation.refits`), seconds instead of the minute that NUTS takes;
+Run it with ``python -m studies.replay --table pocket``: each (target, objective,
+budget, repeat) writes one file, what is there already is not done again.  The refits are by
+importance sampling (`bayes_optlaws.evaluation.refits`), seconds instead of the minute of NUTS;
 ``--posterior nuts`` does without it.
 """
 
@@ -47,7 +48,10 @@ SHORTLIST = 150
 
 TABLES = ("steplaw", "pocket")
 
-RANDOM = ("random", "cost-weighted random", "space-filling")
+TARGETS = 3
+"""Cells that are decided in turn."""
+
+RANDOM = ("random", "cost-weighted random", "space-filling", "mid-size")
 """Rules with chance in them; of the others only the posterior draws differ by repeat."""
 
 MEASURES = (
@@ -55,19 +59,23 @@ MEASURES = (
 )  # fmt: skip
 
 
-def problem(name: str, folder: str | Path | None = None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Convergent runs of a table and which of them are the target.
+def problem(
+    name: str, folder: str | Path | None = None, *, place: int = 0
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Convergent runs of a table that count, and which of them are the target.
 
     Parameters
     ----------
     name : {"pocket", "steplaw"}
-        Target: the block of the largest model, of the most tokens where it has several.
     folder : path, optional
         Of the public tables; by default ``$BAYES_OPTLAWS_DATA``.
+    place : int
+        Target: the block whose runs cost most (0), second most (1), ...
 
     Returns
     -------
     runs : DataFrame
+        Of the target, and of the blocks that cost less a run.
     target : bool array, shape (n,)
 
     Examples
@@ -75,12 +83,16 @@ def problem(name: str, folder: str | Path | None = None) -> tuple[pd.DataFrame, 
     >>> runs, target = problem("pocket")
     >>> runs.loc[target, "block"].unique().tolist(), int(target.sum())
     (['d96_2400'], 28)
+    >>> runs, target = problem("pocket", place=1)
+    >>> runs.loc[target, "block"].unique().tolist(), int(target.sum())
+    (['d64_3600'], 32)
     """
     runs = read_runs(datasets.load(name, folder=folder))
     runs = runs[~runs["diverged"]].reset_index(drop=True)
-    tokens = "tokens_nominal" if "tokens_nominal" in runs else "tokens"
-    last = runs.sort_values(["n_params", tokens]).iloc[-1]
-    return runs, (runs["block"] == last["block"]).to_numpy()
+    dear = pd.Series(flops(runs)).groupby(runs["block"].to_numpy()).median().sort_values()
+    label = dear.index[-1 - place]
+    runs = runs[runs["block"].isin(dear.index[dear <= dear[label]])].reset_index(drop=True)
+    return runs, (runs["block"] == label).to_numpy()
 
 
 def flops(runs: pd.DataFrame) -> np.ndarray:
@@ -188,8 +200,9 @@ def replay(
     }
 
 
-def _path(folder: Path, table: str, objective: str, share: float, repeat: int) -> Path:
-    return folder / table / f"{objective.replace(' ', '-')}_{100 * share:g}_{repeat}.json"
+def _path(folder: Path, table: str, place: int, objective: str, share: float, repeat: int) -> Path:
+    name = f"{objective.replace(' ', '-')}_{100 * share:g}_{repeat}_target{place}.json"
+    return folder / table / name
 
 
 def _read(path: Path) -> dict:
@@ -212,6 +225,7 @@ def study(
     shares: Sequence[float] = (0.01, 0.05, 0.10),
     repeats: int = 10,
     law_repeats: int = 3,
+    targets: int = TARGETS,
     n_jobs: int = 1,
     data: str | Path | None = None,
     **options,
@@ -229,6 +243,8 @@ def study(
         Of rules that are random.
     law_repeats : int
         Of the others.
+    targets : int
+        Cells decided in turn, those of most cost first.
     n_jobs : int
         Processes, as in joblib.
     data : path, optional
@@ -241,42 +257,52 @@ def study(
     DataFrame
         `summary` of the folder.
     """
-    runs, target = problem(table, data)
+    problems = [problem(table, data, place=k) for k in range(targets)]
     folder = Path(folder)
     open_folder(
         folder / table, study="replay", script=Path(__file__).read_text(encoding="utf-8"),
-        runs=runs, target=target.tolist(), options=options,
+        runs=problems[0][0], target=[target.tolist() for _, target in problems], options=options,
     )  # fmt: skip
     todo = [
-        (objective, share, repeat)
+        (place, objective, share, repeat)
         for repeat in range(max(repeats, law_repeats))
         for share in shares
         for objective in objectives
+        for place in range(targets)
         if repeat < (repeats if objective in RANDOM else law_repeats)
-        and not _done(_path(folder, table, objective, share, repeat))
+        and not _done(_path(folder, table, place, objective, share, repeat))
     ]
 
-    def work(objective: str, share: float, repeat: int) -> None:
+    def work(place: int, objective: str, share: float, repeat: int) -> None:
+        runs, target = problems[place]
         result = replay(runs, target, objective=objective, share=share, repeat=repeat, **options)
-        result |= {"objective": objective, "share": share, "repeat": repeat}
-        files.write(_path(folder, table, objective, share, repeat), json.dumps(result))
+        block = runs.loc[target, "block"].iloc[0]
+        result |= {"target": block, "objective": objective, "share": share, "repeat": repeat}
+        files.write(_path(folder, table, place, objective, share, repeat), json.dumps(result))
         print(json.dumps(result), flush=True)
 
     Parallel(n_jobs=n_jobs)(delayed(work)(*task) for task in todo)
     return summary(folder, table)
 
 
-def summary(folder: str | Path, table: str) -> pd.DataFrame:
-    """Means and standard errors over repeats of all results in a folder.
+def summary(folder: str | Path, table: str, *, by_target: bool = False) -> pd.DataFrame:
+    """Means and standard errors over repeats and targets of all results in a folder.
 
     Replays whose last fit has importance weights that are not reliable (Pareto k above 0.7) are
     left out and counted.
 
+    Parameters
+    ----------
+    folder : path
+    table : str
+    by_target : bool
+        One row a target, too.
+
     Returns
     -------
     DataFrame
-        Index (share, objective); for each measure its mean and ``_se`` (NaN for one repeat);
-        ``repeats`` that count, and those ``left_out``.
+        Index (share, objective), after the target with ``by_target``; for each measure its mean
+        and ``_se`` (NaN for one replay); ``repeats`` that count, and those ``left_out``.
     """
     found = sorted(p for p in (Path(folder) / table).glob("*.json") if p.name != MANIFEST)
     if not found:
@@ -284,7 +310,7 @@ def summary(folder: str | Path, table: str) -> pd.DataFrame:
     read = (read_result(path, _read, fate="left out") for path in found)
     results = pd.DataFrame([result for result in read if result is not None])
     bad = results["pareto_k"] > MAX_PARETO_K
-    keys = ["share", "objective"]
+    keys = [*(["target"] if by_target else []), "share", "objective"]
     groups = results[~bad].groupby(keys)[list(MEASURES)]
     left_out = bad.groupby([results[k] for k in keys]).sum()
     out = groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
@@ -306,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=[0.01, 0.05, 0.10])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--law-repeats", type=int, default=3)
+    parser.add_argument("--targets", type=int, default=TARGETS)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--tune", type=int, default=300)
     parser.add_argument("--stages", type=int, default=STAGES)
@@ -317,12 +344,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not a.only_summary:
         study(
             a.table, a.out, objectives=a.objectives, shares=a.shares, repeats=a.repeats,
-            law_repeats=a.law_repeats, n_jobs=a.jobs, draws=a.draws, tune=a.tune, stages=a.stages,
-            batch=a.batch, method=a.posterior, data=a.folder,
+            law_repeats=a.law_repeats, targets=a.targets, n_jobs=a.jobs, draws=a.draws,
+            tune=a.tune, stages=a.stages, batch=a.batch, method=a.posterior, data=a.folder,
         )  # fmt: skip
     table = summary(a.out, a.table)
     if a.csv:
         table.round(6).to_csv(a.csv)
+        by_target = summary(a.out, a.table, by_target=True)
+        by_target.round(6).to_csv(Path(a.csv).with_stem(f"{Path(a.csv).stem}-targets"))
     if a.figure:
         done = [name for name in TABLES if (Path(a.out) / name).is_dir()]
         plot_replay({name: summary(a.out, name) for name in done}).savefig(a.figure, dpi=120)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from bayes_optlaws import datasets
 from bayes_optlaws.inference import stage_numbers, stages
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.stage_change import StageChange, change_columns
-from bayes_optlaws.inference.stage_learning import learn_change
-from bayes_optlaws.inference.stage_posterior import StagePrior
+from bayes_optlaws.inference.stage_learning import learn_change, log_evidence
+from bayes_optlaws.inference.stage_posterior import StageData, StagePrior
 from bayes_optlaws.model.priors import LogNormal
 from bayes_optlaws.runs.stages import parents
 from studies.stored_law import law_of
 
 MAX_DRAWS = 2000
+
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Shares of the law's differences that are compared by their evidence."""
 
 BROAD = StagePrior(LogNormal(0.0025, 1.0), change=StageChange.none())
 """Prior that the shipped numbers are learned under; the change has that of `learn_change`."""
@@ -62,6 +66,14 @@ def learn_prior(
         Prior of deviation and noise, and form of the law's score.
     random_seed : int
     """
+    change, median, log_sd = learn_change(*_measured(law, stage_runs, base, random_seed), base)
+    return replace(base, change=change, deviation=LogNormal(median, log_sd))
+
+
+def _measured(
+    law: FittedLaw, stage_runs: pd.DataFrame, base: StagePrior, random_seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, StageData]:
+    """Mean and covariance of the scores of the measured configurations, columns and losses."""
     later = stage_runs[(stage_runs["stage"] > 1) & ~stage_runs["diverged"]]
     # any candidate does, and any history: the measured configurations are what is scored
     past = stages.history(stage_runs, parents(later)[0])
@@ -70,10 +82,39 @@ def learn_prior(
     rng = np.random.default_rng(random_seed)
     scores = stage.law_scores(law.predictor(law.draws.thin(MAX_DRAWS)), rng)[:, :n]
     z = change_columns(stage.measured, stage.reference)
-    change, median, log_sd = learn_change(
-        scores.mean(axis=0), np.cov(scores.T), z, stage.data, base
-    )
-    return replace(base, change=change, deviation=LogNormal(median, log_sd))
+    return scores.mean(axis=0), np.cov(scores.T), z, stage.data
+
+
+def weight_evidence(
+    law: FittedLaw,
+    stage_runs: pd.DataFrame,
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    base: StagePrior = BROAD,
+    random_seed: int = 0,
+) -> pd.DataFrame:
+    """Evidence for the share of the law's differences that a later stage keeps, each set left out.
+
+    Parameters
+    ----------
+    law, stage_runs, base, random_seed
+        As for `learn_prior`; with a column ``block``, one value a set.
+    weights : sequence of float
+
+    Returns
+    -------
+    DataFrame
+        Rows: the set left out; columns: log evidence of each weight on the others, less the
+        highest.
+    """
+    rows = {}
+    for block in stage_runs.loc[stage_runs["stage"] > 1, "block"].unique():
+        kept = stage_runs[(stage_runs["block"] != block) | (stage_runs["stage"] == 1)]
+        kept = with_parents(stage_runs, kept)
+        each = [replace(base, score_weight=w) for w in weights]
+        rows[block] = [log_evidence(*_measured(law, kept, p, random_seed), p) for p in each]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(weights))
+    return table.sub(table.max(axis=1), axis=0).rename_axis("left_out")
 
 
 def source(prior: StagePrior) -> str:

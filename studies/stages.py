@@ -22,7 +22,7 @@ from bayes_optlaws.inference.stages import history, read_stages
 from bayes_optlaws.model.features import Earlier
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.runs.stages import earlier_of_runs
-from studies.stage_prior import learn_prior, with_parents
+from studies.stage_prior import learn_prior, weight_evidence, with_parents
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,19 @@ if TYPE_CHECKING:
     from bayes_optlaws.inference.fitted import FittedLaw
     from bayes_optlaws.law import OptLaw
 
-__all__ = ["METHODS", "compare_sets", "pair_calibration", "summarize_pairs", "summarize_sets"]
+__all__ = [
+    "METHODS",
+    "compare_sets",
+    "pair_calibration",
+    "summarize_null",
+    "summarize_pairs",
+    "summarize_sets",
+]
+
+REPLICATES = 400
+"""Simulated outcomes of every set, by which the share of pairs right is judged."""
+
+PARTS = ("lr", "shape", "tuned")
 
 METHODS = {
     "law": "shipped form of the prior, learned from all other sets; no run of the set known",
@@ -52,7 +64,7 @@ def compare_sets(
     label: str = "name",
     random_seed: int = 0,
     max_draws: int = 4000,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rank every measured set of later stages by every method.
 
     Parameters
@@ -76,11 +88,15 @@ def compare_sets(
         ``lower`` whether it did, ``gap`` in nats and
         its standard error ``gap_se`` by the noise pooled over the set, ``same_lr`` whether the
         peak LRs are equal.
+    null : DataFrame
+        Were a method's joint draws the truth: number of pairs and of those right by set, method,
+        replicate and part, as `summarize_pairs` counts them. One draw of all losses of a set is a
+        replicate, so what pairs of a set share is in it; what sets share is not.
     """
     table = read_stages(stage_runs)
     squares = GeneralizedOptLaw().fit(law.runs)
     fitted, priors = law.fitted, {}
-    sets, pairs = [], []
+    sets, pairs, nulls = [], [], []
     for block, runs in table[table["stage"] > 1].groupby("block", sort=False):
         by = runs.groupby([label, "peak_lr"], sort=False)["final_loss"]
         truth, seeds = by.mean().to_numpy(), by.size().to_numpy()
@@ -130,7 +146,9 @@ def compare_sets(
                 loss = points[name][None]
             sets.append({"set": block, "method": name, **_set_figures(loss, truth)})
             pairs.append(_pairs(loss, truth, error, first["peak_lr"].to_numpy(), block, name))
-    return pd.DataFrame(sets), pd.concat(pairs, ignore_index=True)
+            if name in draws:
+                nulls.append(_null(loss, pairs[-1]))
+    return pd.DataFrame(sets), *(pd.concat(x, ignore_index=True) for x in (pairs, nulls))
 
 
 def _none(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,6 +199,55 @@ def _pairs(
     )
 
 
+def _null(loss: np.ndarray, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs, and pairs right, of each part, were each of some draws what was measured."""
+    i, j = np.triu_indices(loss.shape[1], k=1)
+    gap = loss[:REPLICATES, i] - loss[:REPLICATES, j]
+    right = (gap < 0) == (pairs["p"] > 0.5).to_numpy()
+    apart = np.abs(gap) > pairs["gap_se"].to_numpy()
+    columns = {"set": pairs["set"].iloc[0], "method": pairs["method"].iloc[0]}
+    columns["replicate"] = np.arange(len(gap))
+    for name, part in _parts(pairs, apart).items():
+        columns[name] = part.sum(axis=1)
+        columns[f"{name}_right"] = (part & right).sum(axis=1)
+    return pd.DataFrame(columns)
+
+
+def _parts(pairs: pd.DataFrame, apart: np.ndarray) -> dict[str, np.ndarray]:
+    """Which pairs count for learning rates, shapes and fine-tuning; of the shape of ``apart``."""
+    tuned = pairs["set"].str.startswith("tuned").to_numpy()
+    same = pairs["same_lr"].to_numpy(bool)
+    every = np.ones_like(apart)
+    masks = (every & ~tuned & ~same, apart & ~tuned & same, every & tuned)
+    return dict(zip(PARTS, masks, strict=True))
+
+
+def summarize_null(null: pd.DataFrame, *, prob: float = 0.95) -> pd.DataFrame:
+    """Return, by method, the range of the share of pairs right that its own draws let expect.
+
+    Parameters
+    ----------
+    null : DataFrame
+        From `compare_sets`.
+    prob : float
+        Probability of the range.
+
+    Returns
+    -------
+    DataFrame
+        ``lr_from``, ``lr_to`` and the same of the other parts of `summarize_pairs`. Sets are taken
+        as independent given the law; what a change of stage does to all of them is one and the
+        same, so the true range is wider.
+    """
+    by = null.groupby(["method", "replicate"], sort=False).sum(numeric_only=True)
+    tail = (1 - prob) / 2
+    out = {}
+    for name in PARTS:
+        share = (by[f"{name}_right"] / by[name]).groupby("method", sort=False)
+        out[f"{name}_from"], out[f"{name}_to"] = share.quantile(tail), share.quantile(1 - tail)
+    return pd.DataFrame(out)
+
+
 def summarize_sets(sets: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return one row a method: means over sets, and calibration over all pairs.
 
@@ -219,24 +286,19 @@ def summarize_pairs(pairs: pd.DataFrame, *, sure: float = 0.95) -> pd.DataFrame:
     p = pairs["p"]
     table = pairs.assign(said=np.maximum(p, 1 - p))
     table["right"] = np.where(p == 0.5, 0.5, (p > 0.5) == pairs["lower"])
-    tuned = table["set"].str.startswith("tuned")
-    apart = table["gap"] > table["gap_se"]
-    parts = {
-        "lr": ~tuned & ~table["same_lr"],
-        "shape": ~tuned & table["same_lr"] & apart,
-        "tuned": tuned,
-    }
+    apart = (table["gap"] > table["gap_se"]).to_numpy()
+    parts = _parts(table, apart)
     rows = {}
     for method, mine in table.groupby("method", sort=False):
         row = rows[method] = {}
         for name, part in parts.items():
-            some = mine[part[mine.index]]
+            some = table[part & (table["method"] == method).to_numpy()]
             row |= {
                 name: len(some),
                 f"{name}_said": some["said"].mean(),
                 f"{name}_right": some["right"].mean(),
             }
-        near = mine[~apart[mine.index]]
+        near = table[~apart & (table["method"] == method).to_numpy()]
         row |= {"within_noise": len(near), "undecided": (near["said"] < 0.9).mean()}
         called = mine[mine["said"] > sure]
         row |= {"sure": len(called), "sure_wrong": 1 - called["right"].mean()}
@@ -273,11 +335,15 @@ def main() -> None:
     parser.add_argument("--out", default="studies/results", help="where result tables go")
     arguments = parser.parse_args()
     law = law_of(arguments.law, "pocket")
-    sets, pairs = compare_sets(law, datasets.load("pocket-stages"), max_draws=2000)
-    table = summarize_sets(sets, pairs).join(summarize_pairs(pairs))
+    sets, pairs, null = compare_sets(law, datasets.load("pocket-stages"), max_draws=2000)
+    table = summarize_sets(sets, pairs).join(summarize_pairs(pairs)).join(summarize_null(null))
     out = Path(arguments.out)
     table.to_csv(out / "stages.csv", float_format="%.4g")
     sets.to_csv(out / "stages-sets.csv", index=False, float_format="%.4g")
+    runs = read_stages(datasets.load("pocket-stages"))
+    evidence = weight_evidence(law.fitted, runs)
+    evidence.to_csv(out / "stages-weights.csv", float_format="%.4g")
+    print(evidence.round(1).to_string())
     print(table.T.round(3).to_string())
 
 

@@ -45,7 +45,6 @@ from bayes_optlaws.cli.output import (
     print_wrapped,
     records,
     save_figure,
-    say_unknown_stage_risk,
     use_file_backend,
     write_csv,
 )
@@ -185,8 +184,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         for label, row in zip(table.index, table.itertuples(), strict=True)
     ]
     print_table(["candidate", level, interval, "diverges", "decades beyond the fit"], rows)
-    if stages:
-        say_unknown_stage_risk()
     print_notes(table.attrs["notes"])
     return DONE
 
@@ -225,6 +222,9 @@ def _rank(arguments: argparse.Namespace) -> int:
                 "divergence_cost": ranking.divergence_cost,
                 "n_effective": ranking.n_effective,
                 "better_setting": None if ranking.better is None else ranking.better.to_dict(),
+                "next_runs": None
+                if ranking.next_runs is None
+                else records(ranking.next_runs.table),
                 "kind": ranking.kind,
                 "prob": ranking.prob,
                 "tie": ranking.tie,

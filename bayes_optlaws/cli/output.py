@@ -233,11 +233,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
-
-
-def say_unknown_stage_risk() -> None:
-    """Say that the runs from scratch do not tell the risk of a later stage."""
-    print_wrapped(
-        "Whether a later stage diverges is not known from runs from scratch: losses and "
-        "probabilities are those of runs that finish."
-    )

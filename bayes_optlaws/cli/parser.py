@@ -239,7 +239,8 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--pool",
         metavar="POOL.csv",
         help="runs that could be made, one row each, columns as of candidates (default: runs like "
-        "those of the table, also with the candidates' schedules)",
+        "those of the table, also with the candidates' schedules; with --history: the candidates, "
+        "whole and shorter)",
     )
     p.add_argument(
         "--n-runs", type=_at_least(1), default=5, metavar="N", help="most runs (default: 5)"
@@ -267,6 +268,7 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="also propose runs that add next to nothing, up to --n-runs",
     )
+    _add_stages(p)
     _add_figure(p, "worth against cost", "plan.png")
     _add_result(p)
 
@@ -282,7 +284,7 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     p.add_argument("--pool", metavar="POOL.csv", help="runs that could be made next")
     p.add_argument(
         "--n-runs", type=_at_least(0), default=5, metavar="N",
-        help="runs to propose, 0 for none (default: 5; with --history always none)",
+        help="runs to propose, 0 for none (default: 5)",
     )  # fmt: skip
     _add_stages(p)
     _add_kind(p, "mean")

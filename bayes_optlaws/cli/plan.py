@@ -56,7 +56,8 @@ _SHOWN = {
 
 def design(arguments: argparse.Namespace) -> int:
     """Propose the runs that would help most to decide."""
-    inputs = [arguments.law, arguments.decide, *([arguments.pool] if arguments.pool else [])]
+    stages = stages_of(arguments)
+    inputs = [arguments.law, arguments.decide, *filter(None, [arguments.pool]), *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
     figure = free(arguments.figure, arguments.force, inputs=inputs)
     if figure is not None:
@@ -64,10 +65,6 @@ def design(arguments: argparse.Namespace) -> int:
     decide = candidates_of(arguments.decide, arguments)
     pool = None if arguments.pool is None else candidates_of(arguments.pool, arguments)
     law = law_of(arguments)
-    if pool is None:
-        from bayes_optlaws.runs.pools import default_pool
-
-        pool = default_pool(law.runs, decide)
     plan = law.design(
         pool,
         decide,
@@ -76,6 +73,7 @@ def design(arguments: argparse.Namespace) -> int:
         cost=None if arguments.cost == "none" else arguments.cost,
         budget=arguments.budget,
         fill=arguments.fill,
+        **stages,
         random_seed=arguments.seed or 0,
         progressbar=show_progress(arguments),
         allow_unconverged=arguments.allow_unconverged,
@@ -132,7 +130,13 @@ def print_plan(plan: DesignPlan, *, default: bool) -> None:
     print(f"cost in {plan.cost_label}; worth in {plan.unit}, each given those above it.")
     for label, words in zip(plan.table.index, plan.table["settles"], strict=True):
         print_wrapped(f"{label}: {words}.", indent="  ")
-    if default:
+    if default and plan.of_later_stage:
+        print_wrapped(
+            f"Chosen among {len(plan.scores):,} runs from the checkpoint: the candidates, whole "
+            "and over a half and a quarter of their tokens, two seeds of each; `design --pool` "
+            "takes your own."
+        )
+    elif default:
         print_wrapped(
             f"Chosen among {len(plan.scores):,} runs like those that were made, named by schedule, "
             "parameters, tokens, peak LR and steps of warm-up; `design --pool` takes your own."

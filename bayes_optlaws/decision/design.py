@@ -11,21 +11,24 @@ given those already chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from bayes_optlaws.decision.design_benefit import Benefit, benefit
+from bayes_optlaws.decision.design_inputs import costs_of, given_risk
 from bayes_optlaws.decision.design_joint import Joint
 from bayes_optlaws.decision.design_plan import DesignPlan
 from bayes_optlaws.decision.design_rules import RULES, order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
-from bayes_optlaws.decision.design_value import pair_gain
+from bayes_optlaws.decision.design_words import settled_pair
+from bayes_optlaws.decision.stage_design import design_stage
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.stages import Table
 from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
 from bayes_optlaws.runs.pools import default_pool
-from bayes_optlaws.text import html
 from bayes_optlaws.text.progress import counter
 
 __all__ = ["COMPARISONS", "OBJECTIVES", "DesignPlan", "design"]
@@ -85,6 +88,8 @@ def design(
     fill: bool = False,
     tie: float | None = None,
     p_diverge: str | Sequence[float] | None = None,
+    history: Table | None = None,
+    stage_runs: Table | None = None,
     max_draws: int | None = None,
     random_seed: int = 0,
     progressbar: bool = True,
@@ -97,7 +102,8 @@ def design(
     law : FittedLaw
     pool : DataFrame or None
         Runs that could be made, a candidate table (see `bayes_optlaws.pool`); a row is one run.
-        None: runs like those of the table, `bayes_optlaws.default_pool`.
+        None: runs like those of the table, `bayes_optlaws.default_pool`; of a later stage the
+        candidates whole and shorter, `bayes_optlaws.stage_pool`.
     decide : DataFrame
         Candidate table of the large runs among which the choice is.
     n_runs : int, optional
@@ -107,7 +113,8 @@ def design(
         mutual information of the outcome and which candidate is best (nats); ``"variance"``
         drop of the sum over pairs of the variance of their difference (nats^2). To compare with:
         ``"v-optimal"``, ``"d-optimal"``, ``"random"``, ``"cost-weighted random"``,
-        ``"cheapest"``, ``"space-filling"``; the blind ones show the regret value of their runs.
+        ``"cheapest"``, ``"space-filling"``, ``"mid-size"``; the blind ones show the regret value of
+        their runs.
     cost : str, array or None
         ``"flops"`` is 6 N D; another string names a column of the pool; an array has one cost a
         row; None counts every run as 1.
@@ -124,9 +131,14 @@ def design(
         Probability that a pool run diverges, in [0, 1], one a row or the name of a column; by
         default the column ``p_diverge`` of the pool where there is one, else what the law says,
         0 where it does not model divergence. A diverged run says nothing about the loss, so the
-        value is multiplied by ``1 - p_diverge``.
+        value is multiplied by ``1 - p_diverge``. That of a later stage is unknown unless given.
+    history, stage_runs : DataFrame or path, optional
+        The candidates are a later stage, as in `bayes_optlaws.OptLaw.rank`: pool and proposed runs
+        start from the same checkpoint, see `bayes_optlaws.decision.stage_design.design_stage`. The
+        objective is then ``"regret"``.
     max_draws : int, optional
-        Posterior draws in use; by default 400, and down to 128 for a large pool.
+        Posterior draws in use; by default 400, and down to 128 for a large pool; of a later stage
+        2,000.
     random_seed : int
     progressbar : bool
     allow_unconverged : bool
@@ -176,13 +188,27 @@ def design(
         raise ValueError(f"budget is {budget!r}: it must be positive")
     law.require_converged(allow_unconverged)
     candidates = decide
-    if pool is None:
-        pool = default_pool(law.runs, candidates)
     if len(candidates) < 2 and objective in OBJECTIVES:
         raise ValueError(
             f"decide has {len(candidates)} row: there is nothing to choose; give two or more"
         )
-    costs, label = _costs(pool, cost)
+    if history is not None:
+        if objective != "regret":
+            raise ValueError(
+                f"objective is {objective!r}: runs of a later stage are valued by 'regret' alone"
+            )
+        return design_stage(
+            law, pool, decide=candidates, history=history, stage_runs=stage_runs, n_runs=n_runs,
+            cost=cost, budget=budget, p_diverge=p_diverge, fill=fill, tie=tie,
+            max_draws=max_draws, random_seed=random_seed,
+        )  # fmt: skip
+    if stage_runs is not None:
+        raise ValueError(
+            "stage_runs is given without history: name the stages that the candidates continue"
+        )
+    if pool is None:
+        pool = default_pool(law.runs, candidates)
+    costs, label = costs_of(pool, cost)
     keep = 1.0 - _probabilities(law, pool, p_diverge)
     with one_blas_thread():
         return _plan(
@@ -258,7 +284,7 @@ def _value_errors(
     objective: str, seed: int,
 ) -> np.ndarray:  # fmt: skip
     """Monte-Carlo standard error of each value, from parts of the posterior draws."""
-    joint = scorer.joint
+    joint = cast("Joint", scorer.joint)
     if objective not in ("regret", "information") or not (values > 0).any():
         return np.zeros(len(values))
     if joint.n < PARTS * LEAST_PART:
@@ -280,7 +306,7 @@ def _benefit(
     if not len(chosen) or len(candidates) < 2:
         return None
     if tie is None:
-        noise = law.predictor(scorer.joint.draws).noise_sd(candidates)
+        noise = law.predictor(cast("Joint", scorer.joint).draws).noise_sd(candidates)
         tie = float(np.median(noise) * np.median(scorer.loss))
     return benefit(scorer.joint, scorer, scorer.candidates, chosen, tie=tie, seed=seed)
 
@@ -453,85 +479,22 @@ def _slim(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def _costs(pool: pd.DataFrame, cost: str | Sequence[float] | None) -> tuple[np.ndarray, str]:
-    if cost is None:
-        return np.ones(len(pool)), "runs"
-    if isinstance(cost, str):
-        if cost == "flops":
-            return 6.0 * pool["n_params"].to_numpy(float) * pool["tokens"].to_numpy(float), "FLOP"
-        if cost not in pool.columns:
-            raise ValueError(
-                f"cost is {cost!r}: it must be 'flops', a column of the pool, an array or None"
-            )
-        values, label = pool[cost].to_numpy(float), cost
-    else:
-        values, label = np.asarray(cost, dtype=float), "units of cost"
-    if values.shape != (len(pool),):
-        raise ValueError(f"cost has shape {values.shape}: give one for each of {len(pool)} rows")
-    bad = ~(np.isfinite(values) & (values > 0))
-    if bad.any():
-        row = pool.index[np.flatnonzero(bad)[0]]
-        raise ValueError(
-            f"cost of row {row!r} is {values[bad][0]}: costs must be positive and finite; "
-            "correct it or leave the row out of the pool"
-        )
-    return values, label
-
-
 def _probabilities(
     law: FittedLaw, pool: pd.DataFrame, p_diverge: str | Sequence[float] | None
 ) -> np.ndarray:
-    if p_diverge is None:
-        if "p_diverge" not in pool.columns:
-            risk = law.risk(pool, law.draws.thin(RISK_DRAWS))
-            return np.zeros(len(pool)) if risk is None else risk.mean(axis=0)
-        p_diverge = "p_diverge"
-    if isinstance(p_diverge, str):
-        if p_diverge not in pool.columns:
-            raise ValueError(f"p_diverge is {p_diverge!r}: it must be a column of the pool")
-        p = pool[p_diverge].to_numpy(float)
-    else:
-        p = np.asarray(p_diverge, dtype=float)
-    if p.shape != (len(pool),):
-        raise ValueError(f"p_diverge has shape {p.shape}: give one for each of {len(pool)} rows")
-    bad = ~((p >= 0) & (p <= 1))
-    if bad.any():
-        row = pool.index[np.flatnonzero(bad)[0]]
-        raise ValueError(
-            f"p_diverge of row {row!r} is {p[bad][0]}: probabilities must lie in [0, 1]"
-        )
-    return p
+    """Probability that each pool run diverges: as given, else by the law, else 0."""
+    given = given_risk(pool, p_diverge)
+    if given is not None:
+        return given
+    risk = law.risk(pool, law.draws.thin(RISK_DRAWS))
+    return np.zeros(len(pool)) if risk is None else risk.mean(axis=0)
 
 
 def _settles(scorer: Scorer, rows: pd.DataFrame, chosen: np.ndarray, labels: pd.Index) -> list[str]:
     """Say for each run which pair of candidates it does most for."""
-    from scipy.stats import norm
-
-    mean = scorer.loss
-    gap = mean[None, :] - mean[:, None]
     words = []
     for b, i in enumerate(chosen):
         scorer.condition(rows.iloc[chosen[:b]])
-        cov, explained = scorer.contrast_moments(rows.iloc[[i]])
-        total, part = (
-            np.maximum(np.diag(m)[:, None] + np.diag(m) - 2 * m, 0.0) for m in (cov, explained)
-        )
-        leader = int(np.argmin(mean))
-        gain = pair_gain(gap, np.sqrt(part))[leader]
-        gain[leader] = -1.0
-        rival = int(np.argmax(gain))
-        if len(mean) < 2:
-            words.append("it sharpens the only candidate")
-            continue
-        before = np.sqrt(total[leader, rival])
-        after = np.sqrt(max(total[leader, rival] - part[leader, rival], 0.0))
-        p = norm.cdf(gap[leader, rival] / before) if before > 0 else 1.0
-        words.append(
-            f"it helps most to decide between {labels[leader]} and {labels[rival]}. "
-            f"{labels[leader]} is now expected to be lower by "
-            f"{html.significant(gap[leader, rival])} ± {html.significant(before)} nats "
-            f"(probability {html.percent(p)}); after this run the difference would be known to "
-            f"± {html.significant(after)} nats"
-        )
+        words.append(settled_pair(labels, scorer.loss, *scorer.contrast_moments(rows.iloc[[i]])))
     scorer.condition(rows.iloc[:0])
     return words

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.decision.design_joint import Joint
-from bayes_optlaws.decision.design_scorers import MIN_EFFECTIVE, Scorer
+from bayes_optlaws.decision.design_scorers import MIN_EFFECTIVE, Outlook, Scorer
 from bayes_optlaws.decision.design_value import temper
 
 SIMULATIONS = 1024
@@ -42,14 +41,14 @@ class Benefit:
 
 
 def benefit(
-    joint: Joint, scorer: Scorer, candidates: pd.DataFrame, chosen: pd.DataFrame, *, tie: float,
+    joint: Outlook, scorer: Scorer, candidates: pd.DataFrame, chosen: pd.DataFrame, *, tie: float,
     seed: int,
 ) -> Benefit:  # fmt: skip
     """Simulate what the chosen runs do for the choice among candidates.
 
     Parameters
     ----------
-    joint : Joint
+    joint : Outlook
     scorer : Scorer
         Whose loss scale is used.
     candidates, chosen : DataFrame
@@ -70,8 +69,8 @@ def benefit(
         "fij,fj->fi", factor[source], rng.standard_normal((SIMULATIONS, c + b))
     )
     y = value[:, c:] + np.sqrt(noise[source]) * rng.standard_normal((SIMULATIONS, b))
-    truth = scorer.loss * (1.0 + value[:, :c] - scorer.log_mean)
-    prior = (scorer.loss * (1.0 + t.mean[:, :c] - scorer.log_mean)).mean(axis=0)
+    truth = scorer.scale * (1.0 + value[:, :c] - scorer.log_mean)
+    prior = (scorer.scale * (1.0 + t.mean[:, :c] - scorer.log_mean)).mean(axis=0)
 
     known = t.cov[:, c:, c:] + noise[:, :, None] * np.eye(b)
     inverse = np.linalg.inv(known)
@@ -82,7 +81,7 @@ def benefit(
     weight = temper(log_weight, MIN_EFFECTIVE)
     mean = np.einsum("fs,sc->fc", weight, t.mean[:, :c])
     mean += np.einsum("fs,fsb,sbc->fc", weight, scaled, t.cov[:, c:, :c], optimize=True)
-    posterior = scorer.loss * (1.0 + mean - scorer.log_mean)
+    posterior = scorer.scale * (1.0 + mean - scorer.log_mean)
 
     right = truth <= truth.min(axis=1, keepdims=True) + tie
     first = right[:, int(np.argmin(prior))].astype(float)

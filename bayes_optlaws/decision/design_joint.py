@@ -25,6 +25,9 @@ from bayes_optlaws.model.drift import beyond_covariance
 
 WORKERS = 2
 
+REACH_NATS = 2.0
+"""Expected log losses are taken to lie within this of the runs' mean, for the loss scale."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -47,28 +50,40 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Rows with their whitened features, means and covariance for every draw.
+class Moments:
+    """Means and covariance of some rows for every draw.
 
     Parameters
     ----------
-    rows : Rows
-    feature : array, shape (n_draws, n, n_whitened)
-        Features times the inverse posterior factor: inner products are covariances.
-    over_scale : array, shape (n_draws, n, n_cells)
-        Whitened correlation of each row's scale with the cells.
     mean, noise : arrays, shape (n_draws, n)
         Expected log loss; noise variance of one run.
     cov : array, shape (n_draws, n, n)
         Covariance of the expected log losses.
     """
 
-    rows: Rows
-    feature: np.ndarray
-    over_scale: np.ndarray
     mean: np.ndarray
     noise: np.ndarray
     cov: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets(Moments):
+    """Moments of rows, with the whitened features that give their covariance with others.
+
+    Parameters
+    ----------
+    mean, noise, cov
+        As of `Moments`.
+    rows : Rows
+    feature : array, shape (n_draws, n, n_whitened)
+        Features times the inverse posterior factor: inner products are covariances.
+    over_scale : array, shape (n_draws, n, n_cells)
+        Whitened correlation of each row's scale with the cells.
+    """
+
+    rows: Rows
+    feature: np.ndarray
+    over_scale: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,15 @@ class Joint:
     def n(self) -> int:
         """Number of draws."""
         return self.draws.n
+
+    def linearised(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """Expected loss of each row, nats, and its mean log loss, about which losses are linear."""
+        # a law that knows next to nothing may extrapolate without bound, a loss does not
+        centre = self.encoding.centre
+        log_loss = np.clip(moments.mean, centre - REACH_NATS, centre + REACH_NATS)
+        variance = np.diagonal(moments.cov, axis1=1, axis2=2)
+        loss = np.exp(log_loss + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
+        return loss, moments.mean.mean(axis=0)
 
     @property
     def with_local(self) -> bool:
@@ -223,13 +247,21 @@ class Joint:
         return [beyond_covariance(g, h) for g, h in zip(a.beyond.T, b.beyond.T, strict=True)]
 
     def own_covariance(self, a: Rows, b: Rows | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Draw-independent shares of the covariance: missed settings, unseen effects."""
+        """Draw-independent shares of the covariance: missed settings, unseen effects.
+
+        The latter at one scale; `scale_correlation` is their correlation over scales.
+        """
         if not self.encoding.transfer:
             return np.zeros(1), np.zeros(1)
         missed = self._missed(a, b) if self.with_local else np.zeros(1)
         right = a.unseen if b is None else b.unseen
         unseen = np.sum(a.unseen**2, axis=1) if b is None else a.unseen @ right.T
         return missed, self.law.priors.unseen_sd**2 * unseen
+
+    def scale_correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Correlation of what changes over scales with the fields' length, shape (n_a, n_b)."""
+        d2 = (a[:, :1] - b[:, 0]) ** 2 + (a[:, 1:] - b[:, 1]) ** 2
+        return np.exp(a.dtype.type(-0.5 / self.length[s, 0] ** 2) * d2)
 
     def targets(self, table: pd.DataFrame) -> Targets:
         """Means and full covariance of a few rows, in double precision."""
@@ -240,8 +272,10 @@ class Joint:
             phi, g = self.features(s, rows, exact=True)
             mean.append(self.encoding.centre + phi @ self.coefficient[s])
             a = phi @ self.inverse_factor[s].T
-            c = a @ a.T + unseen
+            c = a @ a.T
             if self.encoding.transfer:
+                over_rows = self.scale_correlation(s, rows.scale, rows.scale)
+                c += unseen * over_rows[rows.which[:, None], rows.which]
                 rest = (self.correlation(s, rows.scale, rows.scale) - g @ g.T)[
                     rows.which[:, None], rows.which
                 ]
@@ -254,7 +288,7 @@ class Joint:
             over.append(g[rows.which] if self.encoding.transfer else np.zeros((rows.n, 0)))
             cov.append(0.5 * (c + c.T))
         return Targets(
-            rows, np.array(feature), np.array(over), np.array(mean), rows.noise, np.array(cov)
+            np.array(mean), rows.noise, np.array(cov), rows, np.array(feature), np.array(over)
         )
 
     def block(self, table: pd.DataFrame, targets: Targets) -> Block:
@@ -283,8 +317,9 @@ class Joint:
                 a = phi @ inverse
                 v = np.einsum("ij,ij->i", a, a) + unseen_var
                 c = a @ targets.feature[s].T.astype(np.float32)
-                c += unseen
                 if self.encoding.transfer:
+                    over_rows = self.scale_correlation(s, rows.scale, target_scale)
+                    c += unseen * over_rows[rows.which[:, None], target_which]
                     amplitude = (self.field_sd[s] ** 2).astype(np.float32)
                     first = np.unique(target_which, return_index=True)[1]
                     near = targets.over_scale[s][first].astype(np.float32)
@@ -334,6 +369,7 @@ class PooledCovariance:
         rows, n_scales = self.rows, len(self.rows.scale)
         parts, mean = [], []
         self.rest = np.zeros((rows.slopes.shape[1], n_scales, n_scales))
+        self.over = np.zeros((n_scales, n_scales))
         for s in range(joint.n):
             phi, g = joint.features(s, rows, exact=True)
             mean.append(phi @ joint.coefficient[s])
@@ -341,6 +377,7 @@ class PooledCovariance:
             if joint.encoding.transfer:
                 alone = joint.correlation(s, rows.scale, rows.scale) - g @ g.T
                 self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
+                self.over += joint.scale_correlation(s, rows.scale, rows.scale) / joint.n
         parts.append((mean - np.mean(mean, axis=0)).T)
         self.features = np.hstack(parts) / np.sqrt(joint.n)
         self.local = np.mean(joint.local_sd[:, 0] ** 2) if joint.with_local else 0.0
@@ -364,7 +401,8 @@ class PooledCovariance:
             beyond=rows.beyond[index],
         )
         missed, unseen = self.joint.own_covariance(rows, some)
-        out = self.features @ self.features[index].T + self.local * missed + unseen
+        over = self.over[rows.which[:, None], rows.which[index]]
+        out = self.features @ self.features[index].T + self.local * missed + over * unseen
         for square, drifted in zip(self.drift, self.joint.new_drift(rows, some), strict=False):
             out += square * drifted
         for field, slope in zip(self.rest, rows.slopes.T, strict=True):

@@ -69,6 +69,8 @@ class DesignPlan:
         Why no more runs are proposed, in words.
     notes : tuple of str
         What a reader must know before acting.
+    of_later_stage : bool
+        Whether the runs continue a checkpoint.
     """
 
     table: pd.DataFrame
@@ -85,6 +87,7 @@ class DesignPlan:
     benefit: Benefit | None = None
     stopped: str | None = None
     notes: tuple[str, ...] = ()
+    of_later_stage: bool = False
 
     def answer(self) -> str:
         """Return the plan in plain English."""
@@ -112,7 +115,9 @@ class DesignPlan:
         n, cost = len(self.table), self.table["cost"].sum()
         spent = f"{html.significant(cost, 3)} {self.cost_label}"
         if self.decide_cost:
-            spent += f", {html.percent(cost / self.decide_cost)} of one run to be decided"
+            share = cost / self.decide_cost
+            times = html.percent(share) if share < 0.995 else f"{share:.2g} times the cost"
+            spent += f", {times} of one run to be decided"
         if self.lowers_variance_only:
             return (
                 f"No single run is expected to change the choice. The {n} proposed, for {spent}, "

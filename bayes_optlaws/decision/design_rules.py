@@ -7,8 +7,10 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.stats import qmc, rankdata
 
-RULES = ("random", "cost-weighted random", "cheapest", "space-filling")
-"""``cost-weighted random`` draws cheap runs more often, in proportion to one over the cost."""
+RULES = ("random", "cost-weighted random", "cheapest", "space-filling", "mid-size")
+"""``cost-weighted random`` draws cheap runs more often, in proportion to one over the cost;
+``mid-size`` takes the models nearest to the geometric middle of the pool's sizes, in random order.
+"""
 
 _AXES = ("n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps")
 
@@ -31,6 +33,10 @@ def order_by_rule(
         return np.argsort(rng.exponential(size=len(pool)) * cost)
     if rule == "cheapest":
         return np.argsort(cost, kind="stable")
+    if rule == "mid-size":
+        size = np.log(pool["n_params"].to_numpy(float))
+        far = np.abs(size - 0.5 * (size.min() + size.max()))
+        return np.lexsort((rng.permutation(len(pool)), far.round(9)))
     if rule == "space-filling":
         return _space_filling(pool, rng)
     raise ValueError(f"rule is {rule!r}: it must be one of {', '.join(RULES)}")

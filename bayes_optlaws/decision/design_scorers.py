@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, qmc
 
-from bayes_optlaws.decision.design_joint import Block, Joint, PooledCovariance
+from bayes_optlaws.decision.design_joint import Block, Joint, Moments, PooledCovariance
 from bayes_optlaws.decision.design_value import (
     contrast_reduction,
     contrast_variance,
@@ -42,9 +43,6 @@ PERFECT = 64
 MIN_EFFECTIVE = 20.0
 """Least effective number of draws after re-weighting by fantasies."""
 
-REACH_NATS = 2.0
-"""Expected log losses are taken to lie within this of the runs' mean, for the loss scale."""
-
 CELLS = 2.5e7
 """Covariances held at once: pool rows x draws x targets."""
 
@@ -55,28 +53,44 @@ RIDGE = 1e-5
 """Share of the mean variance added to candidates before they are conditioned on."""
 
 
+class Outlook[M: Moments](Protocol):
+    """What is known of runs: a mixture of Gaussians, as `Joint`."""
+
+    @property
+    def n(self) -> int:
+        """Number of components, all of one weight."""
+        ...
+
+    def targets(self, table: pd.DataFrame, /) -> M:
+        """Means and full covariance of a few rows."""
+        ...
+
+    def block(self, table: pd.DataFrame, targets: M, /) -> Block:
+        """Moments of pool rows, and their covariances with the targets."""
+        ...
+
+    def linearised(self, moments: M, /) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and centre of each row: its loss is scale * (1 + log loss - centre), nats."""
+        ...
+
+
 class Scorer(ABC):
     """What the scorers share: targets, the loss scale of the candidates, the pass over a pool.
 
     Parameters
     ----------
-    joint : Joint
+    joint : Outlook
     candidates : DataFrame
-        Validated table, at least one row.
+        Rows as ``joint`` takes them, at least one.
     seed : int
     """
 
-    def __init__(self, joint: Joint, candidates: pd.DataFrame, seed: int) -> None:
+    def __init__(self, joint: Outlook, candidates: pd.DataFrame, seed: int) -> None:
         self.joint, self.candidates, self.seed = joint, candidates, seed
         self.n_candidates = len(candidates)
         t = joint.targets(candidates)
-        self.log_mean = t.mean.mean(axis=0)
-        variance = np.diagonal(t.cov, axis1=1, axis2=2)
-        # a law that knows next to nothing may extrapolate without bound, a loss does not
-        centre = np.clip(
-            t.mean, joint.encoding.centre - REACH_NATS, joint.encoding.centre + REACH_NATS
-        )
-        self.loss = np.exp(centre + np.minimum(0.5 * variance, REACH_NATS)).mean(axis=0)
+        self.scale, self.log_mean = joint.linearised(t)
+        self.loss = self.scale * (1.0 + t.mean.mean(axis=0) - self.log_mean)
         self.pooled_cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True).reshape(t.cov.shape[1:])
         self._first = t
         self.condition(candidates.iloc[:0])
@@ -118,21 +132,21 @@ class Scorer(ABC):
         self.condition(pool.iloc[chosen])
         return self.score(pool.iloc[open_])
 
-    def contrast_moments(self, row: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance of the candidates' losses now, and its part that the row's run explains.
+    def contrast_moments(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Covariance of the candidates' losses now, and its part that the rows' runs explain.
 
         Pooled over draws, given the rows already conditioned on; shapes (C, C).
         """
-        c = self.n_candidates
-        t = self.joint.targets(pd.concat([self.candidates, self.chosen, row]))
+        c, new = self.n_candidates, len(rows)
+        t = self.joint.targets(pd.concat([self.candidates, self.chosen, rows]))
         cov = t.cov.mean(axis=0) + np.cov(t.mean.T, bias=True).reshape(t.cov.shape[1:])
         diagonal = np.arange(c, len(cov))
         cov[diagonal, diagonal] += t.noise.mean(axis=0)[c:]
         if len(self.chosen):
-            known = slice(c, len(cov) - 1)
+            known = slice(c, len(cov) - new)
             cov = cov - cov[:, known] @ np.linalg.solve(cov[known, known], cov[known])
-        scale = np.outer(self.loss, self.loss)
-        explained = np.outer(cov[:c, -1], cov[:c, -1]) / cov[-1, -1]
+        scale = np.outer(self.scale, self.scale)
+        explained = cov[:c, -new:] @ np.linalg.solve(cov[-new:, -new:], cov[-new:, :c])
         return scale * cov[:c, :c], scale * explained
 
     def _fantasy_normals(self, count: int) -> np.ndarray:
@@ -161,6 +175,8 @@ class Pooled(Scorer):
         Drop of the sum of the candidates' contrast variances, of the sum of their variances
         (nats^2, losses linearised), or information about the law (log variance ratio, nats).
     """
+
+    joint: Joint
 
     def __init__(
         self, joint: Joint, candidates: pd.DataFrame, seed: int, *, objective: str = "variance"
@@ -217,7 +233,7 @@ class Pooled(Scorer):
     def _value(self, cov: np.ndarray, var: np.ndarray, noise: np.ndarray) -> np.ndarray:
         if self.objective == "d-optimal":
             return 0.5 * np.log(var / noise)
-        cov = cov * self.loss
+        cov = cov * self.scale
         if self.objective == "v-optimal":
             return np.sum(cov**2, axis=1) / var
         return contrast_reduction(cov, var)
@@ -225,7 +241,7 @@ class Pooled(Scorer):
     @property
     def perfect(self) -> float:
         """Total contrast variance (or variance) of the candidates; infinite for "d-optimal"."""
-        cov = self.pooled_cov * np.outer(self.loss, self.loss)
+        cov = self.pooled_cov * np.outer(self.scale, self.scale)
         if self.objective == "d-optimal":
             return np.inf
         return float(np.trace(cov) if self.objective == "v-optimal" else contrast_variance(cov))
@@ -262,7 +278,7 @@ class Regret(Scorer):
             weight = temper(-0.5 * np.sum(self.z**2, axis=2) - log_det, MIN_EFFECTIVE)
             mean = mean + np.einsum("fsb,sbc->fsc", self.z, self.lift)
         self.weight = weight
-        loss = self.loss * (1.0 + mean - self.log_mean)
+        loss = self.scale * (1.0 + mean - self.log_mean)
         average = np.einsum("fs,fsc->fc", weight, loss)
         self.best = np.argmin(average, axis=1)
         self.reference = int(np.argmin(average.mean(axis=0)))
@@ -271,21 +287,25 @@ class Regret(Scorer):
     def _score(self, block: Block) -> np.ndarray:
         c = self.n_candidates
         cov, var, mean = block.cov[:, :, :c], block.var, block.mean[:, None, :]
+        kind = block.cov.dtype
         if len(self.chosen):
             h = np.matmul(
                 block.cov[:, :, c:].transpose(1, 0, 2),
-                self.solve.transpose(0, 2, 1).astype(np.float32),
+                self.solve.transpose(0, 2, 1).astype(kind),
             )
             var = np.maximum(var - np.sum(h**2, axis=2).T, 0.0)
-            cov = cov - np.matmul(h, self.lift.astype(np.float32)).transpose(1, 0, 2)
-            shift = np.matmul(h, self.z.transpose(1, 2, 0).astype(np.float32))
+            cov = cov - np.matmul(h, self.lift.astype(kind)).transpose(1, 0, 2)
+            shift = np.matmul(h, self.z.transpose(1, 2, 0).astype(kind))
             mean = mean + shift.transpose(1, 2, 0)
-        cov = cov * self.loss.astype(np.float32)
-        cov = np.ascontiguousarray(cov - cov[:, :, [self.reference]])
+        cov = cov * self.scale.astype(kind)
+        cov = cov - cov[:, :, [self.reference]]
         # outcomes are measured from the pool run's own centre: single precision stays fine
-        mean = np.ascontiguousarray(mean - block.mean.mean(axis=1)[:, None, None])
+        mean = mean - block.mean.mean(axis=1)[:, None, None]
+        mean, var, cov = (
+            np.ascontiguousarray(x, np.float32) for x in (mean, var + block.noise, cov)
+        )
         return expected_drop(
-            mean, np.ascontiguousarray(var + block.noise), cov, self.weight.astype(np.float32),
+            mean, var, cov, self.weight.astype(np.float32),
             self.target, self.best, LATER_NODES if len(self.chosen) else FIRST_NODES,
         )  # fmt: skip
 
@@ -297,7 +317,7 @@ class Regret(Scorer):
         factor = _cholesky(t.cov)
         normal = rng.standard_normal((self.joint.n, PERFECT, self.n_candidates))
         value = t.mean[:, None, :] + np.einsum("sij,srj->sri", factor, normal)
-        loss = self.loss * (1.0 + value - self.log_mean)
+        loss = self.scale * (1.0 + value - self.log_mean)
         loss = loss.reshape(-1, self.n_candidates)
         return float(np.mean(loss[:, np.argmin(self.loss)] - loss.min(axis=1)))
 

@@ -14,15 +14,18 @@ import pandas as pd
 from scipy import stats
 
 from bayes_optlaws.decision.ranking import Ranking
+from bayes_optlaws.decision.seeds import p_right_after, seeds_to_decide, seeds_to_separate
 
 __all__ = [
     "ContrastError",
     "contrast_error",
     "flip_probability",
     "measured_ranking",
+    "p_right_after",
     "paper_pairs",
     "resolution_limit",
     "score_error",
+    "seeds_to_decide",
     "seeds_to_separate",
 ]
 
@@ -179,34 +182,6 @@ def resolution_limit(
     return float(limit[0]), float(limit[1]), float(limit[2])
 
 
-def seeds_to_separate(gap: float, noise_sd: float, prob: float = 0.9) -> float:
-    """Seeds for each of two schedules that show a true gap with probability ``prob``.
-
-    The smallest n with z * noise_sd * sqrt(2 / n) <= gap; infinite for no gap.
-
-    Parameters
-    ----------
-    gap : float
-        Difference of the expected losses, nats.
-    noise_sd : float
-        Sd of one run's loss over seeds, nats.
-    prob : float
-        Probability that the means over seeds are in the right order.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> seeds_to_separate(0.001, 0.002)
-    14.0
-    """
-    if gap <= 0:
-        return np.inf
-    return float(max(1.0, np.ceil(2 * (stats.norm.ppf(prob) * noise_sd / gap) ** 2)))
-
-
 def measured_ranking(
     runs: pd.DataFrame,
     label: str = "name",
@@ -268,6 +243,7 @@ def measured_ranking(
         labels=list(mean.index),
         prob=prob,
         tie=noise if tie is None else tie,
+        noise_sd=noise,
         kind="mean",
     )
     ranking.draws.attrs["noise_sd"] = noise

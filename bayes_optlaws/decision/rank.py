@@ -10,6 +10,7 @@ from arviz_stats.base import array_stats
 from bayes_optlaws.decision.rank_inputs import Outcomes, priced
 from bayes_optlaws.decision.rank_search import better_setting
 from bayes_optlaws.decision.ranking import LEADERS, Ranking
+from bayes_optlaws.decision.stage_design import MOST_RUNS, one_more_run
 from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind, check_prob
 from bayes_optlaws.model.risk import divergence_price
@@ -19,12 +20,6 @@ RISK_ROWS = 1000
 
 MOST_RIVALS = 1000
 """Candidates, best first, that a setting beside them is compared with."""
-
-LATER_STAGE = (
-    "Whether a later stage diverges is not known from runs from scratch: losses and probabilities "
-    "are those of runs that finish."
-)
-"""What is said of every ranking of a later stage."""
 
 
 def rank(
@@ -89,7 +84,9 @@ def rank(
         known,
     )  # fmt: skip
     n_effective = effective_draws(expected, law.sample.chains)
-    better = None
+    better = next_runs = None
+    if search and stage is not None and 1 < len(table) <= MOST_RUNS:
+        next_runs = one_more_run(law, stage, table, tie=tie, random_seed=random_seed)
     if search and stage is None:
         lead = np.sort(np.argsort(expected.mean(axis=0), kind="stable")[:MOST_RIVALS])
         better = better_setting(
@@ -99,9 +96,11 @@ def rank(
     return Ranking.from_outcomes(
         outcomes, prob=prob, tie=tie, divergence_loss=divergence_loss, kind=kind, level=level,
         n_effective=n_effective,
-        notes=(*law.notes(table), *([LATER_STAGE] if stage is not None else [])),
+        notes=law.notes(table, stage),
         risk_note=_risk_note(law, table) if known else None,
         better=better,
+        noise_sd=float(mean.noise_sd * np.median(mean.loss)),
+        next_runs=next_runs,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.decision.better_setting import BetterSetting
+from bayes_optlaws.decision.design_plan import DesignPlan
 from bayes_optlaws.decision.rank_inputs import listed
 from bayes_optlaws.text.html import known, percent, significant
 
@@ -38,6 +39,9 @@ class Spoken(Protocol):
 
     @property
     def better(self) -> BetterSetting | None: ...
+
+    @property
+    def next_runs(self) -> DesignPlan | None: ...
 
     @property
     def flips(self) -> pd.DataFrame:
@@ -130,6 +134,8 @@ def sentences(ranking: Spoken) -> list[str]:
         said += [*_without_risk(ranking), *_risky_rival(ranking)]
     if ranking.better is not None:
         said += ranking.better.sentences()
+    if ranking.next_runs is not None and not _all_equal(ranking):
+        said += _one_more(ranking, ranking.next_runs)
     if len(ranking.table) > 1:
         said += _draws(ranking)
     return said
@@ -262,6 +268,39 @@ def _risky_rival(ranking: Spoken) -> list[str]:
         f"{ranking.table.index[rival]} is lower with probability {percent(wins)} if both finish, "
         f"but diverges with probability {percent(risk[rival])}."
     ]
+
+
+def _one_more(ranking: Spoken, plan: DesignPlan) -> list[str]:
+    """Say what one more run from the checkpoint would settle, and what a near tie takes."""
+    runs = plan.table
+    if not len(runs) or plan.benefit is None:
+        said = ["One more run of a candidate is not expected to change the choice."]
+    else:
+        what = f"One more run, of {runs.index[0]}, is"
+        if len(runs) > 1:
+            what = (
+                f"One run each of {runs.index[0]} and {runs.index[1]} (one alone gives the level "
+                "of these data and no order) is"
+            )
+        error = float(np.sqrt(np.nansum(runs["value_se"] ** 2)))
+        bought = plan.benefit
+        now, then = (
+            percent(p, bought.before_se) for p in (bought.before, max(bought.after, bought.before))
+        )
+        said = [
+            f"{what} worth {known(runs['value'].sum(), error)} nats: the probability of choosing "
+            f"within {significant(bought.tie)} nats of the best "
+            + (f"stays at {now}." if now == then else f"goes from {now} to {then}.")
+        ]
+    first = ranking.flips.iloc[0]
+    seeds = first["seeds"]
+    if first["p_tie"] < ranking.prob and seeds > 0:
+        many = "more than 1,000 runs" if np.isinf(seeds) else f"{seeds:,.0f} runs"
+        said.append(
+            f"Which of {first['first']} and {first['second']} has the lower expected loss is told "
+            f"with {_sure(ranking)} probability by {many} of each."
+        )
+    return said
 
 
 def _draws(ranking: Spoken) -> list[str]:

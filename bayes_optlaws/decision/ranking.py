@@ -29,7 +29,7 @@ from bayes_optlaws.decision.rank_inputs import (
     checked_draws,
     checked_p_diverge,
 )
-from bayes_optlaws.decision.rank_words import LIKELY
+from bayes_optlaws.decision.rank_pairs import neighbours
 from bayes_optlaws.inference.caveats import is_unconverged
 from bayes_optlaws.inference.intervals import holding
 from bayes_optlaws.kernels import rank_counts
@@ -40,6 +40,8 @@ from bayes_optlaws.text import html
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bayes_optlaws.decision.design_plan import DesignPlan
 
 DEFAULT_TIE = 0.001
 """Zone of practical equivalence, nats, when neither a zone nor the seed noise is given; own choice,
@@ -114,6 +116,11 @@ class Ranking:
         What the probabilities of divergence rest on, where that is little.
     better : BetterSetting or None
         A setting beside the candidates that is expected to be better, where one was sought.
+    noise_sd : float or None
+        Seed noise of one run, nats, where it is known.
+    next_runs : DesignPlan or None
+        Of a later stage: the one more run of a candidate (two, where none of their set was made)
+        that would help most to choose.
 
     Examples
     --------
@@ -140,6 +147,8 @@ class Ranking:
     notes: tuple[str, ...] = ()
     risk_note: str | None = None
     better: BetterSetting | None = None
+    noise_sd: float | None = None
+    next_runs: DesignPlan | None = None
 
     @classmethod
     def from_draws(
@@ -225,6 +234,7 @@ class Ranking:
         return cls.from_outcomes(
             Outcomes.of(draws, p, divergence_modelled), prob=prob, tie=tie,
             divergence_loss=divergence_loss, kind=kind, level=level, n_effective=n_effective,
+            noise_sd=noise_sd,
         )  # fmt: skip
 
     @classmethod
@@ -241,6 +251,8 @@ class Ranking:
         notes: Sequence[str] = (),
         risk_note: str | None = None,
         better: BetterSetting | None = None,
+        noise_sd: float | None = None,
+        next_runs: DesignPlan | None = None,
     ) -> Ranking:
         """Rank candidates by outcomes that are told apart: expected, of one run, if finished.
 
@@ -249,7 +261,7 @@ class Ranking:
         outcomes : Outcomes
         prob, tie, divergence_loss, kind, level, n_effective
             As in `from_draws`.
-        notes, risk_note, better
+        notes, risk_note, better, noise_sd, next_runs
             As the attributes.
         """
         if kind not in _KINDS:
@@ -311,6 +323,8 @@ class Ranking:
             notes=tuple(notes),
             risk_note=risk_note,
             better=better,
+            noise_sd=noise_sd,
+            next_runs=next_runs,
         )
 
     @property
@@ -427,34 +441,16 @@ class Ranking:
             two in one tie group), "likely" (``p_lower`` >= 2/3), "coin flip" (between 1/3 and
             2/3), "reversed": the second usually ends lower, but costs more when it does not, as
             a fast and risky run does.
+        ``seeds``
+            Runs of each after which the order of their expected losses, if they finish, is called
+            right with probability ``prob``, 0 where it is already and infinite beyond a thousand;
+            by `bayes_optlaws.near_ties.seeds_to_decide`. NaN where ``noise_sd`` is not known.
         """
-        n = len(self.table)
-        i, j = np.arange(n - 1), np.arange(1, n)
-        pairs = rank_counts.pair_summary(self._ordered, i, j, tie=self.tie)
-        judged = rank_counts.pair_summary(self.expected_ordered, i, j, tie=self.tie)
-        verdict = np.select(
-            [
-                judged.p_tie >= self.prob,
-                judged.p_lower_beyond >= self.prob,
-                pairs.p_lower >= LIKELY,
-                pairs.p_lower > 1 - LIKELY,
-            ],
-            ["tie", "clear", "likely", "coin flip"],
-            "reversed",
-        )
-        return pd.DataFrame(
-            {
-                "first": self.table.index[:-1],
-                "second": self.table.index[1:],
-                "gap": pairs.gap,
-                "p_lower": pairs.p_lower,
-                "p_flip": 1.0 - pairs.p_lower,
-                "p_tie": judged.p_tie,
-                "p_lower_beyond_tie": judged.p_lower_beyond,
-                "p_flip_beyond_tie": judged.p_higher_beyond,
-                "verdict": verdict,
-            }
-        )
+        return neighbours(
+            self.table.index, self._ordered, self.expected_ordered,
+            self.outcomes.finished[:, self._places], tie=self.tie, prob=self.prob,
+            noise_sd=self.noise_sd,
+        )  # fmt: skip
 
     @cached_property
     def resolution(self) -> float:
@@ -581,12 +577,15 @@ class Ranking:
         ]
         if len(self.table) > 1:
             columns = ["first", "second", "gap", "p_lower", "p_flip", "p_tie", "verdict"]
-            shares = ("p_lower", "p_flip", "p_tie")
+            if self.next_runs is not None:
+                columns.append("seeds")
+            formats = dict.fromkeys(("p_lower", "p_flip", "p_tie"), three)
+            formats |= {"gap": four, "seeds": "{:g}".format}
             parts += [
                 html.heading("Each candidate against the next"),
                 html.table(
                     self.flips[columns],
-                    formats={name: three for name in shares} | {"gap": four},
+                    formats=formats,
                     shade=["p_flip"],
                     index=False,
                 ),

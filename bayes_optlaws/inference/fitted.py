@@ -242,18 +242,24 @@ class FittedLaw:
             )
         return not failed
 
-    def notes(self, table: pd.DataFrame) -> tuple[str, ...]:
+    def notes(
+        self, table: pd.DataFrame, stage: stages.StageScores | None = None
+    ) -> tuple[str, ...]:
         """What a reader of any answer on these candidates must know, one sentence each.
 
         Parameters
         ----------
         table : DataFrame
             Validated candidate table.
+        stage : StageScores, optional
+            Of a later stage: what makes runs from scratch diverge says nothing of its risk.
         """
         failed = self.failures
         out = [caveats.unconverged_note(failed)] if failed else []
         out += caveats.setting_notes(self.encoding.finished, table)
         out += caveats.reading_notes(self.runs, table)
+        if stage is not None:
+            return (*out, stage.made.note(table))
         risk = self.risk_basis(table, prior_share=False).note
         return (*out, f"{risk[0].upper()}{risk[1:]}.") if risk else tuple(out)
 
@@ -321,6 +327,7 @@ class FittedLaw:
         table: pd.DataFrame,
         history: stages.Table | None,
         stage_runs: stages.Table | None = None,
+        more: pd.DataFrame | None = None,
     ) -> stages.StageScores | None:
         """What a later stage is scored with; None for runs from scratch.
 
@@ -329,7 +336,9 @@ class FittedLaw:
         table : DataFrame
             Candidates.
         history, stage_runs : DataFrame or path, optional
-            As in `predict_draws`.
+            As in `OptLaw.predict_draws`.
+        more : DataFrame, optional
+            Runs that could be made, as in `stages.prepare`.
         """
         if history is None:
             if stage_runs is not None:
@@ -340,7 +349,9 @@ class FittedLaw:
             return None
         reference = Reference.of(self.encoding.finished)
         runs = self.stage_runs if stage_runs is None else stage_runs
-        return stages.prepare(table, history, runs, reference=reference, prior=self.stage_prior)
+        return stages.prepare(
+            table, history, runs, reference=reference, prior=self.stage_prior, more=more
+        )
 
     def draw_loss(
         self,
@@ -493,7 +504,7 @@ class FittedLaw:
             out["score"] = out["loss_mean"]
             losses = ["loss_mean", "loss_sd", "loss_lower", "loss_upper"]
             out.loc[~stage.level_learned, losses] = np.nan
-        out.attrs["notes"] = list(self.notes(table))
+        out.attrs["notes"] = list(self.notes(table, stage))
         if not converged:
             out.attrs["unconverged"] = True
         return out

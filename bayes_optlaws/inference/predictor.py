@@ -262,10 +262,7 @@ class Predictor:
         if d.n_local:
             out += self._local(table, rng)
         out += self._drift(table, rng)
-        unseen = d.unseen(table)
-        if unseen.shape[1] and np.abs(unseen).max() > 1e-9:
-            effect = rng.standard_normal((out.shape[0], unseen.shape[1]))
-            out += self.priors.unseen_sd * effect @ unseen.T
+        out += self._never_varied(table, rng)
         return self.capped(out)
 
     def capped(self, log_loss: np.ndarray) -> np.ndarray:
@@ -310,6 +307,31 @@ class Predictor:
             for part in np.array_split(mine, max(1, mine.size // 2000)):
                 at = value[:, :, which[part] - block.start]
                 out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
+        return out
+
+    def _never_varied(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray | float:
+        """Effects of settings that never varied; each changes over scales as the slopes do."""
+        d, draws = self.discrepancy, self.draws
+        unseen = d.unseen(table)
+        if not unseen.shape[1] or np.abs(unseen).max() <= 1e-9:
+            return 0.0
+        s = np.round(d.standard_scales(table), 9)
+        distinct, which = np.unique(s, axis=0, return_inverse=True)
+        which, k = which.ravel(), unseen.shape[1]
+        out = np.zeros((draws.n, len(table)))
+        for block in _blocks(len(distinct), MAX_SCALES):
+            effect = _conditional(
+                distinct[:0],
+                distinct[block],
+                draws.hyper["scale_length"],
+                np.zeros((draws.n, 1)),
+                np.full((draws.n, k), self.priors.unseen_sd),
+                np.zeros((draws.n, k, 0)),
+                rng,
+            )
+            mine = np.flatnonzero((which >= block.start) & (which < block.stop))
+            at = effect[:, :, which[mine] - block.start]
+            out[:, mine] = np.einsum("skn,nk->sn", at, unseen[mine])
         return out
 
     def _drift(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 
 from bayes_optlaws.inference.stage_change import COLUMN_SD, StageChange
 from bayes_optlaws.inference.stage_posterior import StageData, StagePrior, contrasts, learn_scales
 
 BETWEEN_GRID = 0.005 * np.exp(np.linspace(-2.5, 2.5, 15))
 """Sd between sets, on a grid; its prior is log-normal with median 0.005 and log sd 1."""
+
+
+def log_evidence(
+    mean: np.ndarray, cov: np.ndarray, z: np.ndarray, data: StageData, prior: StagePrior
+) -> float:
+    """Log evidence of measured later stages, coefficients and all sds integrated out.
+
+    By it forms of the law's score are compared on some sets, for use on others.
+
+    Parameters
+    ----------
+    mean, cov, z, data, prior
+        As for `learn_change`.
+
+    Returns
+    -------
+    float
+        Of the contrasts within sets, up to a constant of the data.
+    """
+    same = data.which_set[:, None] == data.which_set
+    inner = z @ z.T
+    each = [
+        learn_scales(
+            mean, cov + (between**2 * same + COLUMN_SD**2) * inner, data, prior
+        ).log_evidence
+        - 0.5 * np.log(between / 0.005) ** 2
+        for between in BETWEEN_GRID
+    ]
+    return float(logsumexp(each))
 
 
 def learn_change(

@@ -32,6 +32,7 @@ from bayes_optlaws.runs.files import load
 from bayes_optlaws.runs.stages import (
     chain,
     earlier_of_candidates,
+    earlier_of_more,
     earlier_of_runs,
     read_stages,
     set_keys,
@@ -42,6 +43,12 @@ __all__ = ["StagePrior", "StageScores", "Table", "history", "prepare", "read_sta
 
 type Table = str | PathLike | pd.DataFrame
 """A run table, or the path of one."""
+
+UNKNOWN_RISK = (
+    "Whether a later stage diverges is not known from runs from scratch: losses and probabilities "
+    "are those of runs that finish."
+)
+"""What is said of every answer about a later stage."""
 
 
 def history(runs: str | PathLike | pd.DataFrame, run_id: str) -> pd.DataFrame:
@@ -99,6 +106,53 @@ def split(
 
 
 @dataclass(frozen=True)
+class LaterRuns:
+    """How runs of later stages that were made came out.
+
+    Parameters
+    ----------
+    n_runs, n_diverged : int
+    highest_lr : float
+        Highest peak LR of those that finished, per step; 0 where there is none.
+    """
+
+    n_runs: int = 0
+    n_diverged: int = 0
+    highest_lr: float = 0.0
+
+    @classmethod
+    def of(cls, later: pd.DataFrame) -> LaterRuns:
+        """Count the validated runs of later stages."""
+        lost = later["diverged"].to_numpy(bool)
+        highest = later.loc[~lost, "peak_lr"].max() if (~lost).any() else 0.0
+        return cls(len(later), int(lost.sum()), float(highest))
+
+    def note(self, candidates: pd.DataFrame) -> str:
+        """Say that the risk of a later stage is unknown, and what the runs made show of it.
+
+        Parameters
+        ----------
+        candidates : DataFrame
+            Validated candidates of a later stage.
+
+        Examples
+        --------
+        >>> LaterRuns(350, 0, 0.008).note(pd.DataFrame({"peak_lr": [0.01]}))[-72:]
+        'stages none diverged, at peak LRs up to 0.008; candidates go up to 0.01.'
+        """
+        if not self.n_runs:
+            return UNKNOWN_RISK
+        lost = f"{self.n_diverged:,}" if self.n_diverged else "none"
+        said = f"{UNKNOWN_RISK} Of {self.n_runs:,} runs of later stages {lost} diverged"
+        if self.highest_lr:
+            what = "at" if not self.n_diverged else "others finished at"
+            said += f", {what} peak LRs up to {self.highest_lr:.3g}"
+        most = candidates["peak_lr"].max()
+        beyond = f"; candidates go up to {most:.3g}" if most > 1.05 * self.highest_lr else ""
+        return f"{said}{beyond}."
+
+
+@dataclass(frozen=True)
 class StageScores:
     """Candidates of a later stage, what they continue, and what was measured beside them.
 
@@ -114,13 +168,17 @@ class StageScores:
         One row a measured configuration of a later stage; empty where there is none.
     data : StageData or None
         Their losses.
-    set_of, same : int array, shape (n_candidates,)
-        Set and configuration of ``data`` that each candidate belongs to, -1 for none.
+    set_of : int array, shape (n_candidates,)
+        Set of ``data`` that each candidate belongs to, -1 for none.
+    configuration : int array, shape (n_measured + n_candidates,)
+        Equal for runs of one configuration; those measured are numbered as they stand.
     keys : list of tuple
         What each candidate's set shares: group, model size, tokens, earlier stages.
     reference : Reference
         Scale of the runs that the law was fitted to.
     prior : StagePrior
+    made : LaterRuns
+        How the runs of later stages came out.
     """
 
     candidates: pd.DataFrame
@@ -128,21 +186,28 @@ class StageScores:
     measured: pd.DataFrame
     data: StageData | None
     set_of: np.ndarray
-    same: np.ndarray
+    configuration: np.ndarray
     keys: list[tuple]
     reference: Reference
     prior: StagePrior = field(default_factory=StagePrior)
+    made: LaterRuns = field(default_factory=LaterRuns)
 
     @property
     def level_learned(self) -> np.ndarray:
         """Whether runs of a candidate's own set were measured, shape (n_candidates,)."""
         return self.set_of >= 0
 
-    def check_comparable(self) -> None:
-        """Raise ValueError where candidates have no level in common and none that is known."""
-        if self.level_learned.all():
+    def check_comparable(self, n: int | None = None) -> None:
+        """Raise ValueError where candidates have no level in common and none that is known.
+
+        Parameters
+        ----------
+        n : int, optional
+            Look at the first ones alone.
+        """
+        if self.level_learned[:n].all():
             return
-        keys = list(dict.fromkeys(self.keys))
+        keys = list(dict.fromkeys(self.keys[:n]))
         if len(keys) > 1:
             names = ("group", "n_params", "tokens", "number of earlier stages")
             at = next(i for i in range(4) if keys[0][i] != keys[1][i])
@@ -214,7 +279,7 @@ class StageScores:
         scores = self.scores(predictor, rng)
         scales = self.scales(scores)
         out, noise = condition(
-            scores, self.data, self.set_of, self.same, scales, self.prior.level_sd, rng
+            scores, self.data, self.set_of, self.configuration, scales, self.prior.level_sd, rng
         )
         if kind == "new_run":
             out += noise[:, None] * rng.standard_normal(out.shape)
@@ -228,6 +293,7 @@ def prepare(
     *,
     reference: Reference,
     prior: StagePrior | None = None,
+    more: pd.DataFrame | None = None,
 ) -> StageScores:
     """Check everything a later stage is scored with, before any computation.
 
@@ -242,6 +308,10 @@ def prepare(
     reference : Reference
         Scale of the law's runs; normalised escape terms are put at its peak LR.
     prior : StagePrior, optional
+    more : DataFrame, optional
+        Validated runs of later stages that could be made; they are scored as candidates that follow
+        the others. Where the history differs by candidate, the column ``candidate`` names the one
+        whose history a run has.
 
     Returns
     -------
@@ -253,28 +323,37 @@ def prepare(
     runs have a level in common. Diverged runs teach nothing here.
     """
     before = earlier_of_candidates(candidates, history)
+    if more is not None:
+        before = np.hstack([before, earlier_of_more(more, candidates, before, history)])
+        candidates = pd.concat([candidates, more])
+    made = LaterRuns()
     measured, data, past = candidates.iloc[:0], None, np.zeros((3, 0))
     sets: dict[tuple, int] = {}
     settings: dict[tuple, int] = {}
     if stage_runs is not None:
         table = read_stages(stage_runs)
         past = earlier_of_runs(table)
+        made = LaterRuns.of(table[table["stage"] > 1])
         later = ((table["stage"] > 1) & ~table["diverged"]).to_numpy()
         if later.any():
             measured, data, past, sets, settings = _configurations(table[later], past[:, later])
     keys = set_keys(candidates, before[2])
     full = [(s, *c) for s, c in zip(keys, setting_keys(candidates, before), strict=True)]
     both = np.hstack([past[:, : len(measured)], before])
+    for key in full:
+        settings.setdefault(key, len(settings))
+    configuration = [*range(len(measured)), *(settings[k] for k in full)]
     return StageScores(
         candidates,
         Earlier(both[0], both[1], reference.lr),
         measured,
         data,
         np.array([sets.get(k, -1) for k in keys]),
-        np.array([settings.get(k, -1) for k in full]),
+        np.array(configuration),
         keys,
         reference,
         StagePrior() if prior is None else prior,
+        made,
     )
 
 

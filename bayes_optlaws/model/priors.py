@@ -193,7 +193,8 @@ class Priors:
     slopes : SlopePrior
         Of d log loss / d log N and d log loss / d log tokens, see `bayes_optlaws.model.slopes`.
     unseen_sd : float
-        Sd of the effect, per natural unit, of a setting that never varied in the table.
+        Sd of the effect, per natural unit, of a setting that never varied in the table; over
+        scales it changes as the slopes of the others do, with the length of their fields.
     untrained_loss : float
         Nats a token that no finished run ends above: the loss of an untrained model, the log of
         its vocabulary. By default that of 131,072 tokens; a smaller vocabulary has its own.

@@ -22,7 +22,6 @@ from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.report import parts as parts
 from bayes_optlaws.report.checks import trust
 from bayes_optlaws.report.sensitivity import sensitivity
-from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import files, html
 from bayes_optlaws.text.html import known, number, percent, significant
@@ -95,8 +94,8 @@ def report(
     path : path
         Where to write; a file that is there is replaced, once the page is complete.
     history, stage_runs : DataFrame or path, optional
-        The candidates are a later stage, as in ``OptLaw.rank``. No runs are then proposed: those of
-        the pool are from scratch.
+        The candidates are a later stage, as in ``OptLaw.rank``; the pool is then of runs from the
+        same checkpoint, by default `bayes_optlaws.runs.pools.stage_pool`.
     kind, prob, tie, search, random_seed, allow_unconverged
         As in ``OptLaw.rank``.
     n_runs : int
@@ -135,11 +134,12 @@ def report(
         allow_unconverged=allow_unconverged,
     )  # fmt: skip
     plan = None
-    if n_runs and len(table) > 1 and stage is None:
-        own = default_pool(law.runs, table) if pool is None else _named(read_candidates(pool))
+    if n_runs and len(table) > 1:
+        own = None if pool is None else _named(read_candidates(pool))
         plan = design(
-            law, own, decide=table, n_runs=n_runs, max_draws=DESIGN_DRAWS,
-            random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
+            law, own, decide=table, n_runs=n_runs, history=history, stage_runs=stage_runs,
+            max_draws=DESIGN_DRAWS if stage is None else None, random_seed=random_seed,
+            progressbar=progressbar, allow_unconverged=allow_unconverged,
         )  # fmt: skip
     predicted = law.predict(
         table,
@@ -302,12 +302,18 @@ def _next_runs(plan: DesignPlan | None, default: bool) -> str:
         if default
         else "Chosen from the pool that was given."
     )
+    if default and plan.of_later_stage:
+        which = (
+            "Chosen from the candidates, whole and over a half and a quarter of their tokens, two "
+            "seeds of each; all start from the checkpoint, and cost is counted from there."
+        )
     said = html.paragraphs(
         [*plan.sentences(notes=False), f"{len(plan.scores):,} possible runs. {which}"]
     )
     if not len(plan.table):
         return said
-    settings = () if default else ("n_params", "tokens", "peak_lr", "warmup_steps", "schedule")
+    short_names = default and not plan.of_later_stage
+    settings = () if short_names else ("n_params", "tokens", "peak_lr", "warmup_steps", "schedule")
     names = {column: _PLAN[column] for column in (*settings, *_OUTCOME)}
     shown = plan.table[list(names)].rename(columns=names)
     formats: dict[str, html.Format] = {"parameters": short, "tokens": short}

@@ -16,12 +16,15 @@ from bayes_optlaws.runs.files import Source
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 from bayes_optlaws.text.numbers import parse, rate, short
 
-__all__ = ["default_pool", "pool"]
+__all__ = ["default_pool", "pool", "stage_pool"]
 
 Choice = float | str | Sequence[float | str] | tuple[float | str, float | str]
 
 POINTS = 5
 """Values taken from a range on a grid."""
+
+_CORNERS = ("decay_end_step", "cooldown_start_step")
+_OF_STAGE = ("group", "n_params", "batch_tokens", "peak_lr", "min_lr", "schedule")
 
 
 def pool(
@@ -194,6 +197,74 @@ def default_pool(runs: Source, decide: Source) -> pd.DataFrame:
             cooldown=0.2 if np.isnan(cooldown) else float(cooldown),
         )
     return table[table["n_params"] * table["tokens"] <= dearest * (1 + 1e-9)]
+
+
+def stage_pool(
+    decide: Source, *, shares: Sequence[float] = (1.0, 0.5, 0.25), copies: int = 2
+) -> pd.DataFrame:
+    """Build a pool of runs of a later stage: the candidates, whole and shorter (own choice).
+
+    A shorter run has the schedule of its candidate over fewer steps: warm-up, corners and decay
+    shrink in proportion, peak LR and batch stay. All start from the checkpoint, so a run costs its
+    own tokens.
+
+    Parameters
+    ----------
+    decide : DataFrame, path or list of dict
+        Candidates of the stage, as `read_candidates` takes them.
+    shares : sequence of float
+        Of the candidates' steps, in (0, 1]. Runs of schedule "array" are taken whole only.
+    copies : int
+        Seeds of each.
+
+    Returns
+    -------
+    DataFrame
+        Candidate table, rows named by candidate, length and seed; the column ``candidate`` holds
+        the candidate's label.
+
+    Raises
+    ------
+    ValueError
+        When a share or the number of copies is out of range.
+
+    Examples
+    --------
+    >>> base = {"n_params": 1e8, "tokens": 1e9, "batch_tokens": 1e6, "peak_lr": 1e-3,
+    ...         "warmup_steps": 100, "schedule": "linear", "run_id": "a"}
+    >>> stage_pool([base], copies=1)[["steps", "warmup_steps"]]
+              steps  warmup_steps
+    a        1000.0         100.0
+    a, 50 %   500.0          50.0
+    a, 25 %   250.0          25.0
+    """
+    if not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"shares are {shares!r}: each must be above 0 and at most 1")
+    if not (isinstance(copies, int | np.integer) and copies >= 1):
+        raise ValueError(f"copies is {copies!r}: it must be an integer of at least 1")
+    table = read_candidates(decide)
+    kept = [c for c in _OF_STAGE if c in table.columns]
+    corners = {"polygon": _CORNERS, "wsd": _CORNERS[1:], "wsd-sqrt": _CORNERS[1:]}
+    rows, labels = [], []
+    for share in shares:
+        for label, candidate in table.iterrows():
+            family = candidate["schedule"]
+            if family == "array" and share < 1:
+                continue
+            steps = max(round(candidate["steps"] * share), 1)
+            scale = steps / candidate["steps"]
+            row = candidate[kept] if family != "array" else candidate.drop("run_id")
+            row = row.to_dict() | {"candidate": label, "tokens": steps * candidate["batch_tokens"]}
+            for column in ("warmup_steps", *corners.get(family, ())):
+                row[column] = float(np.round(candidate[column] * scale))
+            if family == "polygon":
+                row["plateau_lr"] = candidate["plateau_lr"]
+            length = "" if share == 1 else f", {100 * share:g} %"
+            for k in range(copies):
+                rows.append(row)
+                labels.append(f"{label}{length}" + f", run {k + 1}" * (copies > 1))
+    made = pd.DataFrame(rows).drop(columns="steps", errors="ignore").assign(run_id=labels)
+    return read_candidates(made.set_index("run_id", drop=False).rename_axis(None), warn=False)
 
 
 def _spread(values: pd.Series) -> list[float]:

@@ -213,6 +213,60 @@ def earlier_of_candidates(candidates: pd.DataFrame, history: object) -> np.ndarr
     return before
 
 
+def earlier_of_more(
+    more: pd.DataFrame, candidates: pd.DataFrame, before: np.ndarray, history: object
+) -> np.ndarray:
+    """Convergence integrals and number of stages before runs that could be made.
+
+    Parameters
+    ----------
+    more : DataFrame
+        Validated runs; where the history differs by candidate, with the column ``candidate``.
+    candidates : DataFrame
+        Validated candidates.
+    before : array, shape (3, n_candidates)
+        As from `earlier_of_candidates`.
+    history : path or DataFrame
+
+    Returns
+    -------
+    array, shape (3, n)
+
+    Raises
+    ------
+    RunTableError
+        When a run names no candidate or has another model size than it.
+    """
+    if "candidate" not in tidy_columns(load(history)).columns:
+        return earlier_of_candidates(more, history)
+    if "candidate" not in more.columns:
+        raise table_fault(
+            "candidate",
+            "absent",
+            "the history differs by candidate, so a run of the pool needs the column",
+            "name in each row the candidate whose history it has",
+        )
+    named = more["candidate"].to_numpy(object)
+    place = candidates.index.get_indexer(pd.Index(named))
+    ids = more["run_id"] if "run_id" in more else pd.Series(more.index.astype(str))
+    report = Report(more.index, ids)
+    report.rows(
+        place < 0, "candidate", named, "must be the label of a candidate", "use the index labels"
+    )
+    own = more["n_params"].to_numpy(float)
+    other = own != candidates["n_params"].to_numpy(float)[place]
+    report.rows(
+        other & (place >= 0),
+        "n_params",
+        own,
+        "must be that of the candidate whose history it has",
+        "correct it, or name another candidate",
+    )
+    if report.parts:
+        raise report.error()
+    return before[:, place]
+
+
 def set_keys(table: pd.DataFrame, n_stages: np.ndarray) -> list[tuple]:
     """What the runs of a set share: group, model size, tokens and number of earlier stages."""
     group = [text(v) for v in table["group"]] if "group" in table else [""] * len(table)

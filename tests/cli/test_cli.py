@@ -636,8 +636,36 @@ def test_a_report_of_a_later_stage(later, law_file, tmp_path, capsys):
         assert main([*argv, "--history", past, *more]) == 0
         text = page.read_text()
         assert "Whether a later stage diverges is not known" in text
+        assert "cost is counted from there" in text
         assert ("no losses" in text) == (not more)
         assert ">nan" not in text
+
+
+def test_runs_of_a_later_stage_are_planned(later, law_file, small_law, tmp_path, capsys):
+    candidates, past, runs = later
+    argv = ["design", str(law_file), "--decide", candidates, "--history", past, "--n-runs", "2"]
+    own = load("pocket-stages")
+    kept = own[(own["block"] != "weak_d64_4000") | own["run_id"].eq("weak_d64_4000-000")]
+    known = write(kept, tmp_path / "known.csv")
+    planned: list[int] = []
+    for more in ([], ["--stage-runs", known]):
+        assert main([*argv, *more, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["cost_unit"] == "FLOP from the checkpoint"
+        planned.append(len(found["table"]))
+        table = read_candidates(candidates)
+        table = table.set_index(table["run_id"].to_numpy())
+        plan = small_law.design(
+            None, table, n_runs=2, history=past, stage_runs=more[1] if more else None
+        )
+        assert found["answer"] == plan.answer()
+        assert all(row["p_diverge"] is None for row in found["table"])
+        assert main([*argv, *more]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        words = "runs from the checkpoint: the candidates, whole and over a half"
+        assert (words in text) == bool(found["table"])
+        assert "nan" not in text
+    assert any(planned)
 
 
 def test_stage_runs_without_history_are_a_wrong_call(later, law_file, capsys):

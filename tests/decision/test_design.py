@@ -10,7 +10,7 @@ from laws import encoded, with_draws
 from scipy.stats import norm
 
 import bayes_optlaws as bo
-from bayes_optlaws.decision import design_scorers
+from bayes_optlaws.decision import design_joint, design_scorers
 from bayes_optlaws.decision.design import (
     COMPARISONS,
     LEAST_SHARE,
@@ -21,6 +21,7 @@ from bayes_optlaws.decision.design import (
 )
 from bayes_optlaws.decision.design_benefit import benefit
 from bayes_optlaws.decision.design_joint import Joint
+from bayes_optlaws.decision.design_rules import order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
 from bayes_optlaws.decision.design_value import (
     contrast_variance,
@@ -112,7 +113,8 @@ def function_space(law, s, table, n_train=0):
         new = beyond_covariance(*[d.drifts[j].beyond(scale[:, j])] * 2)
         cov = cov + hyper["drift_sd"][j] ** 2 * (columns @ columns.T + new)
     u = d.unseen(table)
-    return cov + law.priors.unseen_sd**2 * u @ u.T
+    over = np.exp(-0.5 * d2 / hyper["scale_length"] ** 2)
+    return cov + law.priors.unseen_sd**2 * over * (u @ u.T)
 
 
 def condition(law, s, table):
@@ -146,11 +148,17 @@ def condition(law, s, table):
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])
 def test_joint_posterior_equals_dense_conditioning(kind, split, request):
-    """Also at a scale that was never seen, where pool and candidates share what is unknown."""
+    """Also at a scale that was never seen, where pool and candidates share what is unknown, and of
+    a family that was never seen, whose effect changes over scales.
+    """
     law = request.getfixturevalue(kind)
     far = split[2].iloc[:4].copy()
     far["n_params"] *= 2
-    table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far])
+    other = pd.concat([split[1].iloc[[3, 60]], far.iloc[:2]])
+    other = read_candidates(other[["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]]
+                            .assign(schedule="cosine"))  # fmt: skip
+    assert np.abs(law.encoding.discrepancy.unseen(other)).max() > 0.1
+    table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far, other])
     joint = Joint(law, law.draws.take(np.array([0, 7])))
     targets = joint.targets(_slim(table))
     block = joint.block(_slim(table), targets)
@@ -343,9 +351,9 @@ def test_losses_of_a_law_that_knows_little_stay_in_reach(split):
     law = fixed_law(few, transfer=True, n_draws=60)
     scorer = Pooled(Joint(law, law.draws), _slim(block), 0)
     free = scorer._first.mean + 0.5 * np.diagonal(scorer._first.cov, axis1=1, axis2=2)
-    assert free.max() > law.encoding.centre + 2 * design_scorers.REACH_NATS
-    assert (scorer.loss <= np.exp(law.encoding.centre + 2 * design_scorers.REACH_NATS)).all()
-    assert (scorer.loss >= np.exp(law.encoding.centre - design_scorers.REACH_NATS)).all()
+    assert free.max() > law.encoding.centre + 2 * design_joint.REACH_NATS
+    assert (scorer.loss <= np.exp(law.encoding.centre + 2 * design_joint.REACH_NATS)).all()
+    assert (scorer.loss >= np.exp(law.encoding.centre - design_joint.REACH_NATS)).all()
 
 
 def test_a_run_at_the_target_is_worth_more_without_noise_and_nothing_when_known(rich, split):
@@ -560,3 +568,27 @@ def test_both_doors_to_a_design_agree(small_law, pocket):
     pd.testing.assert_frame_equal(one.table, two.table)
     assert one.answer() == two.answer()
     assert len(one.table) == 0 or one.table["p_diverge"].between(0, 1).all()
+
+
+def test_runs_of_middle_size_come_first(rng):
+    """Sizes 1, 4, 16, 64 and 256: 16 is the geometric middle, 1 and 256 come last."""
+    pool = pd.DataFrame({"n_params": np.tile(4.0 ** np.arange(5), 3)})
+    order = order_by_rule("mid-size", pool, np.ones(15), rng)
+    assert sorted(order) == list(range(15))
+    size = pool["n_params"].to_numpy()[order]
+    assert set(size[:3]) == {16.0} and set(size[3:9]) == {4.0, 64.0} and set(size[9:]) == {1, 256}
+
+
+def test_a_family_never_seen_is_learned_near_the_decision(rich, split):
+    """Its effect changes over scales: a run at the smallest size tells less than a large one."""
+    kept = ["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]
+    middle = split[2][kept].iloc[[10]]
+    decide = pd.concat([middle, middle]).assign(schedule=["linear", "cosine"])
+    decide = read_candidates(decide.set_axis(["linear", "cosine"]))
+    runs = split[0]
+    cells = runs.drop_duplicates(["n_params", "tokens"])[kept]
+    pool = read_candidates(cells.assign(schedule="cosine", peak_lr=middle["peak_lr"].iloc[0]))
+    options = {"decide": decide, "n_runs": 1, "cost": None, "objective": "variance"}
+    value = design(rich, pool, **options, **SETTINGS).scores
+    size = pool["n_params"]
+    assert value[size.idxmax()] > 1.5 * value[size.idxmin()] > 0

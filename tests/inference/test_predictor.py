@@ -82,6 +82,16 @@ def new_candidates(pocket):
     )
 
 
+def other_family(pocket):
+    """The same, three of them with cosine cooldown, which no run has: at three scales."""
+    table = new_candidates(pocket)[
+        ["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]
+    ]
+    return read_candidates(
+        table.assign(schedule=["linear", "cosine", "linear", "cosine", "cosine"])
+    )
+
+
 def many_candidates(pocket):
     """A hundred schedules at one larger scale: what they share must not be drawn apart."""
     big = pocket.loc[pocket["n_params"].idxmax()]
@@ -90,7 +100,7 @@ def many_candidates(pocket):
     return read_candidates(table.assign(peak_lr=np.geomspace(0.004, 0.04, 100)))
 
 
-@pytest.mark.parametrize("new_candidates", [new_candidates, many_candidates])
+@pytest.mark.parametrize("new_candidates", [new_candidates, other_family, many_candidates])
 def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candidates):
     """At a seen cell and at new scales, from the n x n covariance of the runs."""
     law = encoded(pocket, exponents=ONE)
@@ -136,6 +146,10 @@ def test_predictive_mean_is_the_gaussian_process_formula(pocket, rng, new_candid
     kernel = squared_exponential(points[:, :2] / scale, points[:, :2] / scale, 1.0)
     kernel *= matern52(points[:, 2:], points[:, 2:], 2.0)
     among += hyper["local_sd"][0] ** 2 * np.outer(growth, growth) * kernel
+    # settings that never varied: effects that change over scales with the length of the fields
+    u = d.unseen(table)
+    assert (np.abs(u).max() > 0.1) == (new_candidates is other_family)
+    among += law.priors.unseen_sd**2 * squared_exponential(s, s, length) * (u @ u.T)
     cov = covariance(data, law.priors, hyper, 0, rows, label)
     gain = np.linalg.solve(cov, to_runs.T)
     check_moments(found, gain.T @ y, among - to_runs @ gain)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import logsumexp
 
 from bayes_optlaws import datasets
 from bayes_optlaws.inference.stage_change import (
@@ -14,8 +15,8 @@ from bayes_optlaws.inference.stage_change import (
     StageChange,
     change_columns,
 )
-from bayes_optlaws.inference.stage_learning import BETWEEN_GRID, learn_change
-from bayes_optlaws.inference.stage_posterior import StageData, StagePrior
+from bayes_optlaws.inference.stage_learning import BETWEEN_GRID, learn_change, log_evidence
+from bayes_optlaws.inference.stage_posterior import StageData, StagePrior, contrasts
 from bayes_optlaws.inference.stages import read_stages
 from bayes_optlaws.model.priors import LogNormal
 from bayes_optlaws.runs.readers import read_candidates
@@ -112,6 +113,29 @@ def test_coefficients_are_covered(rng):
         scores.extend((gamma - found.mean) / sd)
     assert stats.kstest(scores, "norm").pvalue > 0.001
     assert 0.8 < np.std(scores) < 1.25
+
+
+def test_evidence_is_that_of_the_contrasts(rng):
+    """Oracle: normal density of the contrasts at known sds, summed over the sd between sets."""
+    z, data = _measured(rng, 0.01 * rng.standard_normal(K), 0.004, 0.003, 0.002, n_sets=3, size=4)
+    n = data.mean.size
+    root = 0.003 * rng.normal(size=(n, n))
+    mean, cov = 0.01 * rng.normal(size=n), root @ root.T
+    known = StagePrior(LogNormal(0.003, 1e-5), LogNormal(0.002, 1e-5), change=StageChange.none())
+    same = data.which_set[:, None] == data.which_set
+    c = contrasts(data.which_set)
+
+    def exact(mean):
+        each = []
+        for b in BETWEEN_GRID:
+            v = cov + (b**2 * same + COLUMN_SD**2) * (z @ z.T)
+            v = c @ (v + (0.003**2 + 0.002**2 / 4) * np.eye(n)) @ c.T
+            density = stats.multivariate_normal(np.zeros(len(c)), v).logpdf(c @ (data.mean - mean))
+            each.append(density - 0.5 * np.log(b / 0.005) ** 2)
+        return logsumexp(each)
+
+    found = [log_evidence(m, cov, z, data, known) for m in (mean, 2 * mean)]
+    assert found[1] - found[0] == pytest.approx(exact(2 * mean) - exact(mean), abs=1e-3)
 
 
 def test_levels_of_the_sets_teach_nothing(rng):

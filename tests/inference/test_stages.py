@@ -174,7 +174,7 @@ def test_conditioning_is_the_gaussian_conditional(rng):
     )
     tau, sigma = 0.004, 0.003
     scales = Scales(np.array([tau]), np.array([sigma]), np.ones((1, 1)))
-    set_of, same = np.array([0, -1]), np.array([1, -1])
+    set_of, same = np.array([0, -1]), np.array([0, 1, 2, 1, 3])
     out, noise = condition(scores, data, set_of, same, scales, 1.0, rng)
     assert (noise == sigma).all()
     sets = np.array([0, 0, 1, 0, -1])
@@ -210,7 +210,7 @@ def test_intervals_of_a_simulated_stage_cover(rng):
         )
         cov = np.cov(scores[:, :16].T)
         scales = learn_scales(scores[:, :16].mean(0), cov, data, prior)
-        out, _ = condition(scores, data, np.array([-1]), np.array([-1]), scales, 1.0, rng)
+        out, _ = condition(scores, data, np.array([-1]), np.arange(17), scales, 1.0, rng)
         ranks.append(np.mean(out[:, 0] < truth[16]))
     assert stats.kstest(ranks, "uniform").pvalue > 0.001
 

@@ -16,6 +16,12 @@ def test_problem_has_the_largest_block_as_target(pocket):
     assert len(runs) == (~pocket["diverged"]).sum()
     assert set(runs.loc[target, "n_params"]) == {runs["n_params"].max()}
     assert runs.loc[~target, "n_params"].max() < runs["n_params"].max()
+    cost = replay.flops(runs)
+    for place in range(1, replay.TARGETS):
+        fewer, goal = replay.problem("pocket", place=place)
+        own = replay.flops(fewer)
+        assert own[~goal].max() <= own[goal].min() < cost.max()
+        assert fewer.loc[goal, "block"].nunique() == 1 and len(fewer) < len(runs)
 
 
 @pytest.mark.parametrize("objective", ["variance", "random"])
@@ -43,6 +49,7 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(replay, "replay", fake)
     options = {"objectives": ["regret", "random"], "shares": (0.01, 0.05)}
+    options["targets"] = 1
     table = replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
     assert len(asked) == 2 * (3 + 1)
     assert table.loc[(0.01, "random"), "r2"] == pytest.approx(0.02)
@@ -66,6 +73,10 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
     with pytest.warns(DamagedResultWarning, match=rf"{extra.name} is damaged .* left out"):
         again = replay.summary(tmp_path, "pocket")
     pd.testing.assert_frame_equal(again, table)
+    replay.study("pocket", tmp_path / "both", repeats=1, law_repeats=1, **options | {"targets": 2})
+    by_target = replay.summary(tmp_path / "both", "pocket", by_target=True)
+    assert set(by_target.index.get_level_values("target")) == {"d96_2400", "d64_3600"}
+    assert by_target["repeats"].eq(1).all()
     figure = plot_replay({"pocket": table})
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["regret", "random"]

@@ -11,6 +11,7 @@ from studies.stages import (
     METHODS,
     compare_sets,
     pair_calibration,
+    summarize_null,
     summarize_pairs,
     summarize_sets,
 )
@@ -31,7 +32,7 @@ def compared(small_law, runs):
 
 
 def test_every_set_and_pair_by_every_method(compared):
-    sets, pairs = compared
+    sets, pairs, _ = compared
     assert sets.groupby("method").size().eq(7).all() and set(sets["method"]) == set(METHODS)
     n = {"weak_d64_4000": 10, "strong_d64_4000": 6, "tuned_d64_120": 3}
     for name, count in n.items():
@@ -42,7 +43,7 @@ def test_every_set_and_pair_by_every_method(compared):
 
 
 def test_truth_is_the_mean_over_seeds(compared, runs):
-    sets, pairs = compared
+    sets, pairs, _ = compared
     loss = runs[runs["block"] == "tuned_d64_1200"].groupby("name", sort=False)["final_loss"].mean()
     some = pairs[(pairs["set"] == "tuned_d64_1200") & (pairs["method"] == "law")]
     gaps = [loss.iloc[0] - loss.iloc[1], loss.iloc[0] - loss.iloc[2], loss.iloc[1] - loss.iloc[2]]
@@ -56,7 +57,7 @@ def test_losses_of_a_set_do_not_leak_into_its_own_prediction(small_law, runs, co
     mine = changed["block"] == "strong_d64_4000"
     rng = np.random.default_rng(5)
     changed.loc[mine, "final_loss"] *= np.exp(0.3 * rng.standard_normal(mine.sum()))
-    _, pairs = compare_sets(small_law, changed, max_draws=600)
+    _, pairs, _ = compare_sets(small_law, changed, max_draws=600)
     for method in ("law", "law, other sizes"):
         before, after = (
             p[(p["set"] == "strong_d64_4000") & (p["method"] == method)]["p"].to_numpy()
@@ -66,7 +67,7 @@ def test_losses_of_a_set_do_not_leak_into_its_own_prediction(small_law, runs, co
 
 
 def test_summary_and_calibration_count_pairs(compared):
-    sets, pairs = compared
+    sets, pairs, _ = compared
     rows = summarize_sets(sets, pairs)
     assert list(rows.index) == list(METHODS)
     assert (rows.loc[["least squares", "least squares without history"], "said"] == 1).all()
@@ -81,7 +82,7 @@ def test_summary_and_calibration_count_pairs(compared):
 
 def test_a_point_ranking_counts_as_sure(compared):
     """Its Brier score is the share of pairs that it has wrong."""
-    rows = summarize_sets(*compared)
+    rows = summarize_sets(*compared[:2])
     for method in ("least squares", "least squares without history"):
         assert rows.loc[method, "brier"] == pytest.approx(1 - rows.loc[method, "right"])
         assert rows.loc[method, "p_best"] == rows.loc[method, "top1"]
@@ -105,6 +106,23 @@ def test_parts_of_the_pairs_by_hand():
     assert row["lr_said"] == pytest.approx(0.85) and row["lr_right"] == 0.5
     assert row["shape_said"] == pytest.approx(0.785) and row["shape_right"] == 0.5
     assert row["tuned_right"] == 0 and row["undecided"] == 1 and row["sure_wrong"] == 0.5
+
+
+def test_the_null_is_what_a_calibrated_method_has(compared):
+    """Under its own draws a method is right as often as it says, and its pairs hang together."""
+    _, pairs, null = compared
+    said = summarize_pairs(pairs)["lr_said"]
+    by = null.groupby("method", sort=False)[["lr", "lr_right"]].sum()
+    share = by["lr_right"] / by["lr"]
+    for method in ("law", "law, two runs known", "law, paper's form"):
+        # 400 replicates of 4 sets whose pairs are nearly one fact each
+        assert share[method] == pytest.approx(said[method], abs=4 * 0.5 / np.sqrt(400 * 4))
+    table = summarize_null(null)
+    assert (table["lr_from"] <= share).all() and (share <= table["lr_to"]).all()
+    assert set(table.index) == {m for m in METHODS if not m.startswith("least")}
+    # as independent pairs the range would be narrower by far
+    width = table.loc["law", "lr_to"] - table.loc["law", "lr_from"]
+    assert width > 2 * 1.96 * np.sqrt(0.25 / 68)
 
 
 def test_a_prior_is_learned_of_what_it_is_given(small_law, runs):
