@@ -19,6 +19,9 @@ class _Computed(BackendArray):
         basic = indexing.IndexingSupport.BASIC
         return indexing.explicit_indexing_adapter(key, self.shape, basic, self._read)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> _Computed:
+        return self  # what it holds is made again at every reading, and refers to its holder
+
     def _read(self, key: tuple) -> np.ndarray:
         return self.compute()[key]
 

@@ -1,5 +1,6 @@
 """ArviZ's functions run on a law's posterior as it is, and its groups hold what they say."""
 
+import copy
 import pickle
 
 import arviz as az
@@ -120,5 +121,7 @@ def test_costly_groups_are_not_computed_unless_read(small_law, tmp_path):
     assert "log_likelihood" not in law.fitted.cache
     law.save(tmp_path / "again.nc")
     assert "log_likelihood" not in law.fitted.cache
+    copied = copy.deepcopy(tree)
+    xr.testing.assert_equal(copied["prior"].to_dataset(), tree["prior"].to_dataset())
     again = pickle.loads(pickle.dumps(law))
     xr.testing.assert_equal(again.posterior["prior"].to_dataset(), tree["prior"].to_dataset())
