@@ -22,7 +22,6 @@ from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.report import parts as parts
 from bayes_optlaws.report.checks import trust
 from bayes_optlaws.report.sensitivity import sensitivity
-from bayes_optlaws.runs.pools import default_pool
 from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.text import files, html
 from bayes_optlaws.text.html import known, number, percent, significant
@@ -125,7 +124,7 @@ def report(
         raise ValueError(f"{path} is a folder: give the name of a file, as report.html")
     law.require_converged(allow_unconverged)
     asked = candidates is not None
-    table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
+    table = _named(law.candidates(candidates)) if asked else settings_to_compare(law.runs)
     if not asked and history is not None:
         raise ValueError("history is given without candidates: name the later stages to rank")
     stage = law.stage(table, history, stage_runs)
@@ -136,7 +135,7 @@ def report(
     )  # fmt: skip
     plan = None
     if n_runs and len(table) > 1 and stage is None:
-        own = default_pool(law.runs, table) if pool is None else _named(read_candidates(pool))
+        own = None if pool is None else _named(law.candidates(pool))
         plan = design(
             law, own, decide=table, n_runs=n_runs, max_draws=DESIGN_DRAWS,
             random_seed=random_seed, progressbar=progressbar, allow_unconverged=allow_unconverged,
