@@ -142,7 +142,7 @@ def test_predictions_and_designs_have_the_moments_of_the_dense_gaussian(pocket, 
     mean = e.centre + gain.T @ np.concatenate([e.response, e.prior_response])
     left = cov[np.ix_(new, new)] - cov[np.ix_(new, old)] @ gain
     every = np.ones(e.data.tree.n_combinations, dtype=bool)
-    draws, _ = recover(space, space.split(np.tile(x, (6000, 1))), every, rng)
+    draws = recover(space, space.split(np.tile(x, (6000, 1))), every, rng)[0]
     fitted = with_draws(law, draws)
     found = fitted.predictor().mean(table, rng)
     sd = np.sqrt(np.diag(left))
@@ -251,7 +251,8 @@ def test_a_saved_law_predicts_the_same(law, candidates, tmp_path):
     assert back.covariates == ["weight_decay", "beta2", "optimizer"]
     pd.testing.assert_frame_equal(law.predict(candidates), back.predict(candidates))
     pd.testing.assert_frame_equal(law.summary(), back.summary())
-    assert "optimizer[muon]" in law.posterior["posterior"]["effect_column"].to_numpy()
+    effects = law.posterior["posterior_discrepancy"]["effect"]
+    assert "optimizer[muon]" in effects["effect_column"].to_numpy()
 
 
 def test_candidates_that_do_not_say_it_or_say_what_no_run_had_are_refused(law, candidates):

@@ -91,7 +91,7 @@ def test_leaving_one_out_is_the_conditional_of_the_dense_gaussian(pocket, rng):
     law = encoded(measured(pocket, rng), transfer=False, exponents=ONE)
     space, x = near_mode(law)
     hyper = space.split(np.tile(x, (1, 1)))
-    draws, _ = recover(space, hyper, np.ones(1, dtype=bool), rng)
+    draws = recover(space, hyper, np.ones(1, dtype=bool), rng)[0]
     error, sd = loo_moments(with_draws(law, draws))
     y, cov = dense(law, space.split(x))
     inverse = np.linalg.inv(cov)
@@ -105,7 +105,7 @@ def test_replicated_and_held_out_losses_have_the_noise_of_the_likelihood(pocket,
     e = law.encoding
     space, x = near_mode(law)
     n = 4000
-    draws, _ = recover(space, space.split(np.tile(x, (n, 1))), np.ones(1, dtype=bool), rng)
+    draws = recover(space, space.split(np.tile(x, (n, 1))), np.ones(1, dtype=bool), rng)[0]
     fitted = with_draws(law, draws)
     _, cov = dense(law, space.split(x))
     shared = np.hstack([e.rows(), np.zeros((len(e.finished), 0))])
