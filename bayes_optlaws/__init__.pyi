@@ -14,6 +14,7 @@ from .evaluation.protocols import evaluate as evaluate
 from .inference import stages as stages
 from .inference.nuts import ConvergenceError as ConvergenceError
 from .law import OptLaw as OptLaw
+from .model.covariates import CovariateError as CovariateError
 from .model.priors import CoefficientPrior as CoefficientPrior
 from .model.priors import LogNormal as LogNormal
 from .model.priors import Priors as Priors

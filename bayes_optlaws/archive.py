@@ -48,7 +48,8 @@ SEAL_SIZE = 64 + 23
 """Bytes of the last line."""
 _HYPER = (
     "noise_sd", "noise_growth", "noise_slope", "coefficient_sd", "scale_length", "cell_sd",
-    "level_sd", "slope_sd", "local_sd", "drift_sd",
+    "level_sd", "slope_sd", "local_sd", "drift_sd", "effect_sd", "interaction_sd",
+    "group_level_sd", "group_slope_sd",
 )  # fmt: skip
 
 
@@ -82,6 +83,8 @@ def _bytes(law: FittedLaw) -> bytes:
             else None
         ),
         "stage_prior": None if given["stage_prior"] is None else asdict(given["stage_prior"]),
+        "covariates": _names(given.get("covariates")),
+        "groups": given.get("groups"),
         "random_seed": law.random_seed,
     }
     tables = {"table": law.runs}
@@ -123,6 +126,12 @@ def _bytes(law: FittedLaw) -> bytes:
         if not np.array_equal(_numbers(file, "bayes_optlaws/beta"), draws.beta, equal_nan=True):
             raise ValueError("the draws cannot be stored")
     return data
+
+
+def _names(covariates: Iterable[str] | None) -> list[str] | dict[str, str] | None:
+    if covariates is None or isinstance(covariates, Mapping):
+        return None if covariates is None else dict(covariates)
+    return list(covariates)
 
 
 def _plain(exponents: str | Mapping[str, Iterable[float]]) -> str | dict[str, list[float]]:
@@ -297,7 +306,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
             LawFileWarning,
             stacklevel=2,
         )
-    runs = read_runs(_table(file, "table", form))
+    runs = read_runs(_table(file, "table", form), mixed_groups=options.get("groups") is not None)
     own_risk = _dataclass(DivergencePriors, options["divergence_priors"])
     given = {
         "features": options["features"],
@@ -306,6 +315,8 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         "exponents": options["exponents"],
         "priors": _priors(options["priors"]),
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
+        "covariates": options.get("covariates"),
+        "groups": options.get("groups"),
     }
     encoding = RunEncoding.from_runs(
         runs,
@@ -313,6 +324,8 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         transfer=given["transfer"],
         exponents=given["exponents"],
         priors=given["priors"],
+        covariates=given["covariates"],
+        groups=given["groups"],
     )
     stage_runs = None
     if "stage_table" in meta:
@@ -334,7 +347,8 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
     over_cells = (flat("discrepancy") if n_fields else np.zeros((total, 0))).reshape(
         total, n_fields, n_cells if n_fields else 0
     )
-    local = flat("local_correction") if n_fields else np.zeros((total, 0))
+    with_local = "local_correction" in posterior
+    local = flat("local_correction") if with_local else np.zeros((total, 0))
     beta = _numbers(file, "bayes_optlaws/beta", 2)
     if beta.shape != (total, len(encoding.features.column_feature)):
         raise ValueError(f"beta has shape {beta.shape}, which does not fit the table")

@@ -14,7 +14,6 @@ import numpy as np
 
 from bayes_optlaws import decision, inference
 from bayes_optlaws.inference.options import WithOptions
-from bayes_optlaws.runs.readers import read_candidates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +60,11 @@ class OptLaw(WithOptions):
     priors : Priors, optional
     stage_prior : StagePrior, optional
         What a change of training stage may do, see `bayes_optlaws.inference.stages`.
+    covariates : sequence of str or mapping, optional
+        Further columns that the loss depends on, such as ``["weight_decay", "optimizer"]``; a
+        mapping says how each is read, see `bayes_optlaws.model.covariates.KINDS`.
+    groups : {None, "pooled"}
+        ``"pooled"`` fits the groups of a table together: levels apart, slopes as far as they agree.
 
     Examples
     --------
@@ -78,6 +82,8 @@ class OptLaw(WithOptions):
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
         priors: Priors | None = None,
         stage_prior: StagePrior | None = None,
+        covariates: Sequence[str] | Mapping[str, str] | None = None,
+        groups: str | None = None,
     ) -> None:
         self.features = features
         self.transfer = transfer
@@ -85,6 +91,8 @@ class OptLaw(WithOptions):
         self.exponents = exponents
         self.priors = priors
         self.stage_prior = stage_prior
+        self.covariates = covariates
+        self.groups = groups
         inference.fitting.check_options(self.get_params())
         self._fitted_law: FittedLaw | None = None
 
@@ -219,7 +227,7 @@ class OptLaw(WithOptions):
             Dims ``sample`` and ``candidate``, nats a token, of runs that finish.
         """
         encoding = self.fitted.encoding if runs is None else self.encode(runs)
-        table = read_candidates(candidates)
+        table = encoding.candidates(candidates)
         return inference.prior.prior_predictive(encoding, self.priors, table, **options)
 
     @property
@@ -259,11 +267,10 @@ class OptLaw(WithOptions):
         Parameters
         ----------
         candidates : DataFrame or path
-            Candidate table: a run table without outcomes.
+            Candidate table: a run table without outcomes, with the covariates of the law.
         kind : {"new_run", "mean"}
-            ``"new_run"``: the loss one run would end with, seed noise included. ``"mean"``: the
-            expected loss over the seeds that finish. Whether the run that is made diverges is
-            drawn with its probability in both.
+            ``"new_run"``: the loss of one run, seed noise included. ``"mean"``: the expected loss
+            over the seeds that finish. Divergence is drawn with its probability in both.
         finished : bool
             Draw the loss given that the run does not diverge.
         history : DataFrame or path, optional
@@ -294,7 +301,7 @@ class OptLaw(WithOptions):
         inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
-        table = read_candidates(candidates)
+        table = law.candidates(candidates)
         return law.predict_draws(
             table, kind, finished=finished, stage=law.stage(table, history, stage_runs),
             random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
@@ -336,7 +343,7 @@ class OptLaw(WithOptions):
         inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
-        table = read_candidates(candidates)
+        table = law.candidates(candidates)
         return law.predict(
             table, kind, prob, stage=law.stage(table, history, stage_runs),
             random_seed=random_seed, max_draws=max_draws, allow_unconverged=allow_unconverged,
@@ -344,7 +351,7 @@ class OptLaw(WithOptions):
 
     def extrapolation(self, candidates: Table) -> np.ndarray:
         """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
-        return self.fitted.extrapolation(read_candidates(candidates))
+        return self.fitted.extrapolation(self.fitted.candidates(candidates))
 
     def rank(
         self,
@@ -395,7 +402,7 @@ class OptLaw(WithOptions):
         inference.fitted.check_kind(kind)
         law = self.fitted
         law.require_converged(allow_unconverged)
-        table = read_candidates(candidates)
+        table = law.candidates(candidates)
         return decision.rank.rank(
             law, table, kind=kind, prob=prob, tie=tie,
             stage=law.stage(table, history, stage_runs), divergence_loss=divergence_loss,
@@ -433,7 +440,7 @@ class OptLaw(WithOptions):
         law = self.fitted
         law.require_converged(bool(options.get("allow_unconverged", False)))
         return decision.design.design(
-            law, pool if pool is None else read_candidates(pool), decide=read_candidates(decide),
+            law, pool if pool is None else law.candidates(pool), decide=law.candidates(decide),
             n_runs=n_runs, objective=objective, cost=cost, budget=budget, **options,
         )  # fmt: skip
 
@@ -487,8 +494,9 @@ class OptLaw(WithOptions):
         DataFrame
             The candidate and such schedules, with the probability of being within the tolerance.
         """
+        law = self.fitted
         return decision.equivalent.loss_equivalent(
-            self.fitted, read_candidates(candidate), tolerance=tolerance, **options
+            law, law.candidates(candidate), tolerance=tolerance, **options
         )
 
     def report(
@@ -511,7 +519,7 @@ class OptLaw(WithOptions):
 
     def explain(self, candidates: Table, **options: Any) -> Explanation:
         """Split the difference of two candidates by parts of the law; see `decision.explain`."""
-        return decision.explain.explain(self.fitted, read_candidates(candidates), **options)
+        return decision.explain.explain(self.fitted, self.fitted.candidates(candidates), **options)
 
     def allocate(self, **options: Any) -> Allocation:
         """Split a compute budget between model size and tokens; see `decision.allocate`."""

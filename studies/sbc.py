@@ -118,14 +118,18 @@ def expected(law: Design, draws: Draws, rows: np.ndarray) -> np.ndarray:
 
 def run_noise(law: Design, draws: Draws) -> np.ndarray:
     """Noise sd of the design's runs, shape (n_draws, n_runs)."""
-    return explicit.noise_sd(law.encoding.data, draws.hyper)[:, law.encoding.noise.label]
+    measured = law.encoding.measurement
+    sd = explicit.noise_sd(law.encoding.data, draws.hyper)[:, measured.label]
+    return sd / np.sqrt(measured.seeds)
 
 
 def with_response(law: Design, rows: np.ndarray, y: np.ndarray, *, add: bool) -> ModelData:
     """Model data of simulated responses: in place of the real ones, or added to them."""
     data = law.encoding.data
+    measured = law.encoding.measurement
+    times = np.sqrt(measured.seeds)
     new = SufficientStatistics.from_rows(
-        rows, y, law.encoding.noise.label, n_classes=len(data.statistics.n) - 1
+        rows * times[:, None], y * times, measured.label, n_classes=len(data.statistics.n) - 1
     )
     if add:
         runs = (a[:-1] for a in data.statistics.args)

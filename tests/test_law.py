@@ -300,6 +300,8 @@ EVERY_OPTION = {
         exponents={"mixed": (1, 3)},
     ),
     "stage_prior": StagePrior(),
+    "covariates": {"seed_word": "category"},
+    "groups": "pooled",
 }
 
 
@@ -311,7 +313,7 @@ def test_every_option_survives_cloning_saving_loading_and_refits(pocket, tmp_pat
     assert law.get_params() == EVERY_OPTION
     assert OptLaw(**law.get_params()).get_params() == EVERY_OPTION
     assert protocols.fresh(law).get_params() == EVERY_OPTION
-    law.fit(pocket, **QUICK)
+    law.fit(pocket.assign(seed_word=np.where(np.arange(len(pocket)) % 2, "a", "b")), **QUICK)
     assert law.fitted.options == EVERY_OPTION
     assert law.fitted.divergence_priors == EVERY_OPTION["divergence"]
     again = OptLaw.load(law.save(tmp_path / "law.nc"))

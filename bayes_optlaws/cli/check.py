@@ -43,7 +43,8 @@ def check(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _print_mapping(mapping)
     try:
-        runs = read_runs(arguments.runs, group=arguments.group, **options)
+        mixed = arguments.groups is not None
+        runs = read_runs(arguments.runs, group=arguments.group, mixed_groups=mixed, **options)
     except RunTableError as error:
         if not arguments.json:
             raise

@@ -25,10 +25,14 @@ TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 
 def fit_law(arguments: argparse.Namespace, source: Path) -> OptLaw:
     """Fit a law to a run table, with the options of the call."""
-    runs = read_runs(source, group=arguments.group, **reading(arguments))
+    options = law_options(arguments)
+    runs = read_runs(
+        source, group=arguments.group, mixed_groups=options["groups"] is not None,
+        **reading(arguments),
+    )  # fmt: skip
     from bayes_optlaws.law import OptLaw
 
-    law = OptLaw(transfer=not arguments.no_transfer, exponents=arguments.exponents)
+    law = OptLaw(**options)
     say_progress(arguments, f"fitting {len(runs)} runs ...")
     return law.fit(
         runs,
@@ -38,6 +42,17 @@ def fit_law(arguments: argparse.Namespace, source: Path) -> OptLaw:
         random_seed=arguments.seed,
         progressbar=show_progress(arguments),
     )
+
+
+def law_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `bayes_optlaws.OptLaw` that the call names."""
+    pairs = [word.partition("=") for word in arguments.covariates or ()]
+    return {
+        "transfer": not arguments.no_transfer,
+        "exponents": arguments.exponents,
+        "covariates": {name: kind or "auto" for name, _, kind in pairs} or None,
+        "groups": arguments.groups,
+    }
 
 
 def law_of(arguments: argparse.Namespace) -> OptLaw:

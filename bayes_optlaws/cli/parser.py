@@ -488,6 +488,15 @@ def _add_fit(p: argparse.ArgumentParser, *, draws: int = DRAWS) -> None:
     p.add_argument(
         "--exponents", metavar="PRESET", help="candidate exponents; `paper` for those of the paper"
     )
+    p.add_argument(
+        "--covariates", nargs="+", action="extend", metavar="COLUMN[=KIND]",
+        help="further columns that the loss depends on: weight_decay optimizer beta2=log(1-x); "
+        "a kind is log, linear, log(1-x) or category (default: by the values)",
+    )  # fmt: skip
+    p.add_argument(
+        "--groups", choices=["pooled"],
+        help="fit all groups of the table together: levels apart, slopes as far as they agree",
+    )  # fmt: skip
     add_reading(p)
 
 

@@ -16,6 +16,7 @@ from bayes_optlaws.cli.law import (
     NOT_CONVERGED,
     candidates_of,
     law_of,
+    law_options,
     say_progress,
     show_progress,
     stages_of,
@@ -182,7 +183,11 @@ def report(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Judge the law on runs that it was not fitted to."""
     target = free(arguments.output, arguments.force, inputs=[arguments.runs])
-    runs = read_runs(Path(arguments.runs), group=arguments.group, **reading(arguments))
+    options = law_options(arguments)
+    runs = read_runs(
+        Path(arguments.runs), group=arguments.group, mixed_groups=options["groups"] is not None,
+        **reading(arguments),
+    )  # fmt: skip
     from bayes_optlaws import baselines
     from bayes_optlaws.evaluation import evaluate as judge
     from bayes_optlaws.law import OptLaw
@@ -194,9 +199,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"no baseline {', '.join(unknown)}: there are {', '.join(baselines.available())}"
         )
     # which runs finish is not judged here, so the divergence part is not fitted
-    law = OptLaw(
-        transfer=not arguments.no_transfer, divergence=False, exponents=arguments.exponents
-    )
+    law = OptLaw(divergence=False, **options)
     say_progress(
         arguments, f"fitting and testing parts of {len(runs)} runs, {arguments.protocol} ..."
     )

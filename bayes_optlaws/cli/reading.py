@@ -68,7 +68,8 @@ def read_plan(path: str, arguments: argparse.Namespace) -> pd.DataFrame:
         there = {k: v for k, v in given.get(name, {}).items() if k in frame.columns}
         if there:
             options[name] = there
-    return read_candidates(frame, **options)
+    # whether the law takes several groups is known once it is loaded, and checked there
+    return read_candidates(frame, mixed_groups=True, **options)
 
 
 def options_of(answers: Mapping[str, object]) -> str:

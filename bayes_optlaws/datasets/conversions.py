@@ -89,8 +89,12 @@ def marin(table: pd.DataFrame) -> pd.DataFrame:
     Inferred by whoever prepared the table: model sizes, tokens, the sequence length of 4096 and
     the cosine to 0.
     """
-    keep = (table["optimizer"] == "adamw") & (table["missing"] == 0)
-    t = table[keep].reset_index(drop=True)
+    return marin_optimizers(table[table["optimizer"] == "adamw"])
+
+
+def marin_optimizers(table: pd.DataFrame) -> pd.DataFrame:
+    """Marin optimizer sweep, the runs of all four variants of Adam that have a loss."""
+    t = table[table["missing"] == 0].reset_index(drop=True)
     out = pd.DataFrame(
         {
             "run_id": t["run_id"],
@@ -358,6 +362,7 @@ def cifar5m(table: pd.DataFrame) -> pd.DataFrame:
 CONVERT: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "steplaw": steplaw,
     "marin": marin,
+    "marin-optimizers": marin_optimizers,
     "schaipp": schaipp,
     "multi-power-law": multi_power_law,
     "porian": as_published,

@@ -365,6 +365,23 @@ RECORDS: dict[str, Dataset] = {
             ),
         ),
         Dataset(
+            name="marin-optimizers",
+            title="Marin optimizer sweep: AdamW, NAdamW, Adam-mini and cautious AdamW",
+            origin=(
+                "github.com/marin-community/marin at 229375800f1fc74c2c059f7dbbac1b4b151a3155, "
+                "experiments/optimizer_sweep/Analysis/Results; Wen et al. 2025"
+            ),
+            licence="not verified",
+            rows=386,
+            run_table=True,
+            shipped=False,
+            folder="marin_optimizer_sweep",
+            caveats=(
+                "as marin, with `optimizer` for the variant: a covariate, or a group to pool",
+                "weight_decay, beta1, beta2, epsilon and max_grad_norm are covariates",
+            ),
+        ),
+        Dataset(
             name="openlm",
             title="open_lm over-training testbed: 11M to 6.9B, 5 to 640 tokens a parameter",
             origin=(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -220,6 +220,7 @@ def allocate(
     n_params: ArrayLike | None = None,
     families: Sequence[str] | str | None = None,
     bounds: Mapping[str, float | tuple[float, float]] | None = None,
+    covariates: Mapping[str, Any] | None = None,
     frontier: bool = True,
     max_p_diverge: float = 0.05,
     tie: float | None = None,
@@ -244,7 +245,7 @@ def allocate(
     n_params : array_like, optional
         Sizes to compare, three or more. Default: eleven, from 2 to 500 tokens a parameter, or as
         far as the ratios of the table go.
-    families, bounds
+    families, bounds, covariates
         As in `OptLaw.suggest`.
     frontier : bool
         Repeat it at smaller budgets, for the exponents of the compute-optimal frontier.
@@ -271,6 +272,8 @@ def allocate(
     """
     check_prob(prob)
     law.require_converged(allow_unconverged)
+    law = law.assuming(covariates or {})
+    law.encoding.covariates.require_assumed()
     compute = budget_in_flops(flops, gpu_hours, flops_per_second)
     if (compute is None) == (tokens is None):
         raise ValueError("state one budget: flops=, gpu_hours= with flops_per_second=, or tokens=")

@@ -188,6 +188,7 @@ def design(
         raise ValueError(f"budget is {budget!r}: it must be positive")
     law.require_converged(allow_unconverged)
     candidates = decide
+    law.encoding.covariates.require_one_group(candidates)
     if len(candidates) < 2 and objective in OBJECTIVES:
         raise ValueError(
             f"decide has {len(candidates)} row: there is nothing to choose; give two or more"
@@ -207,7 +208,7 @@ def design(
             "stage_runs is given without history: name the stages that the candidates continue"
         )
     if pool is None:
-        pool = default_pool(law.runs, candidates)
+        pool = law.encoding.covariates.crossed(default_pool(law.runs, candidates), candidates)
     costs, label = costs_of(pool, cost)
     keep = 1.0 - _probabilities(law, pool, p_diverge)
     with one_blas_thread():
@@ -347,9 +348,10 @@ def choose(
     if max_draws is None:
         max_draws = int(np.clip(ROWS_TIMES_DRAWS / len(pool), LEAST_DRAWS, MOST_DRAWS))
     joint = Joint(law, law.draws.thin(max_draws))
-    slim = _slim(candidates)
+    names = [n for n in law.encoding.covariates.names if n in candidates and n in pool]
+    slim = _slim(candidates, names)
     scorer = _scorer(objective, joint, slim, random_seed)
-    rows = _slim(pool)
+    rows = _slim(pool, names)
     limit = len(pool) if n_runs is None else min(int(n_runs), len(pool))
     search = _Search(
         scorer,
@@ -471,9 +473,9 @@ def _scorer(objective: str, joint: Joint, candidates: pd.DataFrame, seed: int) -
     return Regret(joint, candidates, seed)
 
 
-def _slim(table: pd.DataFrame) -> pd.DataFrame:
+def _slim(table: pd.DataFrame, covariates: Sequence[str] = ()) -> pd.DataFrame:
     """Only what the law looks at, so that tables of any origin can be put together."""
-    out = table[list(_NEEDED)].copy()
+    out = table[[*_NEEDED, *covariates]].copy()
     for column in INTEGRAL_COLUMNS:
         out[column] = table[column].astype(float) if column in table else np.nan
     return out

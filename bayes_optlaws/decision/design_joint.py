@@ -175,6 +175,7 @@ class Joint:
         scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
         points, local, unseen, beyond = none, none, none, none
         noise = self.law.predictor(self.draws).noise_sd(table) ** 2
+        effects = e.effects.columns(table)
         if e.transfer:
             d = e.discrepancy
             scale, which = np.unique(
@@ -189,7 +190,7 @@ class Joint:
             if d.n_local:
                 points = d.local_points(table)
                 local = np.hstack([d.local_functions(points), local])
-            local = local.astype(dtype)
+        local = np.hstack([local, effects]).astype(dtype)
         return Rows(
             x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, beyond, noise
         )
@@ -214,8 +215,8 @@ class Joint:
             for j in range(f):
                 amplitude = rows.slopes[:, j : j + 1] * dtype.type(self.field_sd[s, j])
                 np.multiply(own, amplitude, out=out[:, k + j * c : k + (j + 1) * c])
-            if m:
-                out[:, k + f * c :] = rows.local * self.local_sd[s].astype(dtype)
+        if m:
+            out[:, k + f * c :] = rows.local * self.local_sd[s].astype(dtype)
         return out, over
 
     def correlation(self, s: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:

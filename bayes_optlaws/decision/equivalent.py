@@ -109,6 +109,7 @@ def loss_equivalent(
         raise ValueError(f"n is {n!r}: ask for at least one schedule")
     law.require_converged(allow_unconverged)
     row = reference.iloc[0]
+    law = law.assuming({k: row[k] for k in law.encoding.covariates.names if k in reference})
     sp = space(
         law.runs, n_params=row["n_params"], tokens=row["tokens"],
         batch_tokens=row["batch_tokens"], families=families, bounds=bounds, min_lr=None,

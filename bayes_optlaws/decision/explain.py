@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARTS = (*BLOCKS, "discrepancy")
-"""Parts of a difference: the blocks of the law, then what the discrepancy adds."""
+"""Parts of a difference: the blocks of the law, then what the discrepancy adds; before it, where
+the law has them, ``"covariates"``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,6 +141,10 @@ def explain(
         ["" if j < 0 else e.features.features[j].block for j in e.features.column_feature]
     )
     columns = {name: step[:, block == name].sum(axis=1) for name in BLOCKS}
+    if e.covariates:
+        z = e.effects.columns(pair)
+        own = draws.local[:, draws.local.shape[1] - z.shape[1] :]
+        columns["covariates"] = own @ (z[0] - z[1])
     mean = predictor.mean(pair, np.random.default_rng(random_seed))
     total = mean[:, 0] - mean[:, 1]
     columns["discrepancy"] = total - sum(columns.values())

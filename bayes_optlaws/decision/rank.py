@@ -49,6 +49,7 @@ def rank(
     """
     check_prob(prob)
     check_kind(kind)
+    law.encoding.covariates.require_one_group(table)
     if stage is not None:
         stage.check_comparable()
     law.require_converged(allow_unconverged)

@@ -56,6 +56,11 @@ def better_setting(
     sp = _space_of(law, table)
     if sp is None:
         return None
+    names = [name for name in law.encoding.covariates.names if name in table]
+    if names:  # with the other settings of the candidate that is expected to be best
+        few = law.draws.thin(DRAWS)
+        first = law.predictor(few).mean(table, np.random.default_rng(random_seed)).mean(axis=0)
+        law = law.assuming(dict(table[names].iloc[int(np.argmin(first))]))
     judge = Judge(law, MAX_RISK, random_seed, n_draws=DRAWS, price=price)
     tried = pd.concat(
         [
@@ -68,6 +73,7 @@ def better_setting(
     if tried.empty:
         return None
     found = tried.drop_duplicates(list(SHOWN)).head(FINALISTS)
+    found = found.assign(**{name: law.encoding.covariates.assumed[name] for name in names})
     columns = [name for name in table.columns if name in found]
     both = pd.concat([table[columns], found[columns]], ignore_index=True)
     drawn = law.draw_loss(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -209,6 +209,7 @@ def suggest(
     families: Sequence[str] | str | None = None,
     bounds: Mapping[str, float | tuple[float, float]] | None = None,
     min_lr: float | None = None,
+    covariates: Mapping[str, Any] | None = None,
     max_p_diverge: float = 0.05,
     tie: float | None = None,
     prob: float = 0.9,
@@ -236,6 +237,9 @@ def suggest(
     min_lr : float, optional
         Final learning rate. Default: that of the fitted runs (their median share of the peak
         where it differs).
+    covariates : mapping, optional
+        Value of every covariate that the law was fitted with (and of ``group``, where groups are
+        pooled).
     max_p_diverge : float
         Highest posterior mean probability of divergence that is accepted.
     tie : float, optional
@@ -272,13 +276,15 @@ def suggest(
     if n_alternatives < 0:
         raise ValueError(f"n_alternatives is {n_alternatives!r}: it must not be negative")
     law.require_converged(allow_unconverged)
+    law = law.assuming(covariates or {})
+    law.encoding.covariates.require_assumed()
     sp = space(
         law.runs, n_params=as_numbers(n_params), tokens=as_numbers(tokens),
         batch_tokens=as_numbers(batch_tokens), families=families, bounds=bounds, min_lr=min_lr,
     )  # fmt: skip
     judge = Judge(law, max_p_diverge, random_seed)
     tried = [search(judge, sp, family, random_seed) for family in sp.families]
-    every = pd.concat(tried, ignore_index=True)
+    every = pd.concat(tried, ignore_index=True).assign(**law.encoding.covariates.assumed)
     if not every["allowed"].any():
         at = every.loc[every["p_diverge"].idxmin()]
         raise ValueError(

@@ -26,7 +26,6 @@ from bayes_optlaws.inference import trouble
 from bayes_optlaws.inference.fitted import MOST_LOG, FittedLaw, check_prob
 from bayes_optlaws.inference.path import EndForecast, Path, forecast
 from bayes_optlaws.runs.progress import read_progress
-from bayes_optlaws.runs.readers import read_candidates
 from bayes_optlaws.schedules import Schedule
 from bayes_optlaws.text import html
 from bayes_optlaws.text.numbers import short
@@ -494,7 +493,7 @@ def watch_tables(
     Parameters
     ----------
     law, curve, candidate, others, **options
-        As there; candidates are read by `read_candidates`.
+        As there; candidates are read by `FittedLaw.candidates`.
     """
-    rest = None if others is None else read_candidates(others)
-    return watch(law, curve, read_candidates(candidate), others=rest, **options)  # type: ignore[arg-type]
+    rest = None if others is None else law.candidates(others)
+    return watch(law, curve, law.candidates(candidate), others=rest, **options)  # type: ignore[arg-type]

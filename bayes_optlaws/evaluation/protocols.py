@@ -213,7 +213,7 @@ def held_out(
 
     All parameters are those of `evaluate`.
     """
-    runs = read_runs(runs)
+    runs = read_runs(runs, mixed_groups=getattr(law, "groups", None) is not None or None)
     methods = _methods(law, baselines)
     return held_out_by(
         methods, runs, protocol, n_jobs, required=tuple(methods)[:1], folder=folder,
@@ -414,7 +414,9 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     predictor = law.predictor
     mean = predictor.mean(test, rng)
-    sd = np.broadcast_to(predictor.noise_sd(test), mean.shape)
+    # as the held-out losses were measured: means over seeds, with their own standard errors
+    measurement = law.fitted.encoding.measurement
+    sd = measurement.sd(np.broadcast_to(predictor.noise_sd(test), mean.shape), test, mean)
     figures = {f"figure_{k}": float(v) for k, v in law.diagnostics.items()}
     return {
         # Half precision would do for the metrics; single keeps ties out.

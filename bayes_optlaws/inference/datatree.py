@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -41,17 +43,18 @@ def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
     cd = ("chain", "draw")
     intercept, coefficient, exponent = coefficients(encoding, draws)
     shape = lambda x: x.reshape(chains, n, *x.shape[1:])  # noqa: E731
-    variables = {
+    variables: dict[str, Any] = {
         "intercept": (cd, shape(intercept) + encoding.centre),
         "coefficient": ((*cd, "feature"), shape(coefficient)),
         "exponent": ((*cd, "exponent_group"), shape(exponent)),
         "combination": (cd, shape(draws.combination)),
     }
-    dims = {
+    dims: dict[str, str] = {
         "coefficient_sd": "block",
         "noise_slope": "noise_covariate",
         "slope_sd": "slope",
         "drift_sd": "scale",
+        **{name: f"{name}_of" for name, _ in encoding.data.effect_parts},
     }
     for name, value in draws.hyper.items():
         if name in dims:
@@ -75,6 +78,12 @@ def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
         variables["discrepancy"] = ((*cd, "field", "cell"), shape(draws.fields))
         coords["field"] = list(encoding.data.fields)
         coords["cell"] = cell_labels(encoding)
+    if encoding.covariates:
+        names = encoding.effects.labels(encoding.finished)
+        effects = draws.local[:, draws.local.shape[1] - len(names) :]
+        variables["effect"] = ((*cd, "effect_column"), shape(effects))
+        coords["effect_column"] = list(names)
+    if draws.local.shape[1]:
         variables["local_correction"] = ((*cd, "local_function"), shape(draws.local))
     fitted = encoding.finished
     run = {"run": fitted["run_id"].to_numpy()}

@@ -55,6 +55,7 @@ class HyperSpace:
                 positive.append(("local_sd", 1, p.local_sd))
             if data.n_drift:
                 positive.append(("drift_sd", len(data.n_drift), p.drift_sd))
+        positive += [(name, len(labels), getattr(p, name)) for name, labels in data.effect_parts]
         parts += [(n, size, np.log(q.median), q.log_sd, True) for n, size, q in positive]
         self.parts = parts
         self.mean = np.concatenate([np.full(s, m) for _, s, m, _, _ in parts])
@@ -90,13 +91,14 @@ class HyperSpace:
         get = lambda k: values.get(k, empty)  # noqa: E731
         noise = np.concatenate([get("noise_sd"), get("noise_growth")], axis=-1)
         fields = np.concatenate([get("level_sd"), get("slope_sd")], axis=-1)
+        others = ["local_sd", "drift_sd", *(name for name, _ in self.data.effect_parts)]
         return (
             noise,
             get("noise_slope"),
             get("coefficient_sd"),
             np.concatenate([get("scale_length"), get("cell_sd")], axis=-1),
             fields,
-            np.concatenate([get("local_sd"), get("drift_sd")], axis=-1)[..., self.data.sd_entry],
+            np.concatenate([get(k) for k in others], axis=-1)[..., self.data.sd_entry],
         )
 
     def log_density(self, x: np.ndarray) -> tuple[float, np.ndarray]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -258,6 +258,7 @@ class FittedLaw:
         out = [caveats.unconverged_note(failed)] if failed else []
         out += caveats.setting_notes(self.encoding.finished, table)
         out += caveats.reading_notes(self.runs, table)
+        out += self.encoding.covariates.notes(table)
         if stage is not None:
             return (*out, stage.made.note(table))
         risk = self.risk_basis(table, prior_share=False).note
@@ -297,8 +298,42 @@ class FittedLaw:
         return Predictor(
             e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
             self.draws if draws is None else draws,
-            least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())),
+            least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())), effects=e.effects,
         )  # fmt: skip
+
+    def candidates(self, source: stages.Table) -> pd.DataFrame:
+        """Read a candidate table, with the covariates and groups of this law.
+
+        Parameters
+        ----------
+        source : DataFrame or path
+
+        Raises
+        ------
+        RunTableError, CovariateError
+            Listing every fault, levels that no run had among them.
+        """
+        return self.encoding.candidates(source)
+
+    def assuming(self, values: Mapping[str, Any]) -> FittedLaw:
+        """The same law, with values of covariates for tables that have no such column.
+
+        Parameters
+        ----------
+        values : mapping
+            Covariate to value, as ``{"optimizer": "adamw"}``.
+
+        Raises
+        ------
+        CovariateError
+            Where a name is none of the law's covariates.
+        """
+        return replace(self, encoding=self.encoding.assuming(values)) if values else self
+
+    def usual(self) -> FittedLaw:
+        """The same law, where nothing else is assumed with the covariates that most runs have."""
+        known = self.encoding.covariates
+        return self.assuming({**known.usual(self.encoding.finished), **known.assumed})
 
     def risk(self, table: pd.DataFrame, draws: Draws | None = None) -> np.ndarray | None:
         """Probability of divergence by draw, shape (n_draws, n); None where it is not modelled.
@@ -417,6 +452,28 @@ class FittedLaw:
         risk, noise = self.risk(table, draws), float(np.median(noise_sd))
         one_run = predictor.capped(log_loss + noise_sd * rng.standard_normal(log_loss.shape))
         return LossDraws(_loss(log_loss), risk, noise), LossDraws(_loss(one_run), risk, noise)
+
+    def replicated(
+        self, rng: np.random.Generator, *, max_draws: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws of the log loss of the finished runs, expected and as it would be measured again.
+
+        Parameters
+        ----------
+        rng : numpy Generator
+        max_draws : int
+
+        Returns
+        -------
+        mean, replicated : arrays, shape (n_draws, n_finished)
+            The second with the seeds and standard errors of the table.
+        """
+        table = self.encoding.finished
+        predictor = self.predictor(self.draws.thin(max_draws))
+        mean = predictor.mean(table, rng)
+        measured = np.log(table["final_loss"].to_numpy(float))
+        sd = self.encoding.measurement.sd(predictor.noise_sd(table), table, measured)
+        return mean, predictor.capped(mean + sd * rng.standard_normal(mean.shape))
 
     def predict_draws(
         self,

@@ -13,6 +13,7 @@ from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference import stages
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.model.covariates import check_covariates, check_pooling
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding, check_features
 from bayes_optlaws.model.features import BATCH_FEATURES, FEATURES, SCALE_FEATURES, FeatureSet
@@ -36,6 +37,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         If one is of a wrong kind or value.
     """
     check_features(options["features"])
+    check_covariates(options["covariates"])
+    check_pooling(options["groups"])
     features = FeatureSet.from_options(options["exponents"])
     for name, kind in (("priors", Priors), ("stage_prior", stages.StagePrior)):
         value = options[name]
@@ -65,8 +68,9 @@ def divergence_priors(options: Mapping[str, Any]) -> DivergencePriors | None:
 def encode(runs: stages.Table, options: Mapping[str, Any]) -> RunEncoding:
     """Check a run table and encode it; see `OptLaw.encode`."""
     return RunEncoding.from_runs(
-        read_runs(runs), features=options["features"], transfer=bool(options["transfer"]),
-        exponents=options["exponents"], priors=options["priors"],
+        read_runs(runs, mixed_groups=options["groups"] is not None), features=options["features"],
+        transfer=bool(options["transfer"]), exponents=options["exponents"],
+        priors=options["priors"], covariates=options["covariates"], groups=options["groups"],
     )  # fmt: skip
 
 
@@ -174,7 +178,8 @@ def joined(law: FittedLaw, new_runs: stages.Table) -> pd.DataFrame:
     """
     old = law.runs if law.stage_runs is None else law.stage_runs
     scratch, staged = stages.split(new_runs)
-    new = read_runs(scratch, min_runs=0) if staged is None else staged
+    mixed = law.encoding.covariates.pooled
+    new = read_runs(scratch, min_runs=0, mixed_groups=mixed) if staged is None else staged
     if "run_id" not in scratch:  # made from the row position, as those of the law may be
         first = len(old)
         new = new.assign(run_id=[f"run-{first + i:03d}" for i in range(len(new))])

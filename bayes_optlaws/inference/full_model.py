@@ -28,7 +28,7 @@ from pymc.logprob.transforms import Transform
 
 from bayes_optlaws.inference.datatree import cell_labels
 from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.inference.hyper_variables import discrepancy, noise_variance, positive
+from bayes_optlaws.inference.hyper_variables import discrepancy, effects, noise_variance, positive
 from bayes_optlaws.model.divergence import DivergenceData, add_divergence
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import SIGNS, Priors
@@ -77,16 +77,21 @@ def full_model(law: FittedLaw, *, exponents: str = "summed") -> pm.Model:
     e, data, priors = law.encoding, law.encoding.data, law.priors
     rows, slopes = e.rows(), e.prior_rows[: e.n_slopes]
     with pm.Model(coords=_coords(e)) as model:
-        sigma = pt.sqrt(noise_variance(data, priors))[e.noise.label]
+        sigma = pt.sqrt(noise_variance(data, priors))[e.measurement.label]
+        sigma = sigma / np.sqrt(e.measurement.seeds)
         intercept = pm.Normal("intercept", e.centre, priors.intercept_sd)
         coefficient = _coefficient(e, priors)
-        shared = intercept
+        shared, others = intercept, []
         if e.transfer:
             fields, local = discrepancy(data, priors)
             fields = pm.Deterministic("discrepancy", fields, dims=("field", "cell"))
             local = pm.Deterministic("local_correction", local, dims="local_function")
-            q = data.column_block.size
-            shared += pt.dot(rows[:, q:], pt.concatenate([fields.ravel(), local]))
+            others = [fields.ravel(), local]
+        if e.covariates:
+            effect = pm.Deterministic("effect", effects(data, priors), dims="effect_column")
+            others.append(effect)
+        if others:
+            shared += pt.dot(rows[:, data.column_block.size :], pt.concatenate(others))
         law_part = _Law(e, rows, coefficient)
         slope_part = _Law(e, slopes, coefficient)
         loss = e.finished["final_loss"].to_numpy(float)
@@ -123,6 +128,8 @@ def _coords(e: RunEncoding) -> dict[str, list]:
     }
     if e.n_slopes:
         coords["statement"] = list(range(e.n_slopes))
+    if e.covariates:
+        coords["effect_column"] = list(e.effects.labels(e.finished))
     if e.transfer:
         coords |= {
             "field": list(e.data.fields),

@@ -138,6 +138,8 @@ def _log_likelihood(law: FittedLaw) -> np.ndarray:
 def _replicated(law: FittedLaw) -> np.ndarray:
     table = law.encoding.finished
     rng = np.random.default_rng(law.random_seed)
+    if law.encoding.measurement.said:
+        return _by_chain(law, law.replicated(rng, max_draws=law.draws.n)[1])
     parts = [
         law.draw_loss(table.iloc[i : i + CHUNK], "new_run", rng, max_draws=law.draws.n).loss
         for i in range(0, len(table), CHUNK)

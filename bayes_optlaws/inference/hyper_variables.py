@@ -39,7 +39,7 @@ def noise_variance(data: ModelData, priors: Priors) -> Any:
     priors : Priors
     """
     floor = positive("noise_sd", priors.noise_sd)
-    variance = (floor**2 + RESOLUTION**2) * np.ones(len(data.noise_covariates))
+    variance = floor**2 + RESOLUTION**2 + data.known_variance
     if data.noise_names:
         growth = positive("noise_growth", priors.noise_growth)
         slope = pm.Normal("noise_slope", 0.0, priors.noise_slope_sd, dims="noise_covariate")
@@ -81,3 +81,16 @@ def discrepancy(data: ModelData, priors: Priors) -> tuple[Any, Any]:
         for j, size in enumerate(data.n_drift):
             parts.append(sds[j] * pm.Normal(f"drift_normal_{j}", shape=size))
     return fields, pt.concatenate(parts)
+
+
+def effects(data: ModelData, priors: Priors) -> Any:
+    """Add what covariates do and return its coefficients, shape (n_effects,).
+
+    Parameters
+    ----------
+    data : ModelData
+    priors : Priors
+    """
+    sds = [positive(n, getattr(priors, n), f"{n}_of") for n, _ in data.effect_parts]
+    normal = pm.Normal("effect_normal", shape=data.effect_entry.size)
+    return pt.concatenate(sds)[data.effect_entry] * normal

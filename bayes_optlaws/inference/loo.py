@@ -46,7 +46,11 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
     # prior knowledge, as published slopes, is conditioned on, never left out
     rows = np.vstack([encoding.rows(), encoding.prior_rows])
     y = np.concatenate([encoding.response, known])
-    label = np.concatenate([encoding.noise.label, np.full(known.size, len(data.noise_covariates))])
+    measured = encoding.measurement
+    label = np.concatenate([measured.label, np.full(known.size, len(data.noise_covariates))])
+    # a mean over seeds enters the likelihood times the root of their number
+    times = np.concatenate([np.sqrt(measured.seeds), np.ones(known.size)])
+    rows, y = rows * times[:, None], y * times
     q = data.column_block.size
     error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
     missed = missed_variance(encoding)
@@ -57,7 +61,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             w, d, scale, _ = hyper_inputs(*(v[s] for v in inputs), *layout)
             selected = data.tree.selected(draws.combination[s])
             x = rows[:, selected] / np.sqrt(d[selected])
-            if fields.shape[1]:
+            if rows.shape[1] > q:
                 transform = block_diag(*[a * scale for a in fields[s]], np.diag(inputs[5][s]))
                 x = np.hstack([x, rows[:, q:] @ transform])
             precision = w[label]
@@ -67,7 +71,8 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             half = solve_triangular(factor[0], x.T, lower=True)
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
-            error[s], sd[s] = (residual / keep)[:n], (1.0 / np.sqrt(precision * keep))[:n]
+            error[s] = (residual / keep / times)[:n]
+            sd[s] = (1.0 / np.sqrt(precision * keep) / times)[:n]
             if data.n_local:
                 sd[s] = np.sqrt(sd[s] ** 2 + draws.hyper["local_sd"][s] ** 2 * missed)
     return error, sd

@@ -21,6 +21,7 @@ from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
 from bayes_optlaws.kernels.marginal import draw_coefficients
 from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.drift import draw_beyond
+from bayes_optlaws.model.effects import Effects
 from bayes_optlaws.model.features import FeatureSet, Standardizer
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import Priors
@@ -121,8 +122,8 @@ class Draws:
         Coefficients of the standardised dictionary, zero outside the combination.
     fields : array, shape (n_draws, n_fields, n_cells)
         Discrepancy over scales at its inducing points.
-    local : array, shape (n_draws, n_local + sum(n_drift))
-        Coefficients of the local functions, then those of the drifts.
+    local : array, shape (n_draws, n_local + sum(n_drift) + n_effects)
+        Coefficients of the local functions, then those of the drifts, then those of covariates.
     divergence : dict of str to array, shape (n_draws, ...)
         Parameters of the divergence part; empty when it is not modelled.
     """
@@ -235,6 +236,8 @@ class Predictor:
     draws : Draws
     least : float
         Log loss that no prediction goes below.
+    effects : Effects, optional
+        Columns of the covariates.
     """
 
     features: FeatureSet
@@ -246,6 +249,7 @@ class Predictor:
     priors: Priors
     draws: Draws
     least: float = -np.inf
+    effects: Effects | None = None
 
     def law(self, table: pd.DataFrame) -> np.ndarray:
         """Log loss by the law alone, shape (n_draws, n)."""
@@ -255,6 +259,9 @@ class Predictor:
     def mean(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
         out = self.law(table)
+        if self.effects is not None and self.effects.covariates:
+            x = self.effects.columns(table)
+            out += self.draws.local[:, self.draws.local.shape[1] - x.shape[1] :] @ x.T
         if not self.transfer:
             return self.capped(out)
         d = self.discrepancy
@@ -338,7 +345,9 @@ class Predictor:
         """Drift of the slopes over scales: what the runs inform, and what is new beyond them."""
         d, draws = self.discrepancy, self.draws
         distinct, which = np.unique(d.standard_scales(table), axis=0, return_inverse=True)
-        out = draws.local[:, d.n_local :] @ d.drift_columns(distinct).T
+        columns = d.drift_columns(distinct)
+        own = draws.local[:, d.n_local : d.n_local + columns.shape[1]]
+        out = own @ columns.T
         for j, drift in enumerate(d.drifts):
             fresh = draw_beyond(drift.beyond(distinct[:, j]), draws.n, rng)
             out += draws.hyper["drift_sd"][:, [j]] * fresh

@@ -218,17 +218,18 @@ def _coefficients(
 def _discrepancy(
     data: ModelData, hyper: dict[str, np.ndarray], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the fields (n, n_fields, n_cells), and the local and drift coefficients."""
+    """Draw the fields (n, n_fields, n_cells), and the coefficients of all that follows them."""
     n = len(hyper["noise_sd"])
-    if not data.fields:
-        return np.zeros((n, 0, 0)), np.zeros((n, 0))
-    amplitude = np.hstack([hyper["level_sd"], hyper.get("slope_sd", np.zeros((n, 0)))])
-    d2 = np.sum((data.cells[:, None] - data.cells) ** 2, axis=-1)
-    correlation = np.exp(-0.5 * d2 / hyper["scale_length"][:, :, None] ** 2)
-    own = JITTER + hyper["cell_sd"][:, :, None] ** 2
-    factor = np.linalg.cholesky(correlation + own * np.eye(len(data.cells)))
-    normal = rng.standard_normal((n, len(data.fields), len(data.cells)))
-    fields = amplitude[:, :, None] * np.einsum("sij,sfj->sfi", factor, normal)
-    sds = np.hstack([hyper.get(k, np.zeros((n, 0))) for k in ("local_sd", "drift_sd")])
+    fields = np.zeros((n, 0, 0))
+    if data.fields:
+        amplitude = np.hstack([hyper["level_sd"], hyper.get("slope_sd", np.zeros((n, 0)))])
+        d2 = np.sum((data.cells[:, None] - data.cells) ** 2, axis=-1)
+        correlation = np.exp(-0.5 * d2 / hyper["scale_length"][:, :, None] ** 2)
+        own = JITTER + hyper["cell_sd"][:, :, None] ** 2
+        factor = np.linalg.cholesky(correlation + own * np.eye(len(data.cells)))
+        normal = rng.standard_normal((n, len(data.fields), len(data.cells)))
+        fields = amplitude[:, :, None] * np.einsum("sij,sfj->sfi", factor, normal)
+    names = ["local_sd", "drift_sd", *(name for name, _ in data.effect_parts)]
+    sds = np.hstack([hyper.get(k, np.zeros((n, 0))) for k in names])
     local = sds[:, data.sd_entry]
     return fields, local * rng.standard_normal(local.shape)

@@ -149,13 +149,15 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
     -------
     pymc.Model
         Free variables ``noise_sd``, ``noise_slope``, ``coefficient_sd`` and, with transfer,
-        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``, ``drift_sd``.
+        ``scale_length``, ``cell_sd``, ``level_sd``, ``slope_sd``, ``local_sd``, ``drift_sd``; with
+        covariates those of `ModelData.effect_parts`.
     """
     transfer = len(data.fields) > 0
     absent = pt.as_tensor(np.zeros(0))
     with pm.Model(coords=data.coords) as model:
         noise_sd = positive("noise_sd", priors.noise_sd)[None]
         slope = scale_length = field_sd = local_sd = absent
+        others = []
         if data.noise_names:
             growth = positive("noise_growth", priors.noise_growth)
             noise_sd = pt.concatenate([noise_sd, growth[None]])
@@ -169,13 +171,14 @@ def build_model(data: ModelData, priors: Priors) -> pm.Model:
             if len(data.fields) > 1:
                 slopes = positive("slope_sd", priors.slope_sd, "slope")
                 field_sd = pt.concatenate([field_sd, slopes])
-            others = []
             if data.n_local:
                 others.append(positive("local_sd", priors.local_sd)[None])
             if data.n_drift:
                 others.append(positive("drift_sd", priors.drift_sd, "scale"))
-            if others:
-                local_sd = pt.concatenate(others)[data.sd_entry]
+        for name, _ in data.effect_parts:
+            others.append(positive(name, getattr(priors, name), f"{name}_of"))
+        if others:
+            local_sd = pt.concatenate(others)[data.sd_entry]
         terms: Any = Evidence()(
             noise_sd,
             slope,

@@ -40,7 +40,7 @@ def noise_sd(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
         As from `HyperSpace.split`.
     """
     floor = np.repeat(hyper["noise_sd"], len(data.noise_covariates), axis=-1)
-    square = floor**2 + RESOLUTION**2
+    square = floor**2 + RESOLUTION**2 + data.known_variance
     if data.noise_names:
         growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ data.noise_covariates.T)
         square = square + growth**2
@@ -54,15 +54,17 @@ def coefficient_sd(data: ModelData, priors: Priors, hyper: dict[str, np.ndarray]
 
 
 def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.ndarray:
-    """Prior covariance of the discrepancy coefficients: fields, local ones, drifts.
+    """Prior covariance of the coefficients after the law's: fields, local ones, drifts, covariates.
 
     Returns
     -------
     array, shape (m, m)
-        m = n_fields * n_cells + n_local + sum(n_drift); empty without transfer.
+        m = n_fields * n_cells + n_local + sum(n_drift) + n_effects; without transfer only the last.
     """
+    sds = [hyper[name] for name, _ in data.effect_parts]
+    effects = np.diag(np.concatenate([np.zeros(0), *sds])[data.effect_entry] ** 2)
     if not data.fields:
-        return np.zeros((0, 0))
+        return effects
     amplitude = np.concatenate([hyper["level_sd"], hyper.get("slope_sd", np.zeros(0))])
     own = JITTER + hyper["cell_sd"][0] ** 2
     over_cells = squared_exponential(data.cells, data.cells, hyper["scale_length"][0])
@@ -72,6 +74,7 @@ def discrepancy_covariance(data: ModelData, hyper: dict[str, np.ndarray]) -> np.
         blocks.append(hyper["local_sd"][0] ** 2 * np.eye(data.n_local))
     for j, n in enumerate(data.n_drift):
         blocks.append(hyper["drift_sd"][j] ** 2 * np.eye(n))
+    blocks.append(effects)
     size = [len(b) for b in blocks]
     out = np.zeros((sum(size), sum(size)))
     start = 0

@@ -50,7 +50,8 @@ def noise_variance(noise_sd, noise_slope, noise_covariates):
     """Noise variance of each class: a floor, plus a part that grows with the settings.
 
     ``noise_sd`` holds the floor's sd and, where there are covariates, the sd of the growing part
-    at average settings.  Returns the variances and the growing parts.
+    at average settings.  ``noise_covariates`` has a column for each of ``noise_slope``, then one of
+    known variance, that of measurement.  Returns the variances and the growing parts.
     """
     n = noise_covariates.shape[0]
     variance, growth = np.full(n, noise_sd[0] ** 2 + RESOLUTION**2), np.zeros(n)
@@ -61,6 +62,8 @@ def noise_variance(noise_sd, noise_slope, noise_covariates):
                 s += noise_covariates[c, j] * noise_slope[j]
             growth[c] = np.exp(2.0 * s)
             variance[c] += growth[c]
+    for c in range(n):
+        variance[c] += noise_covariates[c, noise_slope.size]
     return variance, growth
 
 
@@ -263,7 +266,7 @@ def _by_pointer(
         carray(noise_sd, (parts,)), carray(noise_slope, (s[3],)), carray(coefficient_sd, (s[4],)),
         carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(local_sd, (s[7],)),
         carray(column_block, (q,)), carray(intercept_sd, (1,)),
-        carray(noise_covariates, (classes, s[3])), carray(cells, (s[8], 2)),
+        carray(noise_covariates, (classes, s[3] + 1)), carray(cells, (s[8], 2)),
         carray(gram, (rows, p, p)), carray(xy, (rows, p)), carray(yy, (rows,)),
         carray(n, (rows,)), carray(log_prior, (s[9],)), carray(common, (s[10],)),
         carray(columns, (s[11], s[12], s[13])), carray(n_candidates, (s[11],)),

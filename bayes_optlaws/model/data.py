@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class ModelData:
         Prior block of each dictionary column, -1 for the intercept.
     noise_covariates : array, shape (n_classes, n_covariates)
         Mean settings of each noise class; ``noise_names`` labels them.
+    known_variance : array, shape (n_classes,)
+        Variance of measurement of each, see `bayes_optlaws.model.measurement`.
     cells : array, shape (n_cells, 2)
         Inducing points of the discrepancy over scales (empty without transfer).
     fields, noise_names : tuple of str
@@ -31,6 +33,10 @@ class ModelData:
         Functions of the local correction.
     n_drift : tuple of int
         Segments of the drifts over log N and over log tokens (empty without transfer).
+    effect_parts : tuple of (str, tuple of str)
+        Hyper-parameters of the columns of covariates, see `bayes_optlaws.model.effects.Effects`.
+    effect_entry : int array, shape (n_effects,)
+        Which of them, counted through, each of those columns has.
     active : bool array, shape (n_combinations,), optional
         Combinations that count; all by default.
     exponent_weights : tuple of arrays, shape (n_candidates[g],) each
@@ -44,11 +50,14 @@ class ModelData:
     tree: Tree
     column_block: np.ndarray
     noise_covariates: np.ndarray
+    known_variance: np.ndarray
     noise_names: tuple[str, ...]
     cells: np.ndarray
     fields: tuple[str, ...]
     n_local: int
     n_drift: tuple[int, ...] = ()
+    effect_parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    effect_entry: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     active: np.ndarray | None = None
     exponent_weights: tuple[np.ndarray, ...] = ()
     signs: np.ndarray | None = None
@@ -79,18 +88,22 @@ class ModelData:
             coords["slope"] = list(self.fields[1:])
         if self.n_drift:
             coords["scale"] = ["N", "tokens"]
-        return coords
+        return coords | {f"{name}_of": list(labels) for name, labels in self.effect_parts}
 
     @property
     def sd_entry(self) -> np.ndarray:
-        """Which of (local_sd, drift_sd) each column after the fields has, shape (n_other,).
+        """Which of (local_sd, drift_sd, effects) each column after the fields has, (n_other,).
 
         ``local_sd`` is counted only where there are local functions.
         """
         first = 1 if self.n_local else 0
         local = np.zeros(self.n_local, dtype=np.int64)
         return np.concatenate(
-            [local, np.repeat(first + np.arange(len(self.n_drift)), self.n_drift)]
+            [
+                local,
+                np.repeat(first + np.arange(len(self.n_drift)), self.n_drift),
+                first + len(self.n_drift) + self.effect_entry,
+            ]
         )
 
     def kernel_args(self, priors: Priors) -> tuple[np.ndarray, ...]:
@@ -98,7 +111,7 @@ class ModelData:
         return (
             self.column_block,
             np.array([priors.intercept_sd]),
-            self.noise_covariates,
+            np.column_stack([self.noise_covariates, self.known_variance]),
             self.cells,
             *self.statistics.args,
             self.log_prior,

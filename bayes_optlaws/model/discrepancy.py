@@ -33,6 +33,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from bayes_optlaws.model.covariates import Covariates
 from bayes_optlaws.model.drift import Drift
 from bayes_optlaws.schedules import integrals
 
@@ -44,7 +45,7 @@ SAME_SCALE = 0.02
 
 LOCAL_SHARE, MAX_LOCAL = 0.999, 90
 """Eigenfunctions of the local correction that the runs inform: this share of its variance over
-the table, by at most this many; the rest is drawn from its prior."""
+the table, by at most this many (twice with covariates); the rest is drawn from its prior."""
 
 LOCAL_POINTS = 400
 """Points from which the eigenfunctions are learned."""
@@ -167,11 +168,11 @@ def local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return over_scales * matern52(a[:, 2:], b[:, 2:], LOCAL_SETTING_LENGTH)
 
 
-def _leading(points: np.ndarray) -> np.ndarray:
+def _leading(points: np.ndarray, limit: int) -> np.ndarray:
     """Leading eigenvectors of the local correlation at points, over the roots of their values."""
     value, vector = np.linalg.eigh(local_correlation(points, points))
     value, vector = value[::-1], vector[:, ::-1]
-    n = min(np.searchsorted(np.cumsum(value), LOCAL_SHARE * value.sum()) + 1, MAX_LOCAL)
+    n = min(np.searchsorted(np.cumsum(value), LOCAL_SHARE * value.sum()) + 1, limit)
     return vector[:, :n] / np.sqrt(value[:n])
 
 
@@ -270,11 +271,14 @@ class Discrepancy:
     location, unit : dict
         Mean and sd of each setting coordinate; a natural unit where it varies less or not at all.
     points : array, shape (n_points, 2 + n_varying)
-        Where the local correction's kernel was decomposed: scale, then standardised settings.
+        Where the local correction's kernel was decomposed: scale, standardised settings, then
+        coordinates of covariates.
     directions : array, shape (n_points, n_local)
         Its eigenvectors there, over the roots of the eigenvalues.
     drifts : tuple of Drift
         Over log N and over log tokens.
+    covariates : Covariates
+        Further coordinates of the local correction.
     """
 
     centre: np.ndarray
@@ -286,9 +290,16 @@ class Discrepancy:
     points: np.ndarray
     directions: np.ndarray
     drifts: tuple[Drift, ...]
+    covariates: Covariates = Covariates()
 
     @classmethod
-    def fit(cls, table: pd.DataFrame, *, max_cells: int = MAX_CELLS) -> Discrepancy:
+    def fit(
+        cls,
+        table: pd.DataFrame,
+        *,
+        max_cells: int = MAX_CELLS,
+        covariates: Covariates = Covariates(),  # noqa: B008 (frozen)
+    ) -> Discrepancy:
         """Learn coordinates and inducing points from a validated run table."""
         s = scales(table)
         centre = s.mean(axis=0)
@@ -303,11 +314,12 @@ class Discrepancy:
         cells = inducing_points(seen, max_cells)
         edges = zip(seen.min(axis=0), seen.max(axis=0), strict=True)
         drifts = tuple(Drift(min(low, 0.0), max(high, 0.0)) for low, high in edges)
-        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL, drifts)
-        if not varying:
+        found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL, drifts, covariates)
+        if not (varying or covariates):
             return found
         points = inducing_points(found.local_points(table), LOCAL_POINTS)
-        return replace(found, points=points, directions=_leading(points))
+        limit = MAX_LOCAL * (2 if covariates.beside_groups else 1)
+        return replace(found, points=points, directions=_leading(points, limit))
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -348,8 +360,10 @@ class Discrepancy:
         return np.hstack([np.ones((len(table), 1)), self.standard_settings(table, self.varying)])
 
     def local_points(self, table: pd.DataFrame) -> np.ndarray:
-        """Coordinates of the local correction, shape (n, 2 + n_varying)."""
+        """Coordinates of the local correction, shape (n, 2 + n_varying + n_covariates)."""
         z = self.standard_settings(table, self.varying)
+        if self.covariates:
+            z = np.hstack([z, self.covariates.coordinates(table)])
         return np.hstack([self.standard_scales(table), z])
 
     def local_growth(self, points: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.model.covariates import Covariates
 from bayes_optlaws.model.divergence_cells import merge_rows
 
 BILLION = 1e9
@@ -60,6 +61,8 @@ class DivergenceScale:
         ``recovery`` in halvings; their sd or 1, whichever is larger.
     lowest, highest : dict of str to float
         Range of each, and of the log ``lr``.
+    covariates : Covariates
+        Each number and each level of a category is a further column of the correction.
     """
 
     lr_unit: float
@@ -67,9 +70,14 @@ class DivergenceScale:
     spread: dict[str, float]
     lowest: dict[str, float]
     highest: dict[str, float]
+    covariates: Covariates = Covariates()
 
     @classmethod
-    def fit(cls, table: pd.DataFrame) -> DivergenceScale:
+    def fit(
+        cls,
+        table: pd.DataFrame,
+        covariates: Covariates = Covariates(),  # noqa: B008 (frozen)
+    ) -> DivergenceScale:
         """Take units, centre and range from a validated run table."""
         logs = _logs(table)
         logs["recovery"] = _recovery(logs, float(logs["warmup"].max()))
@@ -80,13 +88,15 @@ class DivergenceScale:
             {name: max(float(value.std()), 1.0) for name, value in logs.items()},
             {name: float(value.min()) for name, value in every.items()},
             {name: float(value.max()) for name, value in every.items()},
+            covariates,
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Labels of the correction's columns."""
         varies = self.highest["batch"] - self.lowest["batch"] > 1e-6
-        return ("batch", "recovery", "batch_bend") if varies else ("batch", "recovery")
+        own = ("batch", "recovery", "batch_bend") if varies else ("batch", "recovery")
+        return (*own, *self.covariates.risk_names)
 
     @property
     def origin(self) -> np.ndarray:
@@ -101,13 +111,17 @@ class DivergenceScale:
         logs["recovery"] = _recovery(logs, self.highest["warmup"])
         z = {name: self._within(name, logs[name]) for name in ("batch", "recovery")}
         z["batch_bend"] = np.sqrt(1.0 + z["batch"] ** 2) - 1.0
+        own = self.names[: len(self.names) - len(self.covariates.risk_names)]
+        columns = np.column_stack([z[name] for name in own])
+        if self.covariates:
+            columns = np.hstack([columns, self.covariates.risk_columns(table)])
         unit = np.log(BILLION)
         return DivergenceInputs(
             logs["size"] - unit,
             logs["tokens"] - unit,
             logs["tokens"] - logs["steps"] + logs["warmup"] - unit,
             np.log(table["peak_lr"].to_numpy(float)) - np.log(self.lr_unit),
-            np.column_stack([z[name] for name in self.names]),
+            columns,
         )
 
     def _within(self, name: str, value: np.ndarray) -> np.ndarray:
@@ -162,7 +176,13 @@ class DivergenceData:
     scale: DivergenceScale
 
     @classmethod
-    def from_runs(cls, table: pd.DataFrame, *, max_rows: int = MAX_ROWS) -> DivergenceData:
+    def from_runs(
+        cls,
+        table: pd.DataFrame,
+        *,
+        max_rows: int = MAX_ROWS,
+        covariates: Covariates = Covariates(),  # noqa: B008 (frozen)
+    ) -> DivergenceData:
         """Reduce a validated run table, divergent runs included.
 
         Parameters
@@ -173,6 +193,7 @@ class DivergenceData:
             Longer tables of distinct runs are merged into this many cells (an approximation: of
             second order in the width of a cell).  On 100,000 distinct simulated runs the default
             moves the posterior mode by 0.2 posterior sds (rms), on 30,000 by less than 0.01.
+        covariates : Covariates
 
         Raises
         ------
@@ -188,7 +209,7 @@ class DivergenceData:
         """
         if not len(table):
             raise ValueError("the run table must have at least one row; add the runs")
-        scale = DivergenceScale.fit(table)
+        scale = DivergenceScale.fit(table, covariates)
         rows = scale.rows(scale.inputs(table))
         return cls(*merge_rows(rows, table["diverged"].to_numpy(float), max_rows), scale)
 

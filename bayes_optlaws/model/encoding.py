@@ -7,20 +7,25 @@ table have equal encodings, so a saved law keeps the table and makes its encodin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bayes_optlaws.kernels.marginal import SufficientStatistics
+from bayes_optlaws.model.covariates import Covariates, check_covariates, check_pooling
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.divergence import DivergenceData
+from bayes_optlaws.model.effects import Effects
 from bayes_optlaws.model.features import FeatureSet, Standardizer, cooled
+from bayes_optlaws.model.measurement import Measurement
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import SIGNS, Priors
 from bayes_optlaws.model.slopes import SlopePrior, slope_rows
+from bayes_optlaws.runs.readers import read_candidates
 
 FEATURE_OPTIONS = ("auto", "paper")
 """Choices of the option ``features``."""
@@ -51,12 +56,16 @@ class RunEncoding:
     discrepancy : Discrepancy
         Coordinates of scales and settings; its columns are in use only with ``transfer``.
     noise : NoiseClasses
+    measurement : Measurement
+        Seeds and known variance of the finished runs, and their classes in the likelihood.
     centre : float
         Mean log loss of the finished runs.
     data : ModelData
         Gram matrices and layout of the loss part.
     divergence : DivergenceData
         What the divergence part reads of the table.
+    effects : Effects
+        Columns of the covariates.
     prior_rows, prior_response : array, shapes (n_prior, p) and (n_prior,)
         Prior knowledge as observations of unit noise: published slopes, see
         `bayes_optlaws.model.slopes`, then the coefficients that have priors of their own.
@@ -71,9 +80,11 @@ class RunEncoding:
     standardizer: Standardizer
     discrepancy: Discrepancy
     noise: NoiseClasses
+    measurement: Measurement
     centre: float
     data: ModelData
     divergence: DivergenceData
+    effects: Effects
     prior_rows: np.ndarray
     prior_response: np.ndarray
     n_slopes: int
@@ -87,6 +98,8 @@ class RunEncoding:
         transfer: bool = True,
         exponents: str | Mapping[str, tuple[float, ...]] | None = None,
         priors: Priors | None = None,
+        covariates: Sequence[str] | Mapping[str, str] | None = None,
+        groups: str | None = None,
     ) -> RunEncoding:
         """Encode a validated run table; options as in `bayes_optlaws.OptLaw`.
 
@@ -104,6 +117,8 @@ class RunEncoding:
         """
         check_features(features)
         priors = Priors() if priors is None else priors
+        check_pooling(groups)
+        settings = Covariates.fit(runs, check_covariates(covariates), pooled=groups is not None)
         table = runs[~runs["diverged"]]
         feature_set = FeatureSet.from_options(
             exponents,
@@ -118,21 +133,29 @@ class RunEncoding:
             raw, feature_set.column_exponent,
             None if raw.any(axis=0).all() else feature_set.dictionary(cooled(table)).mean(axis=0),
         )  # fmt: skip
-        discrepancy = Discrepancy.fit(table)
+        discrepancy = Discrepancy.fit(table, covariates=settings)
         noise = NoiseClasses.fit(table, discrepancy, constant=not transfer)
+        measured = Measurement.fit(table, noise)
         log_loss = np.log(table["final_loss"].to_numpy(float))
         centre = float(log_loss.mean())
         rows = standardizer(raw)
         if transfer:
             rows = np.hstack([rows, discrepancy.basis(table)])
+        effects = Effects.fit(settings, discrepancy, table)
+        if settings:
+            rows = np.hstack([rows, effects.columns(table)])
         n_other = rows.shape[1] - raw.shape[1]
         slopes, slope = _slope_rows(feature_set, standardizer, table, priors.slopes)
         own, own_response = _coefficient_rows(feature_set, priors)
         known = np.hstack([np.vstack([slopes, own]), np.zeros((len(slope) + len(own), n_other))])
         response = np.concatenate([slope, own_response])
+        times = np.sqrt(measured.seeds)
         data = ModelData(
             SufficientStatistics.from_rows(
-                rows, log_loss - centre, noise.label, n_classes=len(noise.covariates)
+                rows * times[:, None],
+                (log_loss - centre) * times,
+                measured.label,
+                n_classes=len(measured.covariates),
             ).append(
                 SufficientStatistics.from_rows(
                     known, response, np.zeros(len(response), dtype=int), n_classes=1
@@ -140,28 +163,55 @@ class RunEncoding:
             ),
             feature_set.tree,
             _column_block(feature_set, priors),
-            noise.covariates,
+            measured.covariates,
+            measured.variance,
             noise.names,
             discrepancy.cells if transfer else np.zeros((0, 0)),
             discrepancy.fields if transfer else (),
             discrepancy.n_local if transfer else 0,
             discrepancy.n_drift if transfer else (),
+            effects.parts,
+            effects.entry(table),
             exponent_weights=_exponent_weights(feature_set, priors),
             signs=_signs(feature_set, priors),
         )
         return cls(
-            runs, table, transfer, feature_set, standardizer, discrepancy, noise, centre, data,
-            DivergenceData.from_runs(runs), known, response, len(slope),
+            runs, table, transfer, feature_set, standardizer, discrepancy, noise, measured, centre,
+            data, DivergenceData.from_runs(runs, covariates=settings), effects, known, response,
+            len(slope),
+        )  # fmt: skip
+
+    @property
+    def covariates(self) -> Covariates:
+        """Settings beyond the run table's own, and groups; empty where the law has none."""
+        return self.effects.covariates
+
+    def candidates(self, source: Any) -> pd.DataFrame:
+        """Read a candidate table (DataFrame or path), with these covariates and groups."""
+        table = read_candidates(source, mixed_groups=self.covariates.pooled)
+        self.covariates.values(table)
+        return table
+
+    def assuming(self, values: Mapping[str, Any]) -> RunEncoding:
+        """The same, with these values of covariates for tables that have no such column."""
+        known = self.covariates.assuming(values)
+        discrepancy = replace(self.discrepancy, covariates=known)
+        scale = replace(self.divergence.scale, covariates=known)
+        return replace(
+            self, discrepancy=discrepancy, divergence=replace(self.divergence, scale=scale),
+            effects=replace(self.effects, covariates=known, discrepancy=discrepancy),
         )  # fmt: skip
 
     def rows(self, table: pd.DataFrame | None = None) -> np.ndarray:
-        """Columns of the likelihood, shape (n, p): standardised dictionary, then discrepancy.
+        """Columns of the likelihood, shape (n, p): dictionary, discrepancy, covariates.
 
         Of the finished runs where no table is given.
         """
         table = self.finished if table is None else table
         x = self.standardizer(self.features.dictionary(table))
-        return np.hstack([x, self.discrepancy.basis(table)]) if self.transfer else x
+        if self.transfer:
+            x = np.hstack([x, self.discrepancy.basis(table)])
+        return np.hstack([x, self.effects.columns(table)]) if self.covariates else x
 
     @property
     def response(self) -> np.ndarray:

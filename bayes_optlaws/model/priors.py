@@ -190,6 +190,17 @@ class Priors:
     drift_sd : LogNormal
         Sd of the change of d log loss / d log scale over one nat of scale, see
         `bayes_optlaws.model.drift`; one draw for model size, one for tokens.
+    effect_sd : LogNormal
+        Sd of what a covariate does to the log loss, per sd of a number or for a level of a
+        category, see `bayes_optlaws.model.effects`; one draw for all numbers, one a category.
+    interaction_sd : LogNormal
+        Sd of its products with scale (per nat) and with the settings (per sd); one draw for all
+        numbers, one for each level of a category.
+    group_level_sd : LogNormal
+        Sd of the log loss between groups.
+    group_slope_sd : LogNormal
+        Sd of a group's deviation in slope over scale (per nat) and over settings (per sd), one
+        draw for each group.
     slopes : SlopePrior
         Of d log loss / d log N and d log loss / d log tokens, see `bayes_optlaws.model.slopes`.
     unseen_sd : float
@@ -233,6 +244,10 @@ class Priors:
     slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
     local_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     drift_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    effect_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    interaction_sd: LogNormal = field(default_factory=lambda: LogNormal(0.005, 1.0))
+    group_level_sd: LogNormal = field(default_factory=lambda: LogNormal(0.1, 1.0))
+    group_slope_sd: LogNormal = field(default_factory=lambda: LogNormal(0.01, 1.0))
     slopes: SlopePrior = field(default_factory=SlopePrior)
     unseen_sd: float = 0.02
     untrained_loss: float = float(np.log(2**17))

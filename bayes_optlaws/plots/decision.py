@@ -305,7 +305,8 @@ def resolution(
     """
     if by not in ("tokens", "n_params", "both"):
         raise ValueError(f"by is {by!r}: it must be 'tokens', 'n_params' or 'both'")
-    law, table = fitted_law(law), read_candidates(candidates)
+    law = fitted_law(law)
+    table = law.candidates(candidates)
     if len(table) < 2:
         raise ValueError(f"{len(table)} candidate given: a gap needs at least two")
     multiples = np.sort(np.asarray(factors, dtype=float))

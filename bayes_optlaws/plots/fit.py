@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -117,10 +117,11 @@ def predictive_check(
     matplotlib Figure
     """
     law = fitted_law(law)
+    law.require_converged()
     table = law.encoding.finished
-    given: dict[str, Any] = {"random_seed": random_seed, "max_draws": _DRAWS, "finished": True}
-    centre = np.log(law.predict_draws(table, kind="mean", **given).to_numpy()).mean(axis=0)
-    replicated = np.log(law.predict_draws(table, kind="new_run", **given).to_numpy()) - centre
+    mean, replicated = law.replicated(np.random.default_rng(random_seed), max_draws=_DRAWS)
+    centre = mean.mean(axis=0)
+    replicated = replicated - centre
     residual = np.log(table["final_loss"].to_numpy(float)) - centre
     groups = table.groupby(["n_params", "tokens"]).indices
     alone, ax = ax is None, axes(ax, (6.4, 1.4 + 0.45 * len(groups)))

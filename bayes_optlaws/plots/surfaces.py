@@ -165,7 +165,7 @@ def loss_surface(
     ValueError
         When the schedule is none of those, or the range of peak LR or warm-up is a point.
     """
-    law = fitted_law(law)
+    law = fitted_law(law).usual()
     at = _settings(law, n_params, tokens, batch_tokens, schedule, cooldown, grid)
     predicted = law.predict(at.candidates, kind="mean", random_seed=random_seed, max_draws=_DRAWS)
     loss, risk = at.on_grid(predicted["loss_mean"]), at.on_grid(predicted["p_diverge"])
@@ -278,7 +278,7 @@ def stable_region(
         When the law has no divergence part, the schedule is none of those, or the range of peak
         LR or warm-up is a point.
     """
-    law = fitted_law(law)
+    law = fitted_law(law).usual()
     at = _settings(law, n_params, tokens, batch_tokens, schedule, cooldown, grid)
     predicted = law.predict(
         at.candidates, kind="mean", prob=prob, random_seed=random_seed, max_draws=_DRAWS

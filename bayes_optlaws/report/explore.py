@@ -152,6 +152,11 @@ def explore(
         raise ValueError(f"draws is {draws!r}: give a whole number of at least 50")
     _require_known(law)
     converged = law.require_converged(allow_unconverged)
+    if law.encoding.covariates:
+        raise ValueError(
+            f"the law has covariates or groups ({', '.join(law.encoding.covariates.names)}), which "
+            "the page with sliders does not show: use predict, or fit a law without"
+        )
     table = _default(law) if baseline is None else read_candidates(baseline)
     if len(table) != 1:
         raise ValueError(f"the baseline has {len(table)} rows: give the one to begin with")

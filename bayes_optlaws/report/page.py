@@ -124,7 +124,7 @@ def report(
         raise ValueError(f"{path} is a folder: give the name of a file, as report.html")
     law.require_converged(allow_unconverged)
     asked = candidates is not None
-    table = _named(read_candidates(candidates)) if asked else settings_to_compare(law.runs)
+    table = _named(law.candidates(candidates)) if asked else settings_to_compare(law.runs)
     if not asked and history is not None:
         raise ValueError("history is given without candidates: name the later stages to rank")
     stage = law.stage(table, history, stage_runs)
@@ -135,7 +135,7 @@ def report(
     )  # fmt: skip
     plan = None
     if n_runs and len(table) > 1:
-        own = None if pool is None else _named(read_candidates(pool))
+        own = None if pool is None else _named(law.candidates(pool))
         plan = design(
             law, own, decide=table, n_runs=n_runs, history=history, stage_runs=stage_runs,
             max_draws=DESIGN_DRAWS if stage is None else None, random_seed=random_seed,

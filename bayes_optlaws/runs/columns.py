@@ -173,8 +173,8 @@ def _listing(labels: Sequence[str]) -> str:
     return ", ".join(unique[:8]) + (f", ... ({len(unique)} in all)" if len(unique) > 8 else "")
 
 
-def check_groups(frame: pd.DataFrame, report: Report) -> None:
-    """Refuse several groups in one table, and rows whose group is not said."""
+def check_groups(frame: pd.DataFrame, report: Report, *, mixed: bool = False) -> None:
+    """Refuse rows whose group is not said, and several groups in one table unless ``mixed``."""
     if "group" not in frame.columns:
         return
     raw = objects(frame["group"].to_numpy(dtype=object))
@@ -185,12 +185,12 @@ def check_groups(frame: pd.DataFrame, report: Report) -> None:
         blank, "group", raw, "must be filled in every row or in none", "name the group of this run"
     )
     labels = [text(v) for v in raw[~blank]]
-    if len(set(labels)) > 1:
+    if len(set(labels)) > 1 and not mixed:
         report.table(
             "group",
             _listing(labels),
             "mixed groups: losses of different groups are not comparable",
-            f"pick one with group={min(labels)!r}",
+            f"pick one with group={min(labels)!r}, or fit all with OptLaw(groups='pooled')",
         )
 
 

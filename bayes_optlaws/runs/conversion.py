@@ -25,7 +25,7 @@ __all__ = ["Interpretation", "Options", "Question", "Taken", "Work"]
 LOSS_UNITS = ("nats", "bits", "ppl", "bpb")
 DIRECT = (
     "n_params", "tokens", "batch_tokens", "steps", "peak_lr", "warmup_steps", "min_lr",
-    "decay_end_step", "plateau_lr", "cooldown_start_step", "loss_sd",
+    "decay_end_step", "plateau_lr", "cooldown_start_step", "loss_sd", "n_seeds",
 )  # fmt: skip
 """Roles that are columns of numbers of the run table, in its order."""
 

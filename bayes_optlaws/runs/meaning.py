@@ -424,6 +424,7 @@ def _loss(work: Work) -> None:
         )
     elif kind != "final_loss":
         work.note(f"final_loss = {words.format(chosen.name)}, in nats per token.")
+        _spread_in_nats(work, kind, cells.values)
     elif chosen.name != "final_loss":
         work.note(f"{chosen.name} was taken as final_loss, in nats per token.")
     _ask_which_loss(work, chosen, values, ways[1:])
@@ -459,6 +460,17 @@ def _nats(work: Work, kind: str, values: np.ndarray) -> tuple[np.ndarray, str]:
             many = parse(per_token)
             return values * np.log(2.0) * many, f"{{}} x log(2) x {many:g} bytes a token"
     return values, ""
+
+
+def _spread_in_nats(work: Work, kind: str, values: np.ndarray) -> None:
+    """Put ``loss_sd`` in the unit that the loss is converted to."""
+    sd = work.values.get("loss_sd")
+    if sd is None:
+        return
+    with np.errstate(all="ignore"):
+        factor = 1.0 / values if kind == "perplexity" else _nats(work, kind, np.ones(1))[0]
+    work.put("loss_sd", sd * factor)
+    work.note("loss_sd was in the unit of the loss and is in nats per token, too.")
 
 
 def _ask_which_loss(work: Work, chosen: Column, values: np.ndarray, others: list[Column]) -> None:

@@ -140,6 +140,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "diverged": ("diverged", "is_diverged", "has_diverged", "divergent", "loss_diverged"),
     "status": ("status", "state", "run_status", "run_state"),
     "loss_sd": ("loss_sd",),
+    "n_seeds": ("n_seeds",),
     "group": ("group",),
     "stage": ("stage",),
     "parent": ("parent",),

@@ -51,6 +51,7 @@ def read_runs(
     cooldown: float | None = None,
     group: object = None,
     min_runs: int = 5,
+    mixed_groups: bool | None = None,
 ) -> pd.DataFrame:
     """Read and validate a table of finished runs, also one as a trainer or tracker writes it.
 
@@ -92,6 +93,9 @@ def read_runs(
         losses of different groups (data, tokenizer, architecture) are not comparable.
     min_runs : int
         Least number of runs that did not diverge.
+    mixed_groups : bool, optional
+        Take a table with several groups, for ``OptLaw(groups="pooled")``. By default a table that
+        was read so before.
 
     Returns
     -------
@@ -100,7 +104,8 @@ def read_runs(
         ``run_id`` (str), ``n_params``, ``tokens``, ``batch_tokens``, ``steps``, ``peak_lr``,
         ``warmup_steps``, ``min_lr``, ``decay_end_step``, ``plateau_lr``, ``cooldown_start_step``,
         ``final_loss`` (float; NaN where diverged and unknown), ``schedule`` (str), ``diverged``
-        (bool).
+        (bool). Where given also ``loss_sd``, the standard error of the loss as measured, and
+        ``n_seeds``, the runs that it is the mean of; see `bayes_optlaws.model.measurement`.
 
     Raises
     ------
@@ -170,7 +175,9 @@ def read_runs(
         schedules=schedules,
         cooldown=cooldown,
     )
-    return _validate(load(source), options, group=group, min_runs=min_runs)
+    return _validate(
+        load(source), options, group=group, min_runs=min_runs, mixed_groups=mixed_groups
+    )
 
 
 def read_candidates(
@@ -183,6 +190,7 @@ def read_candidates(
     cooldown: float | None = None,
     group: object = None,
     warn: bool = True,
+    mixed_groups: bool | None = None,
 ) -> pd.DataFrame:
     """Read and validate a table of planned runs: a run table without the outcome columns.
 
@@ -193,7 +201,7 @@ def read_candidates(
     ----------
     source : path, DataFrame, list of dict or dict of lists
         As for `read_runs`.
-    columns, units, sequence_length, schedules, cooldown, group
+    columns, units, sequence_length, schedules, cooldown, group, mixed_groups
         As for `read_runs`.
     warn : bool
         Whether to warn of what is possible and yet hardly meant.
@@ -229,7 +237,7 @@ def read_candidates(
         outcome=False,
     )
     table = load(source)
-    read = _validate(table, options, group=group, min_runs=0, warn=warn)
+    read = _validate(table, options, group=group, min_runs=0, warn=warn, mixed_groups=mixed_groups)
     if isinstance(source, pd.DataFrame) or not isinstance(table.index, pd.RangeIndex):
         return read
     if read["run_id"].iloc[0] == run_ids(read[[]])[0]:
@@ -238,9 +246,16 @@ def read_candidates(
 
 
 def _validate(
-    frame: pd.DataFrame, options: Options, *, group: object, min_runs: int, warn: bool = True
+    frame: pd.DataFrame,
+    options: Options,
+    *,
+    group: object,
+    min_runs: int,
+    warn: bool = True,
+    mixed_groups: bool | None = None,
 ) -> pd.DataFrame:
-    before = frame.attrs
+    before = frame.attrs | ({"mixed_groups": True} if mixed_groups else {})
+    mixed = bool(before.get("mixed_groups")) if mixed_groups is None else mixed_groups
     refuse_signalling(frame)
     read = interpret(choose_group(tidy_columns(frame), group), options)
     frame = read.frame
@@ -252,7 +267,7 @@ def _validate(
     for question in read.questions:
         report.table(question.column, question.value, question.rule, question.remedy)
     check_run_ids(ids, report)
-    check_groups(frame, report)
+    check_groups(frame, report, mixed=mixed)
     t = Table(frame, report)
     remedy = "give the number of parameters as a count, such as 124e6"
     t.need("n_params", t.positive("n_params", remedy, least=1.0), remedy, near=read.near)
@@ -264,9 +279,10 @@ def _validate(
     checks.min_lr(t, kind)
     checks.phases(t, kind)
     checks.array_integrals(t, kind)
-    filled: dict[str, object] = dict(t.x)
+    filled, measured = dict(t.x), {}
     if options.outcome:
         filled["final_loss"], filled["diverged"] = checks.outcome(t, min_runs, near=read.near)
+        filled |= (measured := checks.measurement(t, filled["final_loss"]))
         if t.no_loss.any():
             answers["status"] = {**answers.get("status", {}), NO_LOSS: "diverged"}
     if report.parts:
@@ -274,7 +290,7 @@ def _validate(
 
     filled["run_id"] = pd.Series(ids, index=frame.index, dtype="str")
     filled["schedule"] = pd.Series(kind, index=frame.index, dtype="str")
-    columns = {c: filled[c] for c in TEMPLATE_COLUMNS if c in filled}
+    columns = {c: filled[c] for c in (*TEMPLATE_COLUMNS, *measured) if c in filled}
     frame = frame.assign(**columns)
     doubtful = doubts(frame, outcome=options.outcome, vocab_size=options.vocab_size) if warn else []
     if t.warmup_assumed:

@@ -229,6 +229,27 @@ def array_integrals(t: Table, kind: np.ndarray) -> None:
         t.x[name] = values
 
 
+def measurement(t: Table, loss: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns that say how a loss was measured, those that there are."""
+    out = {}
+    if "loss_sd" in t.frame.columns:
+        sd, blank = t.numbers("loss_sd")
+        bad = ~blank & ~np.isnan(sd) & ~((sd >= 0) & (sd <= LARGEST))
+        with np.errstate(invalid="ignore"):
+            wide = ~blank & ~bad & (sd >= loss)
+        remedy = "give the standard error of final_loss as measured, in its unit, or leave it empty"
+        t.report.rows(bad, "loss_sd", sd, "must be finite and not negative", remedy)
+        t.report.rows(wide, "loss_sd", sd, "must be below the loss it belongs to", remedy)
+        out["loss_sd"] = sd
+    if "n_seeds" in t.frame.columns:
+        n, blank = t.numbers("n_seeds")
+        bad = ~blank & ~np.isnan(n) & ~((n >= 1) & (n <= LARGEST) & (n == np.round(n)))
+        remedy = "give how many runs final_loss is the mean of, 1 for a single run"
+        t.report.rows(bad, "n_seeds", n, "must be a whole number of at least 1", remedy)
+        out["n_seeds"] = n
+    return out
+
+
 def outcome(
     t: Table, min_runs: int, *, near: Mapping[str, object] = EMPTY
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -146,13 +146,15 @@ def weigh_draws(
 
     law = fitted_law(law)
     law.require_converged(allow_unconverged)
-    table = read_candidates(candidates)
+    table = law.candidates(candidates)
     fitted = law.encoding.finished
     n_params = float(np.median(table["n_params"])) if n_params is None else float(n_params)
     budgets = _budgets(table, fitted, n_params, tokens)
     batches = _batches(fitted, batch_tokens, over_batches)
     rates = np.geomspace(fitted["peak_lr"].min(), fitted["peak_lr"].max(), LR_POINTS)
+    other = [name for name in law.encoding.covariates.names if name in table]
     probes = _probes(fitted, n_params, budgets, batches, rates)
+    probes = probes.assign(**dict(table[other].iloc[0]))
     columns = [c for c in probes.columns if c in table.columns and c != "run_id"]
     joined = read_candidates(
         pd.concat([table[columns], probes[columns]], ignore_index=True), warn=False

@@ -191,8 +191,8 @@ def test_every_public_table_loads_and_has_the_rows_it_says(public_folder):
         if record.run_table:
             for group in table["group"].unique():
                 with warnings.catch_warnings():
-                    # six Marin runs repeat another's loss to the last digit
-                    warnings.filterwarnings("ignore", "6 of 170 runs", RunTableWarning)
+                    # some Marin runs repeat another's loss to the last digit
+                    warnings.filterwarnings("ignore", "(6 of 170|22 of 386) runs", RunTableWarning)
                     runs = read_runs(table, group=group)
                 assert len(runs) == (table["group"] == group).sum()
 
