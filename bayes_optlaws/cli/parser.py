@@ -9,6 +9,7 @@ import numpy as np
 
 from bayes_optlaws import __version__
 from bayes_optlaws.cli.candidates import SETTINGS
+from bayes_optlaws.cli.examples import CALLS, COLUMNS, EXIT_CODES
 from bayes_optlaws.cli.reading import add_reading
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
@@ -19,63 +20,6 @@ DEMO_CHAINS, DEMO_DRAWS = 2, 1300
 EVALUATION_DRAWS = 500
 OBJECTIVES = ("regret", "information", "variance")
 """As `bayes_optlaws.decision.design.OBJECTIVES`, whose module takes long to import."""
-
-_COLUMNS = """\
-columns of a run table, one row a finished run:
-  run_id                 name, unique (made from the row's position when absent)
-  n_params               parameters of the model
-  tokens, batch_tokens   trained tokens, tokens per optimizer step (or give steps)
-  peak_lr                highest learning rate
-  warmup_steps           optimizer steps of linear warm-up, 0 for none
-  schedule               linear, cosine, wsd, wsd-sqrt, polygon, constant
-  cooldown_start_step    for wsd, wsd-sqrt and polygon: where the cooldown starts
-  min_lr                 learning rate at the end, 0 when absent
-  final_loss             nats per token
-  diverged               true or false; final_loss may be empty where true
-A candidate table is the same without final_loss and diverged. Other columns are kept.
-"""
-
-
-_EXIT_CODES = """\
-exit codes: 0 done, 1 input that cannot be used or leaves a question open (it is named with its
-answer), 2 wrong call, 3 not converged"""
-
-# How each command is called, and one example.
-_CALLS = {
-    "demo": ("[-o DIR] [--report]", "--report"),
-    "init": ("[DIR] [--force]", "my-sweep"),
-    "check": (
-        "RUNS.csv [-o CLEAN.csv] [options]",
-        "wandb-export.csv --status crashed=diverged --cooldown 0.2 -o runs.csv",
-    ),
-    "candidates": (
-        "[--base RUNS.csv] [--peak-lr LR ...] [options]",
-        "--n-params 1.5B --tokens 30B --batch-tokens 1M --peak-lr 5e-4 1e-3 2e-3 "
-        "--warmup 0.02 --schedule cosine wsd -o candidates.csv",
-    ),
-    "fit": ("RUNS.csv -o LAW.nc [options]", "runs.csv -o law.nc --seed 1"),
-    "predict": ("LAW.nc CANDIDATES.csv [options]", "law.nc candidates.csv -o losses.csv"),
-    "rank": ("LAW.nc CANDIDATES.csv [options]", "law.nc candidates.csv --figure ranking.png"),
-    "design": (
-        "LAW.nc --decide CANDIDATES.csv [options]",
-        "law.nc --decide candidates.csv --n-runs 3 -o plan.csv",
-    ),
-    "report": (
-        "LAW.nc [--candidates CANDIDATES.csv] [options]",
-        "law.nc --candidates candidates.csv -o report.html",
-    ),
-    "allocate": (
-        "LAW.nc --flops C [options]",
-        "law.nc --flops 1e21 --figure isoflop.png",
-    ),
-    "watch": (
-        "LAW.nc CURVE.csv --candidate RUN.csv [options]",
-        "law.nc curve.csv --candidate plan.csv --run big-1 --others plan.csv",
-    ),
-    "explore": ("LAW.nc [--candidate RUN.csv] [options]", "law.nc -o explore.html"),
-    "evaluate": ("RUNS.csv [options]", "runs.csv --protocol hold-out-largest-n -o metrics.csv"),
-    "datasets": ("[NAME] [-o FILE.csv]", "pocket -o runs.csv"),
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
             "  bayes-optlaws explore law.nc                     a page with sliders: what if\n"
             "  bayes-optlaws watch law.nc curve.csv --candidate run.csv   go on, or stop it?\n"
             "  bayes-optlaws evaluate runs.csv                  is it right about my runs?\n\n"
-            f"{_COLUMNS}\n"
-            f"{_EXIT_CODES}"
+            f"{COLUMNS}\n"
+            f"{EXIT_CODES}"
         ),
     )
     whole.add_argument("--version", action="version", version=f"bayes-optlaws {__version__}")
@@ -111,13 +55,13 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
         description = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
-        call, example = _CALLS[name]
+        call, example = CALLS[name]
         added = commands.add_parser(
             name,
             help=summary,
             usage=f"bayes-optlaws {name} {call}".strip(),
             description=description,
-            epilog=f"example:\n  bayes-optlaws {name} {example}\n\n{_EXIT_CODES}",
+            epilog=f"example:\n  bayes-optlaws {name} {example}\n\n{EXIT_CODES}",
             formatter_class=raw,
         )
         added.set_defaults(command=name)
@@ -151,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "check a run table or a tracker's export and say what can be learned from it",
         "Shows what each column is taken for and lists every fault, with rule and remedy. With -o\n"
         "the clean table is written. It ends with 0 when the table can be fitted as it is, with 1\n"
-        f"when something must be mended or answered first.\n\n{_COLUMNS}",
+        f"when something must be mended or answered first.\n\n{COLUMNS}",
     )
     p.add_argument("runs", metavar="RUNS.csv")
     p.add_argument("-o", "--output", metavar="CLEAN.csv", help="write the table as it is read")
@@ -166,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_candidates(command)
 
-    p = command("fit", "fit a law to a run table and save it", _COLUMNS)
+    p = command("fit", "fit a law to a run table and save it", COLUMNS)
     p.add_argument("runs", metavar="RUNS.csv")
     p.add_argument("-o", "--output", metavar="LAW.nc", required=True, help="where to save the law")
     _add_force(p)

@@ -23,8 +23,8 @@ class Density:
         self._value, self._gradient = value, gradient
         self.mean, self.sd = np.zeros(size), np.full(size, width)
 
-    def mode(self):
-        x = np.zeros(self.mean.size)
+    def mode(self, start=None):
+        x = np.zeros(self.mean.size) if start is None else start
         for _ in range(200):
             x = x + 0.1 * self._gradient(x)
         return x
