@@ -144,6 +144,7 @@ def small_data(transfer, seed=3):
         Tree(np.arange(3), np.array([[[3, 4]]]), np.array([1]), np.array([2])),
         np.array([-1, 0, 1, 2, 3]),
         np.array([[-3.0], [0.0], [1.5]]) if transfer else np.zeros((1, 0)),
+        np.zeros(3 if transfer else 1),
         ("lr",) if transfer else (),
         cells if transfer else empty,
         ("level", "lr") if transfer else (),

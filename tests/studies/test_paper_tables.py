@@ -151,6 +151,7 @@ def test_verdicts(value, lead, se, says):
     assert (found["best"] == ("opt-law" if says == "best" else "other")).all()
 
 
+@pytest.mark.slow
 def test_missing_rivals_are_fitted_on_the_folds_of_the_evaluation(tmp_path, pocket, evaluated):
     fake = evaluated.rename(index={"simplified": "tissue", "chinchilla": "multi-power-law"})
     known = pd.concat([fake, evaluated.loc[["simplified", "chinchilla"]]])
