@@ -133,11 +133,10 @@ def _draw_matrix(ax: Axes, cells: np.ndarray, colours: str, *, margin: float = 0
 
 def _cell(value: float) -> str:
     """Return a probability in percent, nothing rounded to certain."""
-    if 0.0 < value < 0.005:
+    text = f"{100 * value:.0f}"
+    if text == "0" and value > 0.0:
         return "<1"
-    if 0.995 < value < 1.0:
-        return ">99"
-    return f"{100 * value:.0f}"
+    return ">99" if text == "100" and value < 1.0 else text
 
 
 def _part(n: int, ranking: RankingLike) -> str:
