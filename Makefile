@@ -54,8 +54,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two at a time, the tests of a file together: they share what it fits.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 notebooks: $(STAMP) $(WARM)
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=1800 notebooks
