@@ -26,6 +26,18 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "slope_sd": ("sd of the discrepancy in a slope", f"{_LOGS} per sd of the setting", _OWN),
     "local_sd": ("sd of the local correction, at the mean log LR", _LOGS, _OWN),
     "drift_sd": ("change of d log loss / d log scale", "1 per nat of log N or log tokens", _OWN),
+    "effect_sd": ("sd of what a covariate does", f"{_LOGS} per sd of it, or for a level", _OWN),
+    "interaction_sd": (
+        "sd of its products with scale and settings",
+        f"{_LOGS} per nat of scale or sd of the setting",
+        _OWN,
+    ),
+    "group_level_sd": ("sd of the level between groups", _LOGS, _OWN),
+    "group_slope_sd": (
+        "sd of a group's deviation in slopes over scale and settings",
+        f"{_LOGS} per nat of scale or sd of the setting",
+        _OWN,
+    ),
     "slopes": (
         "d log loss / d log N and d log loss / d log tokens at the table",
         "1",
@@ -65,8 +77,10 @@ def prior_table(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> pd.Da
         ``source``.
     """
     rows = {}
-    for name, (what, unit, source) in WORDS.items():
-        value = values[name]
+    for name, value in values.items():
+        if name in ("coefficients", "exponents"):
+            continue
+        what, unit, source = WORDS[name]
         distribution, low, high = _distribution(name, value)
         source = source if value == defaults[name] else STATED
         rows[name] = (what, distribution, low, high, unit, source)

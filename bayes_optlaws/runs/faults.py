@@ -9,7 +9,6 @@ import pandas as pd
 
 from bayes_optlaws.text.printable import printable
 
-SCHEDULES = ("linear", "cosine", "wsd", "wsd-sqrt", "polygon", "constant", "array")
 INTEGRAL_COLUMNS = ("conv_warmup", "conv_cooldown", "escape_warmup", "escape_cooldown")
 TEMPLATE_COLUMNS = (
     "run_id",

@@ -9,10 +9,11 @@ import pandas as pd
 
 from bayes_optlaws.runs.columns import label_words
 from bayes_optlaws.runs.conversion import DIRECT, Interpretation, Options, Work
-from bayes_optlaws.runs.faults import SCHEDULES, objects
+from bayes_optlaws.runs.faults import objects
 from bayes_optlaws.runs.magnitudes import ask_about_magnitudes
 from bayes_optlaws.runs.names import UNFINISHED, normal, schedule_of, status_of
 from bayes_optlaws.runs.recognition import Column
+from bayes_optlaws.schedules import SCHEDULES
 from bayes_optlaws.text.numbers import count, parse, rate, short
 from bayes_optlaws.text.printable import printable
 

@@ -1,5 +1,6 @@
 """Priors that a user states: seen in the posterior and in prior draws, refused where wrong."""
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -218,3 +219,10 @@ def test_the_mode_of_a_law_with_own_priors_is_found(pocket, rng):
     law = encoded(pocket, transfer=False, exponents=ONE, priors=priors)
     space = HyperSpace(law.encoding.data, law.priors)
     assert np.abs(space.log_density(space.mode())[1]).max() < 0.05
+
+
+def test_every_field_is_in_the_table():
+    names = {f.name for f in dataclasses.fields(Priors)} - {"coefficients", "exponents"}
+    table = Priors().table()
+    assert names < set(table.index)
+    assert table.loc[sorted(names), ["of", "unit", "source"]].notna().all(axis=None)
