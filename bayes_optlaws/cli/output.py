@@ -152,7 +152,7 @@ def print_ranking(ranking: Ranking) -> None:
     print_wrapped(" ".join(ranking.sentences(notes=False)))
     print_notes(ranking.notes)
     print()
-    loss, regret = ranking.decimals["loss"], ranking.decimals["regret"]
+    loss = ranking.loss_decimals
     scores = ranking.level == "score"
     centre, lower, upper = (
         ("score", "gap_lower", "gap_upper") if scores
@@ -160,13 +160,13 @@ def print_ranking(ranking: Ranking) -> None:
     )  # fmt: skip
     risk = ranking.risk_matters
     rows = []
-    for label, row in ranking.table.iterrows():
+    for (label, row), regret in zip(ranking.table.iterrows(), ranking.regret_texts, strict=True):
         cells = [
             str(label), f"{row[centre]:.{loss}f}",
             f"{row[lower]:.{loss}f} to {row[upper]:.{loss}f}",
             percent(row["p_best"], row["p_best_se"]),
             percent(row["p_best_or_tied"], row["p_best_se"]), f"{row['expected_rank']:.1f}",
-            f"{row['expected_regret']:.{regret}f}", percent(row["p_diverge"]),
+            regret, percent(row["p_diverge"]),
             f"{row['tie_group']:.0f}",
         ]  # fmt: skip
         rows.append([*cells, f"{row['rank_without_risk']:.0f}"] if risk else cells)

@@ -74,7 +74,7 @@ class Spoken(Protocol):
         ...
 
     @property
-    def decimals(self) -> dict[str, int]:
+    def loss_decimals(self) -> int:
         """Decimals with a meaning."""
         ...
 
@@ -186,7 +186,7 @@ def _level_and_risk(ranking: Spoken) -> str:
             "no losses"
         )
     else:
-        places = ranking.decimals["loss"]
+        places = ranking.loss_decimals
         text = (
             f"A single run of {label} that finishes ends at {best['loss_mean']:.{places}f} nats "
             f"({_sure(ranking)} interval {best['loss_lower']:.{places}f} to "

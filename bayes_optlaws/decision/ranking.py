@@ -350,18 +350,19 @@ class Ranking:
         return places is not None and not places.is_monotonic_increasing
 
     @cached_property
-    def decimals(self) -> dict[str, int]:
-        """Decimals of losses and of regrets that Monte-Carlo error leaves meaning to."""
+    def loss_decimals(self) -> int:
+        """Decimals of losses that Monte-Carlo error leaves meaning to."""
         one = self.outcomes.one_run
         finite = np.where(np.isfinite(one), one, np.nan)
         some = np.isfinite(finite).sum(axis=0) > 1
         sd = np.nanstd(finite[:, some], axis=0) if some.any() else np.zeros(1)
-        root = np.sqrt(self.n_effective)
-        regret = float(self.table["expected_regret_se"].iloc[:LEADERS].max())
-        return {
-            "loss": min(html.decimals(float(np.median(sd)) / root), 4),
-            "regret": min(html.decimals(regret), 4),
-        }
+        return min(html.decimals(float(np.median(sd)) / np.sqrt(self.n_effective)), 4)
+
+    @cached_property
+    def regret_texts(self) -> list[str]:
+        """Expected regret of each row, with the digits that its Monte-Carlo error leaves."""
+        columns = self.table[["expected_regret", "expected_regret_se"]].to_numpy(float)
+        return [html.known(value, error) for value, error in columns]
 
     @cached_property
     def _places(self) -> np.ndarray:
@@ -563,17 +564,21 @@ class Ranking:
 
     def _repr_html_(self) -> str:
         four, two, three = html.number(4), html.number(2), html.number(3)
-        loss, regret = (html.number(self.decimals[name]) for name in ("loss", "regret"))
+        loss = html.number(self.loss_decimals)
         probabilities = ["p_best", "p_best_or_tied", "p_top2", "p_diverge"]
         formats = {name: loss for name in (*LOSS_COLUMNS, *SCORE_COLUMNS)}
         formats = {name: how for name, how in formats.items() if name in self.table}
         formats |= {name: three for name in probabilities}
-        formats |= {"expected_rank": two, "expected_regret": regret}
+        formats |= {"expected_rank": two}
         formats |= {name: html.significant for name in ("p_best_se", "expected_regret_se")}
         parts = [
             html.heading(self._title()),
             html.paragraphs(self.sentences()),
-            html.table(self.table, formats=formats, shade=probabilities),
+            html.table(
+                self.table.assign(expected_regret=self.regret_texts),
+                formats=formats,
+                shade=probabilities,
+            ),
         ]
         if len(self.table) > 1:
             columns = ["first", "second", "gap", "p_lower", "p_flip", "p_tie", "verdict"]

@@ -223,7 +223,7 @@ def settings_to_compare(runs: pd.DataFrame) -> pd.DataFrame:
 def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
     best = ranking.table.iloc[0]
     label = str(ranking.table.index[0])
-    places = min(ranking.decimals["loss"], 3)
+    places = min(ranking.loss_decimals, 3)
     regret = known(best["expected_regret"], best["expected_regret_se"])
     scores = ranking.level == "score"
     names = _SCORES if scores else _RANKING
@@ -243,10 +243,9 @@ def _answer(table: pd.DataFrame, ranking: Ranking, asked: bool) -> str:
     shown = ranking.table[[name for name in names if name in ranking.table]].copy()
     if not ranking.risk_matters:
         shown = shown.drop(columns="rank_without_risk", errors="ignore")
-    shown = shown.rename(columns=names)
+    shown = shown.rename(columns=names).assign(regret=ranking.regret_texts)
     shares = ("P(best)", "best or tied", "P(diverges)")
-    formats = {name: number(ranking.decimals["loss"]) for name in ("loss", "score", "from", "to")}
-    formats |= {"regret": number(ranking.decimals["regret"])}
+    formats = {name: number(ranking.loss_decimals) for name in ("loss", "score", "from", "to")}
     formats |= dict.fromkeys(shares, percent)
     scales = table[["n_params", "tokens"]].drop_duplicates()
     where = scale_label(*scales.iloc[0]) if len(scales) == 1 else f"{len(scales)} scales"
