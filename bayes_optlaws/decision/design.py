@@ -27,8 +27,8 @@ from bayes_optlaws.decision.stage_design import design_stage
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.stages import Table
 from bayes_optlaws.kernels.threads import one_blas_thread
-from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS
 from bayes_optlaws.runs.pools import default_pool
+from bayes_optlaws.schedules import INTEGRAL_COLUMNS
 from bayes_optlaws.text.progress import counter
 
 __all__ = ["COMPARISONS", "OBJECTIVES", "DesignPlan", "design"]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS, TEMPLATE_COLUMNS, Report
+from bayes_optlaws.runs.faults import TEMPLATE_COLUMNS, Report
+from bayes_optlaws.schedules import INTEGRAL_COLUMNS
 
 KINDS = ("auto", "linear", "log", "log(1-x)", "category")
 """How a covariate may be read; ``"auto"`` decides by its values (`kind_of`)."""

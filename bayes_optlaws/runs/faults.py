@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.schedules import INTEGRAL_COLUMNS
 from bayes_optlaws.text.printable import printable
 
-INTEGRAL_COLUMNS = ("conv_warmup", "conv_cooldown", "escape_warmup", "escape_cooldown")
 TEMPLATE_COLUMNS = (
     "run_id",
     "n_params",

@@ -15,8 +15,8 @@ from bayes_optlaws.runs.columns import (
     is_blank,
     label_words,
 )
-from bayes_optlaws.runs.faults import INTEGRAL_COLUMNS, objects
-from bayes_optlaws.schedules import SCHEDULES
+from bayes_optlaws.runs.faults import objects
+from bayes_optlaws.schedules import INTEGRAL_COLUMNS, SCHEDULES
 
 ASSUMED_WARMUP = 0.05
 """Share of the steps that is assumed where a table says nothing of a warm-up (own choice)."""

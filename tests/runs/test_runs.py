@@ -435,11 +435,6 @@ def test_the_error_survives_pickling():
     )
 
 
-def test_names_agree_with_the_schedules_module():
-    assert fault_list.SCHEDULES == schedules.SCHEDULES
-    assert fault_list.INTEGRAL_COLUMNS == schedules.INTEGRAL_COLUMNS
-
-
 cell = st.one_of(
     st.none(),
     st.booleans(),
