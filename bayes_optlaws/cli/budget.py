@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from bayes_optlaws.cli.law import DONE, candidates_of, law_of, show_progress, warn_unconverged
 from bayes_optlaws.cli.output import (
     UsageError,
-    check_figure_name,
     free,
+    free_figure,
     note,
     print_json,
     print_notes,
@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 def allocate(arguments: argparse.Namespace) -> int:
     """Split a budget."""
     target = free(arguments.output, arguments.force, inputs=[arguments.law])
-    figures = [free(f, arguments.force, inputs=[arguments.law])
+    figures = [free_figure(f, arguments.force, inputs=[arguments.law])
                for f in (arguments.figure, arguments.frontier)]  # fmt: skip
-    for figure in figures:
-        if figure is not None:
-            check_figure_name(figure)
     if arguments.frontier is not None and arguments.tokens is not None:
         raise UsageError("--frontier with --tokens: a frontier is over compute, give --flops")
     law = law_of(arguments)
@@ -102,9 +99,7 @@ def watch(arguments: argparse.Namespace) -> int:
     tables = [t for t in (arguments.candidate, arguments.others) if t is not None]
     inputs = [arguments.law, arguments.curve, *tables]
     target = free(arguments.output, arguments.force, inputs=inputs)
-    figure = free(arguments.figure, arguments.force, inputs=inputs)
-    if figure is not None:
-        check_figure_name(figure)
+    figure = free_figure(arguments.figure, arguments.force, inputs=inputs)
     if len(arguments.shift) > 2:
         raise UsageError("--shift takes nats, and their sd where it is not known exactly")
     candidate = _one(candidates_of(arguments.candidate, arguments), arguments)

@@ -36,8 +36,8 @@ from bayes_optlaws.cli.law import (
 )
 from bayes_optlaws.cli.output import (
     UsageError,
-    check_figure_name,
     free,
+    free_figure,
     print_json,
     print_notes,
     print_ranking,
@@ -192,9 +192,7 @@ def _rank(arguments: argparse.Namespace) -> int:
     stages = stages_of(arguments)
     inputs = [arguments.law, arguments.candidates, *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
-    figure = free(arguments.figure, arguments.force, inputs=inputs)
-    if figure is not None:
-        check_figure_name(figure)
+    figure = free_figure(arguments.figure, arguments.force, inputs=inputs)
     candidates = candidates_of(arguments.candidates, arguments)
     law = law_of(arguments)
     ranking = law.rank(

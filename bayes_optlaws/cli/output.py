@@ -114,11 +114,13 @@ def use_file_backend() -> None:
     matplotlib.use("Agg")
 
 
-def check_figure_name(target: Path) -> None:
-    """Refuse a name that says no known format, before anything is computed."""
+def free_figure(path: str | None, force: bool, *, inputs: Sequence[str]) -> Path | None:
+    """As `free`, for a figure: a name that says no known format is refused as well."""
+    target = free(path, force, inputs=inputs) if path is not None else None
     known = (".png", ".pdf", ".svg")
-    if target.suffix.lower() not in known:
+    if target is not None and target.suffix.lower() not in known:
         raise UsageError(f"{target}: a figure ends in {', '.join(known)}")
+    return target
 
 
 class HasPlot(Protocol):

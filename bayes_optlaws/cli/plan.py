@@ -24,8 +24,8 @@ from bayes_optlaws.cli.law import (
 )
 from bayes_optlaws.cli.output import (
     UsageError,
-    check_figure_name,
     free,
+    free_figure,
     note,
     print_json,
     print_notes,
@@ -60,9 +60,7 @@ def design(arguments: argparse.Namespace) -> int:
     stages = stages_of(arguments)
     inputs = [arguments.law, arguments.decide, *filter(None, [arguments.pool]), *stages.values()]
     target = free(arguments.output, arguments.force, inputs=inputs)
-    figure = free(arguments.figure, arguments.force, inputs=inputs)
-    if figure is not None:
-        check_figure_name(figure)
+    figure = free_figure(arguments.figure, arguments.force, inputs=inputs)
     decide = candidates_of(arguments.decide, arguments)
     pool = None if arguments.pool is None else candidates_of(arguments.pool, arguments)
     law = law_of(arguments)
