@@ -38,11 +38,12 @@ from bayes_optlaws.text import files
 from bayes_optlaws.text.printable import printable
 from bayes_optlaws.text.typed import from_text, to_text
 
-FORMAT = 4
+FORMAT = 5
 """Version of the file's layout; a reader refuses one it does not know."""
 
 _STATS_DIMS = {0: (), 2: ("chain", "draw")}
 _UNSIGNED = 3  # format without checksum, its table as CSV; still read
+_UNWEIGHTED = (_UNSIGNED, 4)  # formats whose noise is normal; still read
 _SEAL = re.compile(rb"\nbayes_optlaws sha256 ([0-9a-f]{64})\n\Z")
 SEAL_SIZE = 64 + 23
 """Bytes of the last line."""
@@ -98,7 +99,11 @@ def _bytes(law: FittedLaw) -> bytes:
     tree = law.draw_tree.copy()
     tree["bayes_optlaws"] = xr.DataTree(
         xr.Dataset(
-            {"beta": (("sample", "column"), draws.beta), **texts},
+            {
+                "beta": (("sample", "column"), draws.beta),
+                "run_weight": ("finished_run", law.encoding.measurement.weight),
+                **texts,
+            },
             attrs={
                 "format": FORMAT,
                 "package_version": version("bayes-optlaws"),
@@ -107,6 +112,7 @@ def _bytes(law: FittedLaw) -> bytes:
                 "pareto_k": sample.pareto_k,
                 "method": sample.method,
                 "note": sample.note,
+                "noise_df": law.encoding.measurement.df,
             },
         )
     )
@@ -285,6 +291,17 @@ def _stats(file: h5py.File, group: str) -> xr.Dataset:
     return out.assign_coords(coords)
 
 
+def _noise(file: h5py.File, n: int) -> tuple[np.ndarray, float]:
+    """Return the weights of the n finished runs, and the degrees of freedom of their noise."""
+    weights = _numbers(file, "bayes_optlaws/run_weight", 1)
+    if weights.size != n or not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(f"run_weight must be {n} positive numbers")
+    df = float(np.asarray(file["bayes_optlaws"].attrs["noise_df"]).item())
+    if not df > 2:
+        raise ValueError(f"noise_df must be above 2, not {df}")
+    return weights, df
+
+
 def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
     _require_own(file)
     meta = file["bayes_optlaws"]
@@ -292,12 +309,13 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
     wrote = _text_attribute(meta, "package_version")
     options = json.loads(_text_attribute(meta, "options"))
     here = version("bayes-optlaws")
-    if form not in (FORMAT, _UNSIGNED):
+    if form not in (FORMAT, *_UNWEIGHTED):
+        known = ", ".join(map(str, _UNWEIGHTED))
         raise _OtherFormat(
             f"format {form}, written by bayes_optlaws {printable(wrote)}; this version ({here}) "
-            f"reads formats {_UNSIGNED} and {FORMAT}: fit again, or use that version"
+            f"reads formats {known} and {FORMAT}: fit again, or use that version"
         )
-    if form == FORMAT and not sealed:
+    if form != _UNSIGNED and not sealed:
         raise ValueError("its checksum is missing")
     if wrote != here:
         warnings.warn(
@@ -307,13 +325,16 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
             stacklevel=2,
         )
     runs = read_runs(_table(file, "table", form), mixed_groups=options.get("groups") is not None)
+    priors = _priors(options["priors"])
+    if form in _UNWEIGHTED:
+        priors = replace(priors or Priors(), noise_df=np.inf)
     own_risk = _dataclass(DivergencePriors, options["divergence_priors"])
     given = {
         "features": options["features"],
         "transfer": options["transfer"],
         "divergence": own_risk if options["divergence"] and own_risk else options["divergence"],
         "exponents": options["exponents"],
-        "priors": _priors(options["priors"]),
+        "priors": priors,
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
         "covariates": options.get("covariates"),
         "groups": options.get("groups"),
@@ -327,6 +348,8 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         covariates=given["covariates"],
         groups=given["groups"],
     )
+    if form not in _UNWEIGHTED:
+        encoding = encoding.weighted(*_noise(file, len(encoding.finished)))
     stage_runs = None
     if "stage_table" in meta:
         stage_runs = stages.read_stages(_table(file, "stage_table", form))

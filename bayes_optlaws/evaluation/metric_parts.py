@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from bayes_optlaws.model import student_t
+
 _CHUNK = 1 << 22  # elements of a temporary: 32 MiB of floats
 
 
@@ -126,6 +128,11 @@ def interval(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
 def log_normal(x: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Log density of the Gaussian."""
     return -0.5 * (np.log(2 * np.pi) + ((x - mean) / sd) ** 2) - np.log(sd)
+
+
+def log_noise(x: np.ndarray, mean: np.ndarray, sd: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """Log density of the Student-t of that sd and of ``df`` degrees of freedom."""
+    return student_t.log_density((x - mean) / sd, df) - np.log(sd)
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:

@@ -292,6 +292,7 @@ def summarize(
     predicted: ArrayLike | None = None,
     cond_mean: ArrayLike | None = None,
     cond_sd: ArrayLike | None = None,
+    cond_df: ArrayLike = np.inf,
     diverged_loss: float | None = None,
     random_seed: int = 0,
 ) -> pd.Series:
@@ -304,6 +305,7 @@ def summarize(
     predicted : array_like, shape (n,), optional
         Point predictions for the error and selection metrics; default: the median of the draws.
     cond_mean, cond_sd : array_like, shape (n_samples, n), optional
+    cond_df : float or array_like, shape (n,)
         For `log_score`.
     diverged_loss : float, optional
         Loss that infinite draws are replaced by (the paper uses 7).
@@ -337,7 +339,7 @@ def summarize(
     [8.0, 2.0, 1.0]
     """
     pieces = _pieces(
-        observed, draws, blocks, predicted, cond_mean, cond_sd, diverged_loss, random_seed
+        observed, draws, blocks, predicted, cond_mean, cond_sd, cond_df, diverged_loss, random_seed
     )
     return _assemble(pieces, np.ones(pieces.y.size), pieces.members, pieces.selection, None)
 
@@ -350,6 +352,7 @@ def bootstrap_se(
     predicted: ArrayLike | None = None,
     cond_mean: ArrayLike | None = None,
     cond_sd: ArrayLike | None = None,
+    cond_df: ArrayLike = np.inf,
     diverged_loss: float | None = None,
     resample: str = "blocks",
     cells: ArrayLike | None = None,
@@ -360,7 +363,7 @@ def bootstrap_se(
 
     Parameters
     ----------
-    observed, draws, blocks, predicted, cond_mean, cond_sd, diverged_loss
+    observed, draws, blocks, predicted, cond_mean, cond_sd, cond_df, diverged_loss
         As for `summarize`.
     resample : {"blocks", "runs"}
         Resample whole blocks: the error for new blocks, NaN with fewer than two. Or the runs
@@ -395,7 +398,7 @@ def bootstrap_se(
     if resample not in ("blocks", "runs"):
         raise ValueError(f"resample = {resample!r}: must be 'blocks' or 'runs'; choose one")
     pieces = _pieces(
-        observed, draws, blocks, predicted, cond_mean, cond_sd, diverged_loss, random_seed
+        observed, draws, blocks, predicted, cond_mean, cond_sd, cond_df, diverged_loss, random_seed
     )
     rng = np.random.default_rng(random_seed)
     n, n_blocks = pieces.y.size, len(pieces.members)
@@ -464,6 +467,7 @@ def _pieces(
     predicted: ArrayLike | None,
     cond_mean: ArrayLike | None,
     cond_sd: ArrayLike | None,
+    cond_df: ArrayLike,
     diverged_loss: float | None,
     random_seed: int,
 ) -> _Pieces:
@@ -481,7 +485,9 @@ def _pieces(
         columns[f"coverage_{100 * prob:.0f}"] = ((low <= y) & (y <= high)).astype(float)
         columns[f"width_{100 * prob:.0f}"] = high - low
     columns["crps"] = score
-    columns["log_score"] = log_score(y, d, cond_mean=cond_mean, cond_sd=cond_sd)
+    columns["log_score"] = log_score(
+        y, d, cond_mean=cond_mean, cond_sd=cond_sd, cond_df=cond_df
+    )
     members = parts.members(blocks, y.size)
     code = np.empty(y.size, dtype=int)
     for b, rows in enumerate(members):

@@ -85,6 +85,8 @@ class Judge:
         Point predictions; default: the median of the draws.
     cond_mean, cond_sd : array_like, shape (n_samples, n), optional
         Mean and sd of log loss given each draw, for the log score.
+    cond_df : float or array_like, shape (n,)
+        Degrees of freedom of the Student-t that it then is; default: normal.
     random_seed : int
         Of the sample of pairs.
 
@@ -108,6 +110,7 @@ class Judge:
         predicted: ArrayLike | None = None,
         cond_mean: ArrayLike | None = None,
         cond_sd: ArrayLike | None = None,
+        cond_df: ArrayLike = np.inf,
         random_seed: int = 0,
     ) -> None:
         d = parts.as_draws(draws)
@@ -130,7 +133,7 @@ class Judge:
         self._sd = np.maximum(log_draws.std(axis=0, ddof=1), 1e-12)
         if (cond_mean is None) != (cond_sd is None):
             raise ValueError("cond_mean and cond_sd belong together: give both or neither")
-        self._moments = None
+        self._moments, self._df = None, np.broadcast_to(np.asarray(cond_df, dtype=float), n)
         if cond_mean is not None:
             mean = parts.as_draws(cond_mean, name="cond_mean")
             sd = np.broadcast_to(np.asarray(cond_sd, dtype=float), mean.shape)
@@ -183,7 +186,7 @@ class Judge:
         mean, sd = self._moments
         out = np.empty(log_loss.size)
         for part in parts.column_chunks(len(mean), log_loss.size):
-            density = parts.log_normal(log_loss[part], mean[:, part], sd[:, part])
+            density = parts.log_noise(log_loss[part], mean[:, part], sd[:, part], self._df[part])
             out[part] = logsumexp(density, axis=0) - np.log(len(mean))
         return out
 

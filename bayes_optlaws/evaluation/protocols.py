@@ -28,6 +28,7 @@ from bayes_optlaws import baselines as laws
 from bayes_optlaws.evaluation.manifest import code_digest, read_result, table_digest
 from bayes_optlaws.evaluation.metrics import bootstrap_se, log_score, summarize
 from bayes_optlaws.evaluation.splits import Split, block_labels, make_splits
+from bayes_optlaws.model import student_t
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text import files
 
@@ -56,6 +57,8 @@ class HeldOut:
         Joint draws of the loss of a new run (joint inside a split).
     cond_mean, cond_sd : ndarray of shape (n_samples, n), or None
         Mean and sd of the log loss of a new run given each posterior draw.
+    cond_df : ndarray of shape (n,), or None
+        Degrees of freedom of the Student-t that it then has; infinite: normal.
     blocks, contests : ndarray of str, shape (n,)
         Block of each run, and block within split: runs of one contest are ranked against each
         other.
@@ -71,6 +74,7 @@ class HeldOut:
     draws: np.ndarray
     cond_mean: np.ndarray | None
     cond_sd: np.ndarray | None
+    cond_df: np.ndarray | None
     blocks: np.ndarray
     contests: np.ndarray
     folds: list[dict]
@@ -78,7 +82,10 @@ class HeldOut:
     @property
     def log_scores(self) -> np.ndarray:
         """Log predictive density of every run's log loss, shape (n,)."""
-        return log_score(self.observed, self.draws, cond_mean=self.cond_mean, cond_sd=self.cond_sd)
+        return log_score(
+            self.observed, self.draws, cond_mean=self.cond_mean, cond_sd=self.cond_sd,
+            cond_df=np.inf if self.cond_df is None else self.cond_df,
+        )  # fmt: skip
 
     def summarize(self, keep: np.ndarray | slice = slice(None)) -> pd.Series:
         """Metrics of some of the runs."""
@@ -93,9 +100,13 @@ class HeldOut:
         return bootstrap_se(**self._arguments(slice(None)), cells=self.blocks, n_boot=n_boot)
 
     def _arguments(self, keep: np.ndarray | slice) -> dict:
-        moments = {}
-        if self.cond_mean is not None and self.cond_sd is not None:
-            moments = {"cond_mean": self.cond_mean[:, keep], "cond_sd": self.cond_sd[:, keep]}
+        moments: dict[str, Any] = {}
+        if None not in (self.cond_mean, self.cond_sd, self.cond_df):
+            moments = {
+                "cond_mean": self.cond_mean[:, keep],
+                "cond_sd": self.cond_sd[:, keep],
+                "cond_df": self.cond_df[keep],
+            }
         return {
             "observed": self.observed[keep],
             "draws": self.draws[:, keep],
@@ -417,12 +428,14 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
     # as the held-out losses were measured: means over seeds, with their own standard errors
     measurement = law.fitted.encoding.measurement
     sd = measurement.sd(np.broadcast_to(predictor.noise_sd(test), mean.shape), test, mean)
+    df = predictor.noise_df
     figures = {f"figure_{k}": float(v) for k, v in law.diagnostics.items()}
     return {
         # Half precision would do for the metrics; single keeps ties out.
-        "draws": np.exp(mean + sd * rng.standard_normal(mean.shape)).astype(np.float32),
+        "draws": np.exp(mean + sd * student_t.draw(rng, mean.shape, df)).astype(np.float32),
         "cond_mean": mean.astype(np.float32),
         "cond_sd": sd.astype(np.float32),
+        "cond_df": np.full(len(test), df),
         "predicted": np.exp(np.median(mean, axis=0)),
         **figures,
     }
@@ -500,5 +513,5 @@ def _pool(name: str, runs: pd.DataFrame, labels: np.ndarray, done: list) -> Held
 
     return HeldOut(
         name, rows, observed, joined("predicted"), joined("draws"), joined("cond_mean"),
-        joined("cond_sd"), labels[rows], contests, folds,
+        joined("cond_sd"), joined("cond_df"), labels[rows], contests, folds,
     )  # fmt: skip

@@ -109,6 +109,7 @@ def log_score(
     *,
     cond_mean: ArrayLike | None = None,
     cond_sd: ArrayLike | None = None,
+    cond_df: ArrayLike = np.inf,
 ) -> np.ndarray:
     """Log predictive density of the log loss of every run, nats, higher is better.
 
@@ -124,6 +125,8 @@ def log_score(
     cond_mean, cond_sd : array_like, shape (n_samples, n), optional
         Mean and sd of the log loss of a new run given posterior draw s. `cond_sd` may be of any
         shape that broadcasts.
+    cond_df : float or array_like, shape (n,)
+        Degrees of freedom given a draw, where that is a Student-t of this sd; default: normal.
 
     Returns
     -------
@@ -158,9 +161,10 @@ def log_score(
     mean = parts.as_draws(cond_mean, name="cond_mean")
     parts.same_length(mean.shape[1], y.size)
     sd = np.broadcast_to(parts.positive(np.asarray(cond_sd, dtype=float), "cond_sd"), mean.shape)
+    df = np.broadcast_to(np.asarray(cond_df, dtype=float), y.shape)
     out = np.empty(y.size)
     for part in parts.column_chunks(mean.shape[0], y.size):
-        density = parts.log_normal(y[part], mean[:, part], sd[:, part])
+        density = parts.log_noise(y[part], mean[:, part], sd[:, part], df[part])
         top = density.max(axis=0)
         out[part] = top + np.log(np.mean(np.exp(density - top), axis=0))
     return out

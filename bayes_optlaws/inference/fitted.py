@@ -25,6 +25,7 @@ from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.intervals import central_interval
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.inference.stage_change import Reference
+from bayes_optlaws.model import student_t
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
@@ -299,6 +300,7 @@ class FittedLaw:
             e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
             self.draws if draws is None else draws,
             least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())), effects=e.effects,
+            noise_df=e.measurement.df,
         )  # fmt: skip
 
     def candidates(self, source: stages.Table) -> pd.DataFrame:
@@ -418,7 +420,7 @@ class FittedLaw:
             return LossDraws(_loss(log_loss), None, noise)
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         if kind == "new_run":
-            log_loss += noise_sd * rng.standard_normal(log_loss.shape)
+            log_loss += predictor.noise_draws(table, rng)
             log_loss = predictor.capped(log_loss)
         return LossDraws(_loss(log_loss), self.risk(table, draws), float(np.median(noise_sd)))
 
@@ -450,7 +452,7 @@ class FittedLaw:
         predictor = self.predictor(draws)
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         risk, noise = self.risk(table, draws), float(np.median(noise_sd))
-        one_run = predictor.capped(log_loss + noise_sd * rng.standard_normal(log_loss.shape))
+        one_run = predictor.capped(log_loss + predictor.noise_draws(table, rng))
         return LossDraws(_loss(log_loss), risk, noise), LossDraws(_loss(one_run), risk, noise)
 
     def replicated(
@@ -473,7 +475,8 @@ class FittedLaw:
         mean = predictor.mean(table, rng)
         measured = np.log(table["final_loss"].to_numpy(float))
         sd = self.encoding.measurement.sd(predictor.noise_sd(table), table, measured)
-        return mean, predictor.capped(mean + sd * rng.standard_normal(mean.shape))
+        noise = sd * student_t.draw(rng, mean.shape, predictor.noise_df)
+        return mean, predictor.capped(mean + noise)
 
     def predict_draws(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.inference import nuts as sampling
-from bayes_optlaws.inference import stages
+from bayes_optlaws.inference import run_weights, stages
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.model.covariates import check_covariates, check_pooling
@@ -110,9 +110,10 @@ def fit(
     given: dict[str, Any] = {
         "draws": draws, "tune": tune, "chains": chains, "random_seed": random_seed
     }  # fmt: skip
+    near = None if start is None else _near(start, HyperSpace(encoding.data, priors))
+    encoding, near = run_weights.weighted(encoding, priors, near)
     sample = sampling.sample(
-        encoding.data, priors, progressbar=progressbar, method=method,
-        start=None if start is None else _near(start, HyperSpace(encoding.data, priors)), **given,
+        encoding.data, priors, progressbar=progressbar, method=method, start=near, **given,
     )  # fmt: skip
     risk = divergence_priors(options)
     if risk is not None:

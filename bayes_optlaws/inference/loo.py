@@ -2,12 +2,15 @@ r"""Leave-one-out cross-validation of a law with its Gaussian part integrated ou
 
 Given hyper-parameters and exponents the model is a Gaussian linear one, so the predictive
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
-of the coefficients and leverage :math:`h_i`, it is normal with mean :math:`y_i - r_i/(1-h_i)`
-and variance :math:`\sigma_i^2/(1-h_i)`.  What is left to importance sampling is only the change
+of the coefficients and leverage :math:`h_i`, the expected loss of the run is normal with mean
+:math:`y_i - r_i/(1-h_i)` and variance :math:`\sigma_i^2 h_i/(1-h_i)`, to which its noise adds.
+The weights that Student-t noise gives the other runs are those of the fit to all.  What is left to importance sampling is only the change
 of the few hyper-parameters, so Pareto k is small where ordinary PSIS-LOO would fail.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,19 +18,42 @@ from arviz_stats import ELPDData
 from arviz_stats import loo as psis_loo
 from arviz_stats.base import array_stats
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
-from scipy.stats import norm
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.threads import one_blas_thread
+from bayes_optlaws.model import student_t
 from bayes_optlaws.model.encoding import RunEncoding
 
 MAX_DRAWS = 500
 
 
-def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarray, np.ndarray]:
-    """Log loss of each finished run less its mean given the others, and its sd given them.
+class LooMoments(NamedTuple):
+    """What the others say of each finished run, arrays of shape (draws, n).
+
+    Parameters
+    ----------
+    error : array
+        Log loss of the run less its mean given the others.
+    mean_sd : array
+        Sd of that mean.
+    noise_sd : array
+        Of the run's own noise.
+    """
+
+    error: np.ndarray
+    mean_sd: np.ndarray
+    noise_sd: np.ndarray
+
+    @property
+    def sd(self) -> np.ndarray:
+        """Of the error."""
+        return np.hypot(self.mean_sd, self.noise_sd)
+
+
+def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
+    """Error of each finished run given the others, and its two sds.
 
     Parameters
     ----------
@@ -37,7 +63,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
 
     Returns
     -------
-    error, sd : ndarray, shape (draws, n)
+    LooMoments
         In the order of the run table without its divergent rows.
     """
     draws, encoding = law.draws.thin(max_draws), law.encoding
@@ -49,10 +75,10 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
     measured = encoding.measurement
     label = np.concatenate([measured.label, np.full(known.size, len(data.noise_covariates))])
     # a mean over seeds enters the likelihood times the root of their number
-    times = np.concatenate([np.sqrt(measured.seeds), np.ones(known.size)])
+    times = np.concatenate([measured.times, np.ones(known.size)])
     rows, y = rows * times[:, None], y * times
     q = data.column_block.size
-    error, sd = np.empty((draws.n, n)), np.empty((draws.n, n))
+    error, mean_sd, noise_sd = (np.empty((draws.n, n)) for _ in range(3))
     missed = missed_variance(encoding)
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
@@ -72,10 +98,11 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> tuple[np.ndarr
             leverage = precision * np.sum(half**2, axis=0)
             keep = 1.0 - leverage
             error[s] = (residual / keep / times)[:n]
-            sd[s] = (1.0 / np.sqrt(precision * keep) / times)[:n]
+            mean_sd[s] = np.sqrt(leverage / precision / keep)[:n] / times[:n]
             if data.n_local:
-                sd[s] = np.sqrt(sd[s] ** 2 + draws.hyper["local_sd"][s] ** 2 * missed)
-    return error, sd
+                mean_sd[s] = np.hypot(mean_sd[s], draws.hyper["local_sd"][s] * np.sqrt(missed))
+            noise_sd[s] = 1.0 / np.sqrt(precision[:n] * measured.seeds)
+    return LooMoments(error, mean_sd, noise_sd)
 
 
 def missed_variance(encoding: RunEncoding) -> np.ndarray:
@@ -112,8 +139,8 @@ def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     max_draws : int
         Posterior draws used, evenly spaced.
     """
-    error, sd = loo_moments(law, max_draws=max_draws)
-    return norm.logpdf(error, scale=sd)
+    moments = loo_moments(law, max_draws=max_draws)
+    return student_t.log_density_around(*moments, law.encoding.measurement.df)
 
 
 def loo_pit(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
@@ -132,10 +159,12 @@ def loo_pit(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     ndarray, shape (n,)
         In [0, 1], in the order of the run table without its divergent rows.
     """
-    error, sd = loo_moments(law, max_draws=max_draws)
-    log_weight, _ = array_stats.psislw(-norm.logpdf(error, scale=sd).T, axis=-1)
+    moments, df = loo_moments(law, max_draws=max_draws), law.encoding.measurement.df
+    density = student_t.log_density_around(*moments, df)
+    log_weight, _ = array_stats.psislw(-density.T, axis=-1)
     weight = np.exp(log_weight.T - log_weight.max(axis=-1))
-    return np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
+    below = student_t.probability_below(*moments, df)
+    return np.sum(weight * below, axis=0) / weight.sum(axis=0)
 
 
 def loo(law: FittedLaw) -> ELPDData:

@@ -50,7 +50,8 @@ def odd_runs(law: FittedLaw, *, max_draws: int = DRAWS) -> pd.DataFrame:
         Index ``run_id``, the oddest first: ``final_loss``, ``expected`` (nats, given the other
         runs), ``off_percent``, ``z`` (of the law's own sds), ``z_robust``, ``likely`` (mistakes).
     """
-    error, sd = loo_moments(law, max_draws=max_draws)
+    moments = loo_moments(law, max_draws=max_draws)
+    error, sd = moments.error, moments.sd
     runs = law.encoding.finished
     mean = error.mean(axis=0)
     z = mean / np.sqrt(np.mean(sd**2, axis=0) + error.var(axis=0))

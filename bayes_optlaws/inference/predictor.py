@@ -19,6 +19,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.kernels.compiled import njit
 from bayes_optlaws.kernels.hyper import JITTER, hyper_inputs
 from bayes_optlaws.kernels.marginal import draw_coefficients
+from bayes_optlaws.model import student_t
 from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.drift import draw_beyond
 from bayes_optlaws.model.effects import Effects
@@ -238,6 +239,8 @@ class Predictor:
         Log loss that no prediction goes below.
     effects : Effects, optional
         Columns of the covariates.
+    noise_df : float
+        Degrees of freedom of the noise; infinite: normal.
     """
 
     features: FeatureSet
@@ -250,6 +253,7 @@ class Predictor:
     draws: Draws
     least: float = -np.inf
     effects: Effects | None = None
+    noise_df: float = np.inf
 
     def law(self, table: pd.DataFrame) -> np.ndarray:
         """Log loss by the law alone, shape (n_draws, n)."""
@@ -288,6 +292,11 @@ class Predictor:
         covariates = self.noise.at(table, self.discrepancy)
         growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ covariates.T)
         return np.hypot(floor, growth)
+
+    def noise_draws(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+        """Noise of log loss of one run each, drawn, shape (n_draws, n)."""
+        sd = self.noise_sd(table)
+        return sd * student_t.draw(rng, sd.shape, self.noise_df)
 
     def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Level and slopes at the candidates' scales, given those at the cells."""

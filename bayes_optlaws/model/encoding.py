@@ -149,14 +149,8 @@ class RunEncoding:
         own, own_response = _coefficient_rows(feature_set, priors)
         known = np.hstack([np.vstack([slopes, own]), np.zeros((len(slope) + len(own), n_other))])
         response = np.concatenate([slope, own_response])
-        times = np.sqrt(measured.seeds)
         data = ModelData(
-            SufficientStatistics.from_rows(
-                rows * times[:, None],
-                (log_loss - centre) * times,
-                measured.label,
-                n_classes=len(measured.covariates),
-            ).append(
+            _statistics(rows, log_loss - centre, measured).append(
                 SufficientStatistics.from_rows(
                     known, response, np.zeros(len(response), dtype=int), n_classes=1
                 )
@@ -192,6 +186,28 @@ class RunEncoding:
         self.covariates.values(table)
         return table
 
+    def weighted(
+        self, weights: np.ndarray, df: float, rows: np.ndarray | None = None
+    ) -> RunEncoding:
+        """The same with Student-t noise, see `bayes_optlaws.model.measurement`.
+
+        Parameters
+        ----------
+        weights : array, shape (n_finished,)
+            Of the finished runs.
+        df : float
+            Degrees of freedom of the noise.
+        rows : array, shape (n_finished, p), optional
+            `rows` of the finished runs, where they are at hand.
+        """
+        measured = self.measurement.weighted(weights, df)
+        rows = self.rows() if rows is None else rows
+        known = SufficientStatistics(*(a[-1:] for a in self.data.statistics.args))
+        statistics = _statistics(rows, self.response, measured).append(known)
+        return replace(
+            self, measurement=measured, data=replace(self.data, statistics=statistics)
+        )
+
     def assuming(self, values: Mapping[str, Any]) -> RunEncoding:
         """The same, with these values of covariates for tables that have no such column."""
         known = self.covariates.assuming(values)
@@ -217,6 +233,16 @@ class RunEncoding:
     def response(self) -> np.ndarray:
         """Log loss of the finished runs less their mean, shape (n_finished,)."""
         return np.log(self.finished["final_loss"].to_numpy(float)) - self.centre
+
+
+def _statistics(
+    rows: np.ndarray, response: np.ndarray, measured: Measurement
+) -> SufficientStatistics:
+    times = measured.times
+    return SufficientStatistics.from_rows(
+        rows * times[:, None], response * times, measured.label,
+        n_classes=len(measured.covariates),
+    )  # fmt: skip
 
 
 def _slope_rows(

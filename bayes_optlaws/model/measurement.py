@@ -13,11 +13,15 @@ times :math:`\sqrt n` has the variance :math:`\sigma_c^2 + e`, with :math:`e = n
 and the runs of one class and one e are one Gram matrix.  Known variances are few: those of a table
 that has more than `MAX_LEVELS` are merged, the nearest first, and likelihood, leave-one-out,
 evaluation and replicated data all read the merged ones.  (Own choice.)
+
+With Student-t noise (`bayes_optlaws.model.student_t`) a run has a weight, too: its expected
+precision relative to that of its noise sd, by which it enters the likelihood as if it were the mean
+over so many seeds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -71,6 +75,10 @@ class Measurement:
         Known variance of each class, of rows times the root of their seeds.
     lower, upper, level : arrays, shape (n_levels,)
         Known variances of the runs: range of those merged into one, and that one.
+    weight : array, shape (n_runs,)
+        Expected precision of each run relative to that of its noise sd; one with normal noise.
+    df : float
+        Degrees of freedom of the noise; infinite: normal.
 
     Examples
     --------
@@ -88,6 +96,8 @@ class Measurement:
     lower: np.ndarray
     upper: np.ndarray
     level: np.ndarray
+    weight: np.ndarray
+    df: float = np.inf
 
     @classmethod
     def fit(cls, table: pd.DataFrame, noise: NoiseClasses) -> Measurement:
@@ -105,15 +115,26 @@ class Measurement:
         lower, upper, level = _levels(known[known > 0])
         if not level.size:
             none = np.zeros(len(noise.covariates))
-            return cls(n, noise.label, noise.covariates, none, lower, upper, level)
+            return cls(
+                n, noise.label, noise.covariates, none, lower, upper, level, np.ones(n.size)
+            )
         rounded = _rounded(known, lower, upper, level)
         pairs, label = np.unique(
             np.column_stack([rounded, noise.label]), axis=0, return_inverse=True
         )
         return cls(
             n, label.ravel(), noise.covariates[pairs[:, 1].astype(int)], pairs[:, 0], lower, upper,
-            level,
+            level, np.ones(n.size),
         )  # fmt: skip
+
+    def weighted(self, weight: np.ndarray, df: float) -> Measurement:
+        """The same with these weights of the runs, and degrees of freedom of the noise."""
+        return replace(self, weight=np.asarray(weight, dtype=float), df=float(df))
+
+    @property
+    def times(self) -> np.ndarray:
+        """What each row is multiplied by to have the noise sd of one run, shape (n_runs,)."""
+        return np.sqrt(self.seeds * self.weight)
 
     @property
     def said(self) -> bool:

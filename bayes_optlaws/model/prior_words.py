@@ -18,6 +18,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
         _OWN,
     ),
     "noise_sd": ("sd over seeds where runs repeat best", _LOGS, _OWN),
+    "noise_df": (
+        "degrees of freedom of the noise, a Student-t scaled to its sd",
+        "1",
+        "Juarez 2010",
+    ),
     "noise_growth": ("sd of the noise that grows with the settings, on average", _LOGS, _OWN),
     "noise_slope_sd": ("change of the log of that per sd of a setting", "1", _OWN),
     "scale_length": ("length-scale of the discrepancy", "nats of log N and log tokens", _OWN),

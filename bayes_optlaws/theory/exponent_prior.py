@@ -187,8 +187,7 @@ def weigh_draws(
     draws = law.draws.thin(max_draws)
     loss = average[:, :n][picked]
     if kind == "new_run":
-        noise = law.predictor(draws).noise_sd(table)[picked]
-        loss = loss * np.exp(noise * rng.standard_normal(loss.shape))
+        loss = loss * np.exp(law.predictor(draws).noise_draws(table, rng)[picked])
     risk = law.risk(table, draws)
     if risk is not None:
         risk = risk[picked]
