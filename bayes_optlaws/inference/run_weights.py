@@ -1,12 +1,14 @@
-r"""Weights of the runs under Student-t noise, by EM at the posterior mode.
+r"""Weights of the runs under Student-t noise, by variational Bayes.
 
 Given the precision :math:`\lambda_i` of each run (`bayes_optlaws.model.student_t`) the model is the
-one with normal noise, with everything but the hyper-parameters integrated out.  EM alternates
-between the mode of the hyper-parameters given the weights, and weights and degrees of freedom given
-the residuals that are expected there, over exponents, coefficients and discrepancy.  Weights and
-degrees of freedom are then fixed, and the hyper-parameters are sampled as with normal noise: that
-the weights are not known exactly is left out of the posterior, and is in the noise of any new run.
-(Own choice; an approximation whose calibration is checked by simulation.)
+one with normal noise, with everything but the hyper-parameters integrated out.  The posterior is
+approximated by a product, of the precisions and of all else: the expected precision of a run
+follows from its expected squared residual over exponents, coefficients, discrepancy and
+hyper-parameters, these by a Gaussian fitted at their mode, and all else from the expected
+precisions, in turn until both settle.  They are then fixed as weights, and the hyper-parameters are
+sampled as with normal noise: that the weights are not known exactly is left out of the posterior,
+and is in the noise of any new run.  (Own choice; an approximation whose calibration is checked by
+simulation.)
 """
 
 from __future__ import annotations
@@ -22,16 +24,13 @@ from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
 
 DRAWS = 100
-"""Draws of exponents, coefficients and discrepancy that squared residuals are averaged over."""
+"""Draws of all but the weights that squared residuals are averaged over."""
 
 MOST_ROUNDS, SETTLED = 10, 0.05
-"""Rounds of EM at most; it ends when no log weight moves by more than this."""
+"""Rounds at most; they end when no log weight moves by more than this."""
 
 CHUNK = 4096
 """Runs whose residuals are computed at a time."""
-
-MOST_RESIDUALS = 200_000
-"""Draws of residuals that degrees of freedom are learned from, at most."""
 
 
 def weighted(
@@ -55,15 +54,14 @@ def weighted(
         Mode of the hyper-parameters that was last found, near which sampling may start.
     """
     df = priors.noise_df
-    if df is not None and np.isinf(df):
+    if np.isinf(df):
         return encoding, start
     rows, log_weight, mode = encoding.rows(), np.zeros(len(encoding.finished)), start
     with one_blas_thread():
         for _ in range(MOST_ROUNDS):
             space = HyperSpace(encoding.data, priors)
             mode = space.mode(mode)
-            squared_z, some = _residuals(encoding, space, mode, rows)
-            df = likely_df(some) if priors.noise_df is None else priors.noise_df
+            squared_z = _squared_residuals(encoding, space, mode, rows)
             new = np.log(student_t.expected_weight(squared_z, df))
             moved = float(np.max(np.abs(new - log_weight)))
             log_weight = new
@@ -73,43 +71,27 @@ def weighted(
     return encoding, mode
 
 
-def likely_df(z: np.ndarray) -> float:
-    """Degrees of freedom of highest posterior density, among `student_t.DEGREES`.
-
-    Parameters
-    ----------
-    z : array, shape (draws, n)
-        Residuals over noise sds; the log likelihood is their mean over draws.
-    """
-    value = [
-        student_t.log_density(z, df).mean(axis=0).sum() + student_t.log_prior(np.array(df))
-        for df in student_t.DEGREES
-    ]
-    return student_t.DEGREES[int(np.argmax(value))]
-
-
-def _residuals(
+def _squared_residuals(
     encoding: RunEncoding, space: HyperSpace, mode: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Squared residuals over noise variances expected at some hyper-parameters, shape (n,).
-
-    And the draws (draws, n) of residuals over noise sds, not all where that would be many.
-    """
+) -> np.ndarray:
+    """Expected squared residuals over noise variances, shape (n,)."""
     data, measured = encoding.data, encoding.measurement
-    repeated = np.repeat(mode[None], DRAWS, axis=0)
+    # the same numbers in every round, so that rounds differ by the weights alone
+    rng = np.random.default_rng(0)
+    x = mode + rng.standard_normal((DRAWS, space.size)) @ space.curvature_factor(mode).T
     everything = np.ones(data.tree.n_combinations, dtype=bool)
-    # the same draws in every round, so that rounds differ by the weights alone
-    draws, _, share = recover(space, space.split(repeated), everything, np.random.default_rng(0))
+    draws, _, share = recover(space, space.split(x), everything, rng)
     parts = (draws.beta, draws.fields.reshape(draws.n, -1), draws.local)
-    coefficients = np.concatenate(parts, axis=1)[share > 0]
-    noise_sd, noise_slope = space.kernel_inputs(space.split(mode))[:2]
-    by_class = noise_variance(noise_sd, noise_slope, data.kernel_args(space.priors)[2])[0]
-    sd = np.sqrt(by_class[measured.label] / measured.seeds)
-    square, some = np.empty(len(rows)), []
-    kept = max(1, min(DRAWS, MOST_RESIDUALS // len(rows)))
+    coefficients = np.concatenate(parts, axis=1)
+    noise_sd, noise_slope = space.kernel_inputs(draws.hyper)[:2]
+    covariates = data.kernel_args(space.priors)[2]
+    by_class = np.array(
+        [noise_variance(a, b, covariates)[0] for a, b in zip(noise_sd, noise_slope, strict=True)]
+    )
+    weight = share / share.sum()
+    out = np.empty(len(rows))
     for first in range(0, len(rows), CHUNK):
         i = slice(first, first + CHUNK)
-        z = (encoding.response[i] - coefficients @ rows[i].T) / sd[i]
-        square[i] = np.mean(z**2, axis=0)
-        some.append(z[:kept])
-    return square, np.concatenate(some, axis=1)
+        error = encoding.response[i] - coefficients @ rows[i].T
+        out[i] = weight @ (error**2 / by_class[:, measured.label[i]]) * measured.seeds[i]
+    return out

@@ -175,9 +175,9 @@ class Priors:
         Sd of the standardised coefficients of a block, one draw for each block.
     noise_sd : LogNormal
         Sd of log loss between a run and the law where runs repeat best: the floor of the noise.
-    noise_df : float, optional
+    noise_df : float
         Degrees of freedom of the noise, a Student-t scaled to its sd: above 2, infinite for normal
-        noise. By default learned from the table, see `bayes_optlaws.inference.run_weights`.
+        noise. See `bayes_optlaws.model.student_t`.
     noise_growth : LogNormal
         Sd of the part of the noise that grows with the settings, at average settings.
     noise_slope_sd : float
@@ -239,7 +239,7 @@ class Priors:
     intercept_sd: float = 1.0
     coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.05, 1.0))
     noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
-    noise_df: float | None = None
+    noise_df: float = 4.0
     noise_growth: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
     noise_slope_sd: float = 0.5
     scale_length: LogNormal = field(default_factory=lambda: LogNormal(3.0, 0.5))
@@ -263,8 +263,7 @@ class Priors:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name == "noise_df":
-                known = value is None or isinstance(value, int | float | np.number) and value > 2
-                if not known:
+                if not (isinstance(value, int | float | np.number) and value > 2):
                     raise ValueError(
                         f"Priors.noise_df must be a number above 2 (infinite: normal noise), got "
                         f"{value!r}"

@@ -30,18 +30,6 @@ CHUNK = 200_000
 """Densities at a time, to bound memory."""
 
 
-DEGREES = (3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
-"""Degrees of freedom among which those of a table are sought."""
-
-
-def log_prior(df: np.ndarray) -> np.ndarray:
-    """Log prior density of the degrees of freedom, up to a constant: Gamma(2, rate 0.1).
-
-    Source: Juarez and Steel 2010, doi:10.1198/jbes.2009.07145.
-    """
-    return np.log(df) - 0.1 * df
-
-
 def expected_weight(squared_z: np.ndarray, df: float) -> np.ndarray:
     """Expected precision of each run relative to that of its noise sd, given its residual.
 
