@@ -48,7 +48,8 @@ def judge(one: HeldOut) -> Judge:
     """Measures of held-out predictions, with runs of a cell as one."""
     return Judge(
         one.draws, one.contests, cells=one.blocks, predicted=one.predicted,
-        cond_mean=one.cond_mean, cond_sd=one.cond_sd, cond_df=np.inf if one.cond_df is None else one.cond_df,
+        cond_mean=one.cond_mean, cond_sd=one.cond_sd,
+        cond_df=np.inf if one.cond_df is None else one.cond_df,
     )  # fmt: skip
 
 

@@ -36,11 +36,11 @@ from bayes_optlaws.datasets import load
 from bayes_optlaws.evaluation.manifest import open_folder, read_result
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference import reference as explicit
+from bayes_optlaws.inference import run_weights
 from bayes_optlaws.inference.datatree import coefficients
 from bayes_optlaws.inference.predictor import Draws, Predictor
-from bayes_optlaws.kernels.marginal import SufficientStatistics
 from bayes_optlaws.law import OptLaw
-from bayes_optlaws.model.data import ModelData
+from bayes_optlaws.model import student_t
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
@@ -123,19 +123,21 @@ def run_noise(law: Design, draws: Draws) -> np.ndarray:
     return sd / np.sqrt(measured.seeds)
 
 
-def with_response(law: Design, rows: np.ndarray, y: np.ndarray, *, add: bool) -> ModelData:
-    """Model data of simulated responses: in place of the real ones, or added to them."""
-    data = law.encoding.data
-    measured = law.encoding.measurement
-    times = np.sqrt(measured.seeds)
-    new = SufficientStatistics.from_rows(
-        rows * times[:, None], y * times, measured.label, n_classes=len(data.statistics.n) - 1
-    )
+def with_response(law: Design, y: np.ndarray, *, add: bool) -> RunEncoding:
+    """Encoding of simulated responses: in place of the real ones, or added to them.
+
+    All runs have the weights that they get with these responses.
+    """
+    e, measured = law.encoding, law.encoding.measurement
+    finished = e.finished.assign(final_loss=np.exp(y + e.centre))
     if add:
-        runs = (a[:-1] for a in data.statistics.args)
-        new = SufficientStatistics(*(a + b for a, b in zip(new.args, runs, strict=True)))
-    new = new.append(SufficientStatistics(*(a[-1:] for a in data.statistics.args)))
-    return replace(data, statistics=new)
+        finished = pd.concat([e.finished, finished], ignore_index=True)
+        measured = replace(
+            measured, seeds=np.tile(measured.seeds, 2), label=np.tile(measured.label, 2)
+        )
+    every = replace(e, finished=finished, measurement=measured)
+    equal = every.weighted(np.ones(len(finished)), np.inf)
+    return run_weights.weighted(equal, law.priors)[0]
 
 
 def quantities(
@@ -177,7 +179,8 @@ def quantities(
         out[f"exponent:{group}"] = exponent[:, i]
     sd = run_noise(law, draws)
     z = (y - expected(law, draws, rows)) / sd
-    out["likelihood:log_likelihood"] = -np.sum(0.5 * z**2 + np.log(sd), axis=1)
+    each = student_t.log_density(z, law.priors.noise_df) - np.log(sd)
+    out["likelihood:log_likelihood"] = each.sum(axis=1)
     e = law.encoding
     predictor = Predictor(
         e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, law.priors, draws
@@ -243,9 +246,10 @@ def replicate(
         else truths.take(rng.integers(truths.n, size=1))
     )
     rows = law.encoding.rows()
-    y = expected(law, truth, rows)[0] + run_noise(law, truth)[0] * rng.standard_normal(len(rows))
+    noise = student_t.draw(rng, (len(rows),), law.priors.noise_df)
+    y = expected(law, truth, rows)[0] + run_noise(law, truth)[0] * noise
     fitted = sampling.sample(
-        with_response(law, rows, y, add=source == "posterior"),
+        with_response(law, y, add=source == "posterior").data,
         law.priors,
         draws=draws,
         tune=tune,
@@ -338,8 +342,8 @@ def study(
     todo = [i for i, p in enumerate(paths) if not p.exists() or read_result(p, _read) is None]
     if source == "posterior" and todo:
         truths = sampling.sample(
-            law.encoding.data, law.priors, draws=500, tune=500, chains=4,
-            random_seed=random_seed, progressbar=False,
+            run_weights.weighted(law.encoding, law.priors)[0].data, law.priors, draws=500,
+            tune=500, chains=4, random_seed=random_seed, progressbar=False,
         ).draws  # fmt: skip
 
     def work(i: int) -> None:

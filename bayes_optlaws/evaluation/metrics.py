@@ -485,9 +485,7 @@ def _pieces(
         columns[f"coverage_{100 * prob:.0f}"] = ((low <= y) & (y <= high)).astype(float)
         columns[f"width_{100 * prob:.0f}"] = high - low
     columns["crps"] = score
-    columns["log_score"] = log_score(
-        y, d, cond_mean=cond_mean, cond_sd=cond_sd, cond_df=cond_df
-    )
+    columns["log_score"] = log_score(y, d, cond_mean=cond_mean, cond_sd=cond_sd, cond_df=cond_df)
     members = parts.members(blocks, y.size)
     code = np.empty(y.size, dtype=int)
     for b, rows in enumerate(members):

@@ -2,10 +2,11 @@ r"""Leave-one-out cross-validation of a law with its Gaussian part integrated ou
 
 Given hyper-parameters and exponents the model is a Gaussian linear one, so the predictive
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
-of the coefficients and leverage :math:`h_i`, the expected loss of the run is normal with mean
+of the coefficients and leverage :math:`h_i`, its expected loss is normal with mean
 :math:`y_i - r_i/(1-h_i)` and variance :math:`\sigma_i^2 h_i/(1-h_i)`, to which its noise adds.
-The weights that Student-t noise gives the other runs are those of the fit to all.  What is left to importance sampling is only the change
-of the few hyper-parameters, so Pareto k is small where ordinary PSIS-LOO would fail.
+With Student-t noise the other runs keep the weights that they have in the fit to all.  What is
+left to importance sampling is only the change of the few hyper-parameters, so Pareto k is small
+where ordinary PSIS-LOO would fail.
 """
 
 from __future__ import annotations

@@ -204,9 +204,7 @@ class RunEncoding:
         rows = self.rows() if rows is None else rows
         known = SufficientStatistics(*(a[-1:] for a in self.data.statistics.args))
         statistics = _statistics(rows, self.response, measured).append(known)
-        return replace(
-            self, measurement=measured, data=replace(self.data, statistics=statistics)
-        )
+        return replace(self, measurement=measured, data=replace(self.data, statistics=statistics))
 
     def assuming(self, values: Mapping[str, Any]) -> RunEncoding:
         """The same, with these values of covariates for tables that have no such column."""

@@ -115,9 +115,7 @@ class Measurement:
         lower, upper, level = _levels(known[known > 0])
         if not level.size:
             none = np.zeros(len(noise.covariates))
-            return cls(
-                n, noise.label, noise.covariates, none, lower, upper, level, np.ones(n.size)
-            )
+            return cls(n, noise.label, noise.covariates, none, lower, upper, level, np.ones(n.size))
         rounded = _rounded(known, lower, upper, level)
         pairs, label = np.unique(
             np.column_stack([rounded, noise.label]), axis=0, return_inverse=True

@@ -21,7 +21,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "noise_df": (
         "degrees of freedom of the noise, a Student-t scaled to its sd",
         "1",
-        "Lange 1989; own choice of 4",
+        "own choice; 4: Lange 1989",
     ),
     "noise_growth": ("sd of the noise that grows with the settings, on average", _LOGS, _OWN),
     "noise_slope_sd": ("change of the log of that per sd of a setting", "1", _OWN),

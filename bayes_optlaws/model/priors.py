@@ -176,8 +176,9 @@ class Priors:
     noise_sd : LogNormal
         Sd of log loss between a run and the law where runs repeat best: the floor of the noise.
     noise_df : float
-        Degrees of freedom of the noise, a Student-t scaled to its sd: above 2, infinite for normal
-        noise. See `bayes_optlaws.model.student_t`.
+        Degrees of freedom of the noise, a Student-t scaled to its sd: above 2. By default infinite,
+        that is normal noise; 4 is for tables of which some runs may be wrong, see
+        `bayes_optlaws.model.student_t`.
     noise_growth : LogNormal
         Sd of the part of the noise that grows with the settings, at average settings.
     noise_slope_sd : float
@@ -239,7 +240,7 @@ class Priors:
     intercept_sd: float = 1.0
     coefficient_sd: LogNormal = field(default_factory=lambda: LogNormal(0.05, 1.0))
     noise_sd: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
-    noise_df: float = 4.0
+    noise_df: float = float("inf")
     noise_growth: LogNormal = field(default_factory=lambda: LogNormal(0.003, 1.0))
     noise_slope_sd: float = 0.5
     scale_length: LogNormal = field(default_factory=lambda: LogNormal(3.0, 0.5))

@@ -87,9 +87,7 @@ def log_density(z: np.ndarray, df: float | np.ndarray) -> np.ndarray:
     finite = np.where(np.isinf(df), 4.0, df)
     half = 0.5 * (finite + 1.0)
     constant = gammaln(half) - gammaln(0.5 * finite) - 0.5 * np.log((finite - 2.0) * np.pi)
-    return np.where(
-        np.isinf(df), normal, constant - half * np.log1p(z**2 / (finite - 2.0))
-    )
+    return np.where(np.isinf(df), normal, constant - half * np.log1p(z**2 / (finite - 2.0)))
 
 
 def log_density_around(

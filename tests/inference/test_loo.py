@@ -14,6 +14,7 @@ from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit, misse
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import covariance
 from bayes_optlaws.law import OptLaw
+from bayes_optlaws.model import student_t
 
 FEW = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
 
@@ -55,11 +56,12 @@ def test_loo_of_a_fit_is_reliable_and_below_the_fit_to_the_own_runs(small_law):
 
 def test_pit_is_the_weighted_mean_of_what_each_draw_says(small_law):
     values = loo_pit(small_law.fitted)
-    error, sd = loo_moments(small_law.fitted)
-    density = norm.pdf(error / sd) / sd
+    moments, df = loo_moments(small_law.fitted), small_law.fitted.encoding.measurement.df
+    density = np.exp(student_t.log_density_around(*moments, df))
     # plain importance weights without the smoothing of their tail: the harmonic-mean identity
     weight = 1.0 / density
-    plain = np.sum(weight * norm.cdf(error / sd), axis=0) / weight.sum(axis=0)
+    below = student_t.probability_below(*moments, df)
+    plain = np.sum(weight * below, axis=0) / weight.sum(axis=0)
     assert ((values > 0) & (values < 1)).all()
     assert np.quantile(np.abs(values - plain), 0.95) < 0.02
     # a calibrated law is uniform; this one is somewhat wide, so only gross faults are excluded
@@ -88,7 +90,8 @@ def test_elpd_of_a_run_is_that_of_a_refit_without_it(pocket):
         predictor = refit.predictor()
         y = np.log(run["final_loss"].to_numpy(float))
         mean = predictor.mean(run, np.random.default_rng(2))
-        each = norm.logpdf(y, mean, predictor.noise_sd(run))[:, 0]
+        sd = predictor.noise_sd(run)
+        each = (student_t.log_density((y - mean) / sd, predictor.noise_df) - np.log(sd))[:, 0]
         value = logsumexp(each) - np.log(each.size)
         error = np.std(np.exp(each - value)) / np.sqrt(each.size)
         ratio = np.exp(log_weight[:, i]) * (np.exp(density[:, i] - elpd[i]) - 1)

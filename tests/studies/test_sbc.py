@@ -8,6 +8,7 @@ import pytest
 
 from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from bayes_optlaws.inference.reference import draw_prior
+from bayes_optlaws.model.priors import Priors
 from studies import sbc
 
 FEW = {"scale": (-0.3, 0.3), "mixed": (0.15,), "escape": (0.3, 0.5), "cross": (0.2,)}
@@ -81,11 +82,10 @@ def test_targets_lie_beyond_the_table(pocket):
 
 
 def test_real_and_simulated_runs_add_up_for_a_truth_from_the_posterior(pocket):
-    law = sbc.prepare(pocket, **OPTIONS)
-    rows = law.encoding.rows()
-    y = np.zeros(len(rows))
-    both = sbc.with_response(law, rows, y, add=True).statistics
-    assert both.n[0] == 2 * len(rows)
+    law = sbc.prepare(pocket, **OPTIONS, priors=Priors(noise_df=np.inf))
+    y = np.zeros(len(law.encoding.finished))
+    both = sbc.with_response(law, y, add=True).data.statistics
+    assert both.n[0] == 2 * len(y)
     np.testing.assert_allclose(both.xy, law.encoding.data.statistics.xy, atol=1e-12)
     np.testing.assert_allclose(both.gram, 2 * law.encoding.data.statistics.gram)
 
