@@ -101,12 +101,10 @@ class HeldOut:
 
     def _arguments(self, keep: np.ndarray | slice) -> dict:
         moments: dict[str, Any] = {}
-        if None not in (self.cond_mean, self.cond_sd, self.cond_df):
-            moments = {
-                "cond_mean": self.cond_mean[:, keep],
-                "cond_sd": self.cond_sd[:, keep],
-                "cond_df": self.cond_df[keep],
-            }
+        if self.cond_mean is not None and self.cond_sd is not None:
+            moments = {"cond_mean": self.cond_mean[:, keep], "cond_sd": self.cond_sd[:, keep]}
+            if self.cond_df is not None:
+                moments["cond_df"] = self.cond_df[keep]
         return {
             "observed": self.observed[keep],
             "draws": self.draws[:, keep],

@@ -303,7 +303,17 @@ def test_calibration_curves_of_a_calibrated_prediction(rng):
     draws = np.exp(centre + 0.1 * rng.normal(size=(400, n)))
     blocks = np.repeat([f"b{i}" for i in range(100)], 20)
     found = protocols.HeldOut(
-        report.LAW, np.arange(n), observed, np.exp(centre), draws, None, None, blocks, blocks, []
+        report.LAW,
+        np.arange(n),
+        observed,
+        np.exp(centre),
+        draws,
+        None,
+        None,
+        None,
+        blocks,
+        blocks,
+        [],
     )
     curves = report.calibration_curves([found])
     inside = curves[curves["curve"] == "coverage"]
