@@ -53,9 +53,7 @@ def _recover(
     intercept_sd: np.ndarray,
     noise_covariates: np.ndarray,
     cells: np.ndarray,
-    gram: np.ndarray,
-    xy: np.ndarray,
-    yy: np.ndarray,
+    products: np.ndarray,
     n: np.ndarray,
     log_prior: np.ndarray,
     common: np.ndarray,
@@ -69,7 +67,7 @@ def _recover(
 ) -> tuple[np.ndarray, ...]:
     draws = noise_sd.shape[0]
     q = column_block.size
-    m = xy.shape[1] - q
+    m = normal.shape[2] - q
     combination = np.empty(draws, dtype=np.int64)
     beta, u = np.empty((draws, q)), np.empty((draws, m))
     log_ratio, share = np.empty(draws), np.empty(draws)
@@ -92,9 +90,7 @@ def _recover(
             scale_factor,
             field_sd[s],
             local_sd[s],
-            gram,
-            xy,
-            yy,
+            products,
             n,
             log_prior,
             common,

@@ -38,9 +38,7 @@ DATA_NAMES = (
     "intercept_sd",
     "noise_covariates",
     "cells",
-    "gram",
-    "xy",
-    "yy",
+    "products",
     "n_runs",
     "log_prior",
     "tree_common",
@@ -103,9 +101,7 @@ def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]
         intercept: np.ndarray,
         covariates: np.ndarray,
         cells: np.ndarray,
-        gram: np.ndarray,
-        xy: np.ndarray,
-        yy: np.ndarray,
+        products: np.ndarray,
         n: np.ndarray,
         log_prior: np.ndarray,
         common: np.ndarray,
@@ -114,7 +110,7 @@ def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]
         n_columns: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         size = np.empty(14, dtype=np.int64)
-        size[0], size[1], size[2] = yy.size, xy.shape[1], block.size
+        size[0], size[1], size[2] = products.shape[0], products.shape[1], block.size
         size[3], size[4], size[5] = h1.size, h2.size, h3.size
         size[6], size[7], size[8] = h4.size, h5.size, cells.shape[0]
         size[9], size[10] = log_prior.size, common.size
@@ -123,8 +119,8 @@ def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]
             np.ascontiguousarray(h0), np.ascontiguousarray(h1), np.ascontiguousarray(h2),
             np.ascontiguousarray(h3), np.ascontiguousarray(h4), np.ascontiguousarray(h5),
             np.ascontiguousarray(intercept), np.ascontiguousarray(covariates),
-            np.ascontiguousarray(cells), np.ascontiguousarray(gram), np.ascontiguousarray(xy),
-            np.ascontiguousarray(yy), np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
+            np.ascontiguousarray(cells), np.ascontiguousarray(products),
+            np.ascontiguousarray(n), np.ascontiguousarray(log_prior),
         )  # fmt: skip
         # what the kernel raises cannot leave it: then the buffers say that nothing came back
         out = (
@@ -134,7 +130,7 @@ def _evidence_numba(op: Evidence, node: Apply, **kwargs: Any) -> tuple[Any, int]
         call_kernel(size, inputs, block, (common, columns, n_candidates, n_columns), out)
         return np.array(out[0][0]), out[1], out[2], out[3], out[4], out[5], out[6]
 
-    return evidence, 5
+    return evidence, 6
 
 
 def build_model(data: ModelData, priors: Priors) -> pm.Model:

@@ -111,9 +111,7 @@ def log_evidence_and_gradient(
     intercept_sd,
     noise_covariates,
     cells,
-    gram,
-    xy,
-    yy,
+    products,
     n,
     log_prior,
     common,
@@ -143,9 +141,7 @@ def log_evidence_and_gradient(
         scale_factor,
         field_sd,
         local_sd,
-        gram,
-        xy,
-        yy,
+        products,
         n,
         log_prior,
         common,
@@ -249,13 +245,13 @@ def log_densities(x, mean, sd, is_log, entry, sizes, args):
 N_HYPER = 6
 _DOUBLE, _INT = types.CPointer(types.float64), types.CPointer(types.int64)
 _SIGNATURE = types.void(
-    *([_INT] + [_DOUBLE] * 6 + [_INT] + [_DOUBLE] * 8 + [_INT] * 4 + [_DOUBLE] * 7)
+    *([_INT] + [_DOUBLE] * 6 + [_INT] + [_DOUBLE] * 6 + [_INT] * 4 + [_DOUBLE] * 7)
 )
 
 
 def _by_pointer(
     size, noise_sd, noise_slope, coefficient_sd, scale_length, field_sd, local_sd,
-    column_block, intercept_sd, noise_covariates, cells, gram, xy, yy, n, log_prior,
+    column_block, intercept_sd, noise_covariates, cells, products, n, log_prior,
     common, columns, n_candidates, n_columns, out, g0, g1, g2, g3, g4, g5,
 ):  # fmt: skip
     s = carray(size, (14,))
@@ -267,8 +263,8 @@ def _by_pointer(
         carray(scale_length, (s[5],)), carray(field_sd, (s[6],)), carray(local_sd, (s[7],)),
         carray(column_block, (q,)), carray(intercept_sd, (1,)),
         carray(noise_covariates, (classes, s[3] + 1)), carray(cells, (s[8], 2)),
-        carray(gram, (rows, p, p)), carray(xy, (rows, p)), carray(yy, (rows,)),
-        carray(n, (rows,)), carray(log_prior, (s[9],)), carray(common, (s[10],)),
+        carray(products, (rows, p)), carray(n, (rows,)),
+        carray(log_prior, (s[9],)), carray(common, (s[10],)),
         carray(columns, (s[11], s[12], s[13])), carray(n_candidates, (s[11],)),
         carray(n_columns, (s[11],)),
     )  # fmt: skip
@@ -288,7 +284,7 @@ def _compiled():
 
 SYMBOL = "bayes_optlaws_log_evidence"
 
-_external = types.ExternalFunction(SYMBOL, types.void(*([types.intp] * 27)))
+_external = types.ExternalFunction(SYMBOL, types.void(*([types.intp] * 25)))
 
 
 def register_symbol() -> None:
@@ -308,7 +304,7 @@ def call_kernel(size, inputs, block, tree, out):
         size.ctypes.data, h[0].ctypes.data, h[1].ctypes.data, h[2].ctypes.data,
         h[3].ctypes.data, h[4].ctypes.data, h[5].ctypes.data, block.ctypes.data,
         s[0].ctypes.data, s[1].ctypes.data, s[2].ctypes.data, s[3].ctypes.data,
-        s[4].ctypes.data, s[5].ctypes.data, s[6].ctypes.data, s[7].ctypes.data,
+        s[4].ctypes.data, s[5].ctypes.data,
         common.ctypes.data, columns.ctypes.data, n_candidates.ctypes.data, n_columns.ctypes.data,
         out[0].ctypes.data, out[1].ctypes.data, out[2].ctypes.data, out[3].ctypes.data,
         out[4].ctypes.data, out[5].ctypes.data, out[6].ctypes.data,

@@ -113,7 +113,7 @@ class ModelData:
             np.array([priors.intercept_sd]),
             np.column_stack([self.noise_covariates, self.known_variance]),
             self.cells,
-            *self.statistics.args,
+            *self.statistics.packed(self.column_block.size),
             self.log_prior,
             *self.tree.args,
         )

@@ -271,7 +271,7 @@ def test_naive_model_has_the_density_of_the_combinations_given_coefficients(
 
 def test_naive_model_run_by_run_refuses_noise_of_several_classes(pocket):
     data, priors = prepared(pocket, False).encoding.data, Priors()
-    twice = SufficientStatistics(*(np.concatenate([v[:1], v]) for v in data.statistics.args))
+    twice = SufficientStatistics(*(np.concatenate([v[:1], v]) for v in data.statistics.arrays))
     with pytest.raises(ValueError, match="one class, and it has 2"):
         naive_model(replace(data, statistics=twice), priors, rows=np.ones((2, 2)), y=np.ones(2))
 

@@ -66,7 +66,7 @@ class Problem:
 
     @property
     def rest(self):
-        return (*self.statistics.args, self.log_prior, *self.tree.args)
+        return (*self.statistics.packed(self.q), self.log_prior, *self.tree.args)
 
     @property
     def transform(self):
@@ -196,7 +196,7 @@ def test_statistics_do_not_depend_on_the_order_or_the_split_of_runs():
         for i in (slice(half), slice(half, None))
     ]
     for whole, other, a, b in zip(
-        p.statistics.args, again.args, *(x.args for x in parts), strict=True
+        p.statistics.arrays, again.arrays, *(x.arrays for x in parts), strict=True
     ):
         np.testing.assert_allclose(whole, other, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(whole, a + b, rtol=1e-12, atol=1e-12)
