@@ -28,109 +28,116 @@ NEGLIGIBLE = 1e-10
 
 
 @njit()
-def _factor(M, d, o, c, L, inv):
+def _factor(M, prior, lev, o, c, L, inv):
     """Cholesky factor L of A11 of `_eliminate`, inv = L^-1; return the term of the determinant."""
-    value = 0.0
+    ratio = 1.0
     for i in range(c):
+        d = prior[lev, o + i]
         for j in range(i + 1):
-            s = M[o + j, o + i]
+            s = M[lev, o + j, o + i]
             if i == j:
-                s += d[o + i]
+                s += d
             for t in range(j):
                 s -= L[i, t] * L[j, t]
             if i == j:
                 # rounding can take the pivot below what the prior alone guarantees
-                s = max(s, d[o + i])
+                s = max(s, d)
                 L[i, i] = np.sqrt(s)
-                value += 0.5 * np.log(d[o + i] / s)
+                ratio *= d / s
             else:
                 L[i, j] = s / L[j, j]
     for i in range(c):
-        inv[i, i] = 1.0 / L[i, i]
+        inv[lev, i, i] = 1.0 / L[i, i]
         for j in range(i):
             s = 0.0
             for t in range(j, i):
-                s -= L[i, t] * inv[t, j]
-            inv[i, j] = s / L[i, i]
-    return value
+                s -= L[i, t] * inv[lev, t, j]
+            inv[lev, i, j] = s / L[i, i]
+    return 0.5 * np.log(ratio)
 
 
 @njit()
-def _invert(M, b, d, o, c, L, inv, mu):
+def _invert(M, b, prior, lev, o, c, L, inv, mu):
     """Invert A11 of `_eliminate`: inv = A11^-1, mu = A11^-1 b1; return the evidence term."""
     if c == 1:
-        s = max(M[o, o] + d[o], d[o])
-        inv[0, 0] = 1.0 / s
-        mu[0] = b[o] / s
-        return 0.5 * (np.log(d[o] / s) + b[o] * mu[0])
-    value = _factor(M, d, o, c, L, inv)
+        d = prior[lev, o]
+        s = max(M[lev, o, o] + d, d)
+        inv[lev, 0, 0] = 1.0 / s
+        mu[lev, 0] = b[lev, o] / s
+        return 0.5 * (np.log(d / s) + b[lev, o] * mu[lev, 0])
+    value = _factor(M, prior, lev, o, c, L, inv)
     for i in range(c):
         z = 0.0
         for j in range(i + 1):
-            z += inv[i, j] * b[o + j]
-        mu[i] = z
+            z += inv[lev, i, j] * b[lev, o + j]
+        mu[lev, i] = z
         value += 0.5 * z * z
     for i in range(c):
         s = 0.0
         for t in range(i, c):
-            s += inv[t, i] * mu[t]
-        mu[i] = s
+            s += inv[lev, t, i] * mu[lev, t]
+        mu[lev, i] = s
     for i in range(c):
         for j in range(i + 1):
             s = 0.0
             for t in range(i, c):
-                s += inv[t, i] * inv[t, j]
+                s += inv[lev, t, i] * inv[lev, t, j]
             L[i, j] = s
     for i in range(c):
         for j in range(i + 1):
-            inv[i, j] = L[i, j]
-            inv[j, i] = L[i, j]
+            inv[lev, i, j] = L[i, j]
+            inv[lev, j, i] = L[i, j]
     return value
 
 
 @njit()
-def _eliminate(M, b, d, o, c, r, m, L, inv, W, mu, M_next, b_next):
-    """Eliminate the c columns at ``o`` from (M, b); return their term of the log evidence.
+def _eliminate(M, b, prior, lev, o, c, r, m, L, inv, W, mu):
+    """Eliminate the c columns at ``o`` of a level; return their term of the log evidence.
 
-    Writes inv = A11^-1, W = A11^-1 A12, mu = A11^-1 b1 and what is left on the m columns at
-    ``r``.  Positions are local to M, of which only the upper triangle is read or written; d is
-    the prior precision of the local columns.  The inner loops run along rows: they vectorise.
+    Writes inv = A11^-1, W = A11^-1 A12, mu = A11^-1 b1 and, for the next level, what is left on
+    the m columns at ``r``.  Positions are local to the level, of whose M only the upper triangle
+    is read or written.  The inner loops run along rows: they vectorise.  (Whole arrays and a level
+    are passed since the view of a level costs as much as eliminating a column.)
     """
-    value = _invert(M, b, d, o, c, L, inv, mu)
-    if m > 0:
-        _complement(M, b, o, c, r, m, inv, W, mu, M_next, b_next)
+    value = _invert(M, b, prior, lev, o, c, L, inv, mu)
+    for j in range(m):
+        b[lev + 1, j] = b[lev, r + j]
+    for i in range(c):
+        f = inv[lev, i, 0]
+        for j in range(m):
+            W[lev, i, j] = f * M[lev, o, r + j]
+        for t in range(1, c):
+            f = inv[lev, i, t]
+            for j in range(m):
+                W[lev, i, j] += f * M[lev, o + t, r + j]
+        f = mu[lev, i]
+        for j in range(m):
+            b[lev + 1, j] -= f * M[lev, o + i, r + j]
+    for i in range(m):
+        f = M[lev, o, r + i]
+        for j in range(i, m):
+            M[lev + 1, i, j] = M[lev, r + i, r + j] - f * W[lev, 0, j]
+        for t in range(1, c):
+            f = M[lev, o + t, r + i]
+            for j in range(i, m):
+                M[lev + 1, i, j] -= f * W[lev, t, j]
     return value
 
 
 @njit()
-def _complement(M, b, o, c, r, m, inv, W, mu, M_next, b_next):
-    """Schur complement of `_eliminate`, and its W."""
-    for i in range(c):
-        for j in range(m):
-            W[i, j] = inv[i, 0] * M[o, r + j]
-        for t in range(1, c):
-            f = inv[i, t]
-            for j in range(m):
-                W[i, j] += f * M[o + t, r + j]
-    for j in range(m):
-        b_next[j] = b[r + j]
-    for t in range(c):
-        f = mu[t]
-        for j in range(m):
-            b_next[j] -= f * M[o + t, r + j]
-    for i in range(m):
-        f = M[o, r + i]
-        for j in range(i, m):
-            M_next[i, j] = M[r + i, r + j] - f * W[0, j]
-        for t in range(1, c):
-            f = M[o + t, r + i]
-            for j in range(i, m):
-                M_next[i, j] -= f * W[t, j]
+def _last_level(M, b, prior, lev, n, value, log_prior, k, out):
+    """Evidence of the n combinations from k on, which differ in the last level's one column."""
+    for i in range(n):
+        if log_prior[k + i] > -np.inf:
+            d = prior[lev, i]
+            s = max(M[lev, i, i] + d, d)
+            term = 0.5 * (np.log(d / s) + b[lev, i] * b[lev, i] / s)
+            out[k + i] = value + term + log_prior[k + i]
 
 
 @njit()
-def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, Wb, WM):
-    """Reverse of `_eliminate`: add the adjoint of (M, b) given that of what was left.
+def _fold(o, c, r, m, lev, inv, W, mu, weight, M_bar, b_bar, Wb, WM):
+    """Reverse of `_eliminate`: add the adjoint of a level's (M, b) given that of the next.
 
     ``Wb`` and ``WM`` are room to work in.
     """
@@ -139,27 +146,28 @@ def _fold(o, c, r, m, inv, W, mu, weight, M_bar_next, b_bar_next, M_bar, b_bar, 
         for j in range(m):
             WM[i, j] = 0.0
         for j in range(m):
-            f = W[i, j]
-            s += f * b_bar_next[j]
+            f = W[lev, i, j]
+            s += f * b_bar[lev + 1, j]
             for t in range(m):
-                WM[i, t] += f * M_bar_next[j, t]
+                WM[i, t] += f * M_bar[lev + 1, j, t]
         Wb[i] = s
     for i in range(c):
-        b_bar[o + i] += weight * mu[i] - Wb[i]
+        f = mu[lev, i]
+        b_bar[lev, o + i] += weight * f - Wb[i]
         for j in range(c):
-            s = -0.5 * weight * (inv[i, j] + mu[i] * mu[j])
-            s += 0.5 * (mu[i] * Wb[j] + Wb[i] * mu[j])
+            s = -0.5 * weight * (inv[lev, i, j] + f * mu[lev, j])
+            s += 0.5 * (f * Wb[j] + Wb[i] * mu[lev, j])
             for t in range(m):
-                s += WM[i, t] * W[j, t]
-            M_bar[o + i, o + j] += s
+                s += WM[i, t] * W[lev, j, t]
+            M_bar[lev, o + i, o + j] += s
         for j in range(m):
-            s = -WM[i, j] - 0.5 * mu[i] * b_bar_next[j]
-            M_bar[o + i, r + j] += s
-            M_bar[r + j, o + i] += s
+            s = -WM[i, j] - 0.5 * f * b_bar[lev + 1, j]
+            M_bar[lev, o + i, r + j] += s
+            M_bar[lev, r + j, o + i] += s
     for i in range(m):
-        b_bar[r + i] += b_bar_next[i]
+        b_bar[lev, r + i] += b_bar[lev + 1, i]
         for j in range(m):
-            M_bar[r + i, r + j] += M_bar_next[i, j]
+            M_bar[lev, r + i, r + j] += M_bar[lev + 1, i, j]
 
 
 @njit()
@@ -194,9 +202,9 @@ def _in_order(P, b, d, order, start, M, v, prior):
     """Write P and b in the order of the columns, and the prior precision from each level on."""
     q = order.size
     for i in range(q):
-        v[i] = b[order[i]]
+        v[0, i] = b[order[i]]
         for j in range(q):
-            M[i, j] = P[order[i], order[j]]
+            M[0, i, j] = P[order[i], order[j]]
     for lev in range(prior.shape[0]):
         for j in range(q - start[lev]):
             prior[lev, j] = d[order[start[lev] + j]]
@@ -258,34 +266,42 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     b_bar = np.zeros((levels + 2, q)) if reverse else np.zeros((1, 1))
     weight = np.zeros(levels + 2)
     fallen = np.zeros(q)
-    _in_order(P, b, d, order, start, M[0], v[0], prior)
+    _in_order(P, b, d, order, start, M, v, prior)
 
     out = np.full(total, -np.inf)
     cumulative = _cumulative(log_prior, log_weight, reverse)
     least = NEGLIGIBLE if reverse else 0.5
     digit = np.zeros(levels + 1, dtype=np.int64)
+    # the combinations that differ in the last column only need no walk, unless moments are wanted
+    at_once = not reverse and levels > 0 and n_columns[-1] == 1
     first = 0
     k = 0
     while k < total:
         lev = first
         skipped = False
         while lev <= levels:
+            if lev == levels and at_once:
+                break
             if cumulative[k + stride[lev]] - cumulative[k] < least:
                 skipped = True
                 break
             own[lev] = digit[lev] * size[lev]
             value[lev + 1] = value[lev] + _eliminate(
-                M[lev], v[lev], prior[lev], own[lev], size[lev], rest[lev], n_rest[lev],
-                room, inv[lev], W[lev], mu[lev], M[lev + 1], v[lev + 1],
-            )  # fmt: skip
+                M, v, prior, lev, own[lev], size[lev], rest[lev], n_rest[lev], room, inv, W, mu
+            )
             if reverse:
                 weight[lev + 1] = 0.0
-                m = n_rest[lev]
-                M_bar[lev + 1, :m, :m] = 0.0
-                b_bar[lev + 1, :m] = 0.0
+                for i in range(n_rest[lev]):
+                    b_bar[lev + 1, i] = 0.0
+                    for j in range(n_rest[lev]):
+                        M_bar[lev + 1, i, j] = 0.0
             lev += 1
         if skipped:
             k += stride[lev]
+        elif lev == levels and at_once:
+            _last_level(M, v, prior, lev, n_candidates[-1], value[lev], log_prior, k, out)
+            k += stride[lev - 1]
+            digit[lev] = n_candidates[-1] - 1
         else:
             out[k] = value[levels + 1] + log_prior[k]
             lev = levels
@@ -296,8 +312,8 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
             if reverse and not skipped:
                 w = weight[lev + 1]
                 _fold(
-                    own[lev], size[lev], rest[lev], n_rest[lev], inv[lev], W[lev], mu[lev], w,
-                    M_bar[lev + 1], b_bar[lev + 1], M_bar[lev], b_bar[lev], Wb, WM,
+                    own[lev], size[lev], rest[lev], n_rest[lev], lev, inv, W, mu, w,
+                    M_bar, b_bar, Wb, WM,
                 )  # fmt: skip
                 weight[lev] += w
                 for j in range(size[lev]):
