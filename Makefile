@@ -10,7 +10,7 @@ KERNELS := $(wildcard bayes_optlaws/kernels/*.py) bayes_optlaws/inference/predic
 # Where CI=true (as forges set it) the very versions that the tests passed with are installed.
 LOCK := $(if $(filter true,$(CI)),--constraint .ci/constraints.txt)
 
-.PHONY: help setup demo test lint format notebooks docs trackers evaluate benchmark clean distclean
+.PHONY: help setup demo test lint format notebooks docs trackers evaluate benchmark slow clean distclean
 
 help:
 	@echo "make setup      create .venv and install the package with its test tools"
@@ -22,7 +22,8 @@ help:
 	@echo "make trackers   install W&B, MLflow, TensorBoard and test the importers with them"
 	@echo "make docs       build the documentation into docs/_build/html"
 	@echo "make evaluate   held-out evaluation, the paper's tables; FOLDER=/path/to/tables adds public tables"
-	@echo "make benchmark  timed tests, and the slow ones"
+	@echo "make benchmark  what fits cost, into docs/benchmark.md; WORLDS=/path/to/tables adds simulated tables"
+	@echo "make slow       timed tests, and the slow ones"
 	@echo "make clean      remove caches and build output (make distclean: .venv too)"
 
 $(BIN)/python:
@@ -75,7 +76,10 @@ evaluate: $(STAMP)
 	$(BIN)/python -m studies $(FOLDER)
 	$(BIN)/python -m studies.paper_tables $(FOLDER)
 
-benchmark: $(STAMP)
+benchmark: $(STAMP) $(WARM)
+	$(BIN)/python -m studies.speed $(WORLDS)
+
+slow: $(STAMP)
 	$(BIN)/python -m pytest tests -m "slow or benchmark"
 
 clean:

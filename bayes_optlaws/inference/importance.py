@@ -55,8 +55,10 @@ SLOWER, FAR, LEAST_SHARE = 0.7, 6.0, 0.03
 """A ridge goes on while the log density has fallen by less than this share of what a Gaussian
 would, and by less than this; least share of the draws around each of its points (own choice)."""
 
-REACH = 5.0
-"""Draws further than this many prior sds from the prior's centre have weight zero."""
+REACH = 8.0
+"""Draws further than this many prior sds from the prior's centre have weight zero.
+
+Losses without noise put the noise sd at six below the prior's centre."""
 
 
 class Density(Protocol):

@@ -126,9 +126,7 @@ def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
     inputs = [np.ascontiguousarray(v) for v in space.kernel_inputs(space.split(x))]
     args = data.kernel_args(space.priors)
     w, d, scale_factor, _ = hyper_inputs(*inputs, *args[:4])
-    by_k = log_evidence_by_combination(
-        w, d, scale_factor, inputs[4], inputs[5], *args[4:]
-    )
+    by_k = log_evidence_by_combination(w, d, scale_factor, inputs[4], inputs[5], *args[4:])
     weight = np.exp(by_k - by_k.max())
     return weight / weight.sum()
 

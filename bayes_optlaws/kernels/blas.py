@@ -12,6 +12,8 @@ codes below.
 
 from __future__ import annotations
 
+from typing import Any
+
 import llvmlite.binding
 import numpy as np
 from numba import types
@@ -23,7 +25,7 @@ _CODES = np.frombuffer(b"LRUNT", dtype=np.uint8)
 _L, _R, _U, _N, _T = range(5)
 
 
-def _routine(name: str, n_arguments: int, library: str = "blas") -> types.ExternalFunction:
+def _routine(name: str, n_arguments: int, library: str = "blas") -> Any:
     symbol = f"bayes_optlaws_{name}"
     address = get_cython_function_address(f"scipy.linalg.cython_{library}", name)
     llvmlite.binding.add_symbol(symbol, address)
@@ -128,7 +130,7 @@ def factorise(size, a, lda):
         raise np.linalg.LinAlgError("Matrix is not positive definite.")
 
 
-@njit(inline="never")
+@njit()
 def keep(i, x):
-    """Use both, so that what they were read from outlives the call before."""
+    """Read both: numba frees an array after its last use, and an address is none."""
     return i + x

@@ -6,10 +6,10 @@ All products that the likelihood needs are in one symmetric matrix over
 
 with :math:`v` the whitened discrepancy, :math:`u = T v`, and :math:`\beta` the coefficients of the
 dictionary: given the hyper-parameters, minus twice the log density of the response and of
-:math:`v` is :math:`\theta^\top F \theta`, up to a constant.  Eliminating :math:`v` is the first part
-of a Cholesky factorisation of :math:`F`; what is left is the dictionary's.  The gradient in
-:math:`F` is minus half of :math:`E[\theta \theta^\top]`, so the way back needs that one matrix, and
-is one more elimination's work.
+:math:`v` is :math:`\theta^\top F \theta`, up to a constant.  Eliminating :math:`v` is the first
+part of a Cholesky factorisation of :math:`F`; what is left is the dictionary's.  The gradient in
+:math:`F` is minus half of :math:`E[\theta \theta^\top]`, so the way back needs that one matrix,
+and is one more elimination's work.
 
 Both matrices are worked on in place, and only in their lower triangles.
 """

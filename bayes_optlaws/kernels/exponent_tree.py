@@ -136,6 +136,16 @@ def _last_level(M, b, prior, lev, n, value, log_prior, k, out):
 
 
 @njit()
+def _clear(lev, m, M_bar, b_bar, weight):
+    """Zero what is to be summed over the nodes below a level's node."""
+    weight[lev] = 0.0
+    for i in range(m):
+        b_bar[lev, i] = 0.0
+        for j in range(m):
+            M_bar[lev, i, j] = 0.0
+
+
+@njit()
 def _fold(o, c, r, m, lev, inv, W, mu, weight, M_bar, b_bar, Wb, WM):
     """Reverse of `_eliminate`: add the adjoint of a level's (M, b) given that of the next.
 
@@ -273,15 +283,13 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
     least = NEGLIGIBLE if reverse else 0.5
     digit = np.zeros(levels + 1, dtype=np.int64)
     # the combinations that differ in the last column only need no walk, unless moments are wanted
-    at_once = not reverse and levels > 0 and n_columns[-1] == 1
+    together = levels if not reverse and levels > 0 and n_columns[-1] == 1 else -1
     first = 0
     k = 0
     while k < total:
         lev = first
         skipped = False
-        while lev <= levels:
-            if lev == levels and at_once:
-                break
+        while lev <= levels and lev != together:
             if cumulative[k + stride[lev]] - cumulative[k] < least:
                 skipped = True
                 break
@@ -290,15 +298,11 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
                 M, v, prior, lev, own[lev], size[lev], rest[lev], n_rest[lev], room, inv, W, mu
             )
             if reverse:
-                weight[lev + 1] = 0.0
-                for i in range(n_rest[lev]):
-                    b_bar[lev + 1, i] = 0.0
-                    for j in range(n_rest[lev]):
-                        M_bar[lev + 1, i, j] = 0.0
+                _clear(lev + 1, n_rest[lev], M_bar, b_bar, weight)
             lev += 1
         if skipped:
             k += stride[lev]
-        elif lev == levels and at_once:
+        elif lev == together:
             _last_level(M, v, prior, lev, n_candidates[-1], value[lev], log_prior, k, out)
             k += stride[lev - 1]
             digit[lev] = n_candidates[-1] - 1
@@ -316,8 +320,7 @@ def _walk(P, b, d, common, columns, n_candidates, n_columns, log_prior, log_weig
                     M_bar, b_bar, Wb, WM,
                 )  # fmt: skip
                 weight[lev] += w
-                for j in range(size[lev]):
-                    fallen[start[lev] + own[lev] + j] += w
+                fallen[start[lev] + own[lev] : start[lev] + own[lev] + size[lev]] += w
             skipped = False
             if lev == 0:
                 break

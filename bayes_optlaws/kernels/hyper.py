@@ -21,8 +21,10 @@ from bayes_optlaws.kernels.marginal import evidence_and_gradient, log_evidence_b
 JITTER = 1e-6
 """Relative variance added to correlation matrices over inducing points."""
 
-RESOLUTION = 1e-6
-"""Least noise sd of log loss, in quadrature: runs that repeat exactly leave the noise bounded."""
+RESOLUTION = 2e-5
+"""Least noise sd of log loss, in quadrature: runs that repeat exactly leave the noise bounded.
+
+Losses around 3 that are printed with four decimals are rounded by half as much (own choice)."""
 
 
 @njit()

@@ -1,6 +1,6 @@
 """How fast: against the naive model on the pocket grid, and against the number of runs.
 
-`make benchmark` runs these and prints their tables (``-s`` shows them while they run).
+`make slow` runs these and prints their tables (``-s`` shows them while they run).
 """
 
 import time

@@ -2,8 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.importance import importance_draws
+from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
+from bayes_optlaws.kernels.hyper import RESOLUTION, noise_variance
 from bayes_optlaws.law import OptLaw
+from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 WORLDS, NOISE = 3, 3e-5
@@ -54,3 +60,21 @@ def test_intervals_at_four_times_the_size_hold_the_truth():
         inside.append(np.mean((p["loss_lower"] <= truth) & (truth <= p["loss_upper"])))
     # candidates of one world share their error, so worlds are the sample
     assert np.mean(inside) >= 0.8, inside
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_losses_without_any_noise_are_fitted_by_importance_sampling(seed):
+    rng = np.random.default_rng(seed)
+    loss = world(rng)
+    runs = settings(rng, [3e7, 6e7, 1e8], 80)
+    runs = read_runs(runs.assign(final_loss=loss(runs), diverged=False))
+    space = HyperSpace(OptLaw(divergence=False).encode(runs).data, Priors())
+    found = importance_draws(NoiseCoordinates(space), rng=np.random.default_rng(seed))
+    assert found.good, (found.pareto_k, found.ess)
+    noise = np.exp(found.weight @ found.x[:, 0])
+    assert noise < 2 * RESOLUTION
+
+
+def test_the_floor_of_the_noise_is_nothing_to_ordinary_noise():
+    variance, _ = noise_variance(np.array([1e-3]), np.zeros(0), np.zeros((1, 1)))
+    assert 1e-3 < np.sqrt(variance[0]) < 1e-3 * (1 + 3e-4)
