@@ -202,7 +202,7 @@ class RunEncoding:
         """
         measured = self.measurement.weighted(weights, df)
         rows = self.rows() if rows is None else rows
-        known = SufficientStatistics(*(a[-1:] for a in self.data.statistics.args))
+        known = SufficientStatistics(*(a[-1:] for a in self.data.statistics.arrays))
         statistics = _statistics(rows, self.response, measured).append(known)
         return replace(self, measurement=measured, data=replace(self.data, statistics=statistics))
 

@@ -15,6 +15,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.nuts import sample
 from bayes_optlaws.inference.pymc_model import build_model
 from bayes_optlaws.inference.reference import covariance, draw_prior, explicit_model, naive_model
+from bayes_optlaws.kernels.hyper import RESOLUTION
 from bayes_optlaws.kernels.marginal import SufficientStatistics, Tree
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model.data import ModelData
@@ -255,7 +256,7 @@ def test_naive_model_has_the_density_of_the_combinations_given_coefficients(
     data, priors = law.encoding.data, law.priors
     rows, y, _ = everything(law)
     n_slopes = int(data.statistics.n[-1])
-    sds = np.where(np.arange(y.size) < y.size - n_slopes, np.hypot(0.01, 1e-6), 1.0)
+    sds = np.where(np.arange(y.size) < y.size - n_slopes, np.hypot(0.01, RESOLUTION), 1.0)
     runs = slice(0, y.size - n_slopes)
     model = naive_model(data, priors, **({"rows": rows[runs], "y": y[runs]} if run_by_run else {}))
     n = data.tree.n_selected

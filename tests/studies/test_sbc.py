@@ -8,6 +8,7 @@ import pytest
 
 from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
 from bayes_optlaws.inference.reference import draw_prior
+from bayes_optlaws.kernels.hyper import RESOLUTION
 from bayes_optlaws.model.priors import Priors
 from studies import sbc
 
@@ -69,7 +70,8 @@ def test_the_truth_is_simulated_with_the_stated_noise_and_mean(pocket, rng):
     mean = sbc.expected(law, truth, rows)[0]
     np.testing.assert_allclose(mean, rows @ truth.beta[0], rtol=1e-10)
     noise = sbc.run_noise(law, truth)
-    np.testing.assert_allclose(noise, truth.hyper["noise_sd"][0, 0], rtol=1e-4)
+    stated = np.hypot(truth.hyper["noise_sd"][0, 0], RESOLUTION)
+    np.testing.assert_allclose(noise, stated, rtol=1e-10)
     assert noise.shape == (1, len(rows))
 
 
