@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.targets(tables).to_csv(Path(args.out) / "targets.csv", index=False, float_format="%.6g")
     Path(args.page).parent.mkdir(parents=True, exist_ok=True)
     report.plot_page(args.out).savefig(args.page, dpi=110)
-    Path(args.page).with_suffix(".md").write_text(report.result_page(tables))
+    Path(args.page).with_suffix(".md").write_text(report.result_page(tables, args.out))
     text = report.readme_table(tables)
     if not report.write_readme(args.readme, text):
         print(f"{args.readme} has no markers for the table; this is it:\n{text}")

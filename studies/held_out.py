@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from bayes_optlaws.evaluation.metrics import coverage, pairwise, pit
 from bayes_optlaws.evaluation.protocols import POOLED, HeldOut, held_out_by, tabulate
 from bayes_optlaws.plots.calibration import calibration
+from studies.held_out_notes import noise_lines, pair_lines
 from studies.scenarios import LAW, NEAR, PLAIN, RIVALS, Study, methods
 
 RIVAL = "gaussian-process"
@@ -193,17 +194,20 @@ def targets(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["study", "measure", "target", "value", "se", "holds"])
 
 
-def result_page(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Markdown of all results: one row a study and method, and which targets hold.
+def result_page(tables: Mapping[str, pd.DataFrame], out: str | Path = "studies/results") -> str:
+    """Markdown of all results: one row a study and method, which targets hold, and two notes.
 
     Parameters
     ----------
     tables : mapping
         From `read_tables`.
+    out : path
+        Where the figures of the notes are (`studies.held_out_notes`).
     """
     titles = {s.name: s.title for s in STUDIES}
     return "\n".join(["# Held-out evaluation", "", *_rows(tables, None), "", *_legend(tables), "",
-                      *_target_lines(targets(tables), titles), ""])  # fmt: skip
+                      *_target_lines(targets(tables), titles), "",
+                      *noise_lines(tables, out), *pair_lines(out)])  # fmt: skip
 
 
 def readme_table(tables: Mapping[str, pd.DataFrame]) -> str:

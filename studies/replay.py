@@ -54,6 +54,9 @@ TARGETS = 3
 RANDOM = ("random", "cost-weighted random", "space-filling", "mid-size")
 """Rules with chance in them; of the others only the posterior draws differ by repeat."""
 
+NEAR = 0.01
+"""A pick is near the best run of the target when it ends within this of it, nats."""
+
 MEASURES = (
     "regret", "r2", "log_score", "coverage", "spent", "n_runs", "ess", "pareto_k", "seconds",
 )  # fmt: skip
@@ -302,16 +305,20 @@ def summary(folder: str | Path, table: str, *, by_target: bool = False) -> pd.Da
     -------
     DataFrame
         Index (share, objective), after the target with ``by_target``; for each measure its mean
-        and ``_se`` (NaN for one replay); ``repeats`` that count, and those ``left_out``.
+        and ``_se`` (NaN for one replay), with ``best`` and ``near``, the shares of replays that
+        pick the best run of the target and one within `NEAR` of it; ``repeats`` that count, and
+        those ``left_out``.
     """
     found = sorted(p for p in (Path(folder) / table).glob("*.json") if p.name != MANIFEST)
     if not found:
         raise FileNotFoundError(f"{Path(folder) / table} has no results: run the study first")
     read = (read_result(path, _read, fate="left out") for path in found)
     results = pd.DataFrame([result for result in read if result is not None])
+    results["best"] = (results["regret"] == 0).astype(float)
+    results["near"] = (results["regret"] <= NEAR).astype(float)
     bad = results["pareto_k"] > MAX_PARETO_K
     keys = [*(["target"] if by_target else []), "share", "objective"]
-    groups = results[~bad].groupby(keys)[list(MEASURES)]
+    groups = results[~bad].groupby(keys)[[*MEASURES, "best", "near"]]
     left_out = bad.groupby([results[k] for k in keys]).sum()
     out = groups.mean().join(groups.sem().add_suffix("_se")).assign(repeats=groups.size())
     return out.assign(left_out=left_out.reindex(out.index).astype(int))

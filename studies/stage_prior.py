@@ -66,14 +66,25 @@ def learn_prior(
         Prior of deviation and noise, and form of the law's score.
     random_seed : int
     """
-    change, median, log_sd = learn_change(*_measured(law, stage_runs, base, random_seed), base)
+    change, median, log_sd = learn_change(*measured(law, stage_runs, base, random_seed)[:4], base)
     return replace(base, change=change, deviation=LogNormal(median, log_sd))
 
 
-def _measured(
+def measured(
     law: FittedLaw, stage_runs: pd.DataFrame, base: StagePrior, random_seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, StageData]:
-    """Mean and covariance of the scores of the measured configurations, columns and losses."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, StageData, pd.DataFrame]:
+    """Mean and covariance of the scores of the measured configurations, and what they are.
+
+    Returns
+    -------
+    mean, cov : array, shape (n,), (n, n)
+    z : array, shape (n, k)
+        Columns of the change of stage.
+    data : StageData
+        Losses.
+    table : DataFrame
+        The configurations, one row each.
+    """
     later = stage_runs[(stage_runs["stage"] > 1) & ~stage_runs["diverged"]]
     # any candidate does, and any history: the measured configurations are what is scored
     past = stages.history(stage_runs, parents(later)[0])
@@ -82,7 +93,7 @@ def _measured(
     rng = np.random.default_rng(random_seed)
     scores = stage.law_scores(law.predictor(law.draws.thin(MAX_DRAWS)), rng)[:, :n]
     z = change_columns(stage.measured, stage.reference)
-    return scores.mean(axis=0), np.cov(scores.T), z, stage.data
+    return scores.mean(axis=0), np.cov(scores.T), z, stage.data, stage.measured
 
 
 def weight_evidence(
@@ -112,7 +123,7 @@ def weight_evidence(
         kept = stage_runs[(stage_runs["block"] != block) | (stage_runs["stage"] == 1)]
         kept = with_parents(stage_runs, kept)
         each = [replace(base, score_weight=w) for w in weights]
-        rows[block] = [log_evidence(*_measured(law, kept, p, random_seed), p) for p in each]
+        rows[block] = [log_evidence(*measured(law, kept, p, random_seed)[:4], p) for p in each]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(weights))
     return table.sub(table.max(axis=1), axis=0).rename_axis("left_out")
 

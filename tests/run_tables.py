@@ -1,5 +1,7 @@
 """Run tables without fault, the faults of any other, and when two tables say the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,3 +92,9 @@ def asks(source, **answers):
     call = ", ".join(f"{name}={value!r}" for name, value in answers.items())
     assert f"bo.read_runs(..., {call})" in str(error)
     return read_runs(source, **answers)
+
+
+def write(table: pd.DataFrame, path: Path) -> str:
+    """Write a table as a file of comma-separated values; returns its path as text."""
+    table.to_csv(path, index=False)
+    return str(path)

@@ -10,6 +10,8 @@ import pytest
 
 from bayes_optlaws.cli import demo
 from bayes_optlaws.cli.main import main
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.law import OptLaw
 
 PLANS = {
     "a clear choice": demo.candidates(),
@@ -19,26 +21,36 @@ PLANS = {
 
 
 @pytest.fixture(scope="module")
-def law_file(small_law, tmp_path_factory):
-    return small_law.save(tmp_path_factory.mktemp("law") / "law.nc")
+def laws(small_law, law_file, tmp_path_factory):
+    """The shared law and the same without its divergence part, each with its file."""
+    f = small_law.fitted
+    options = f.options | {"divergence": False}
+    silent = FittedLaw(f.encoding, f.priors, f.sample, f.random_seed, None, options=options)
+    law = OptLaw.from_fitted(silent)
+    file = law.save(tmp_path_factory.mktemp("law") / "silent.nc")
+    return {True: (small_law, law_file), False: (law, file)}
 
 
-@pytest.mark.parametrize("kind", ["mean", "new_run"])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    ("name", "kind", "modelled"),
+    [*((name, kind, True) for name in PLANS for kind in ("mean", "new_run")),
+     ("a clear choice", "mean", False)],
+)  # fmt: skip
 def test_nothing_said_of_a_ranking_contradicts_another(
-    small_law, law_file, tmp_path, capsys, name, kind
+    laws, tmp_path, capsys, name, kind, modelled
 ):
+    law, law_file = laws[modelled]
     plan = PLANS[name].set_index("run_id", drop=False).rename_axis(None)
     path = tmp_path / "plan.csv"
     plan.to_csv(path, index=False)
-    ranking = small_law.rank(plan, kind=kind)
+    ranking = law.rank(plan, kind=kind)
     table = ranking.table
     call = ["rank", str(law_file), str(path), "--kind", kind]
     assert main([*call, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert main(call) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    page = small_law.report(plan, path=tmp_path / "r.html", kind=kind, n_runs=0).read_text()
+    page = law.report(plan, path=tmp_path / "r.html", kind=kind, n_runs=0).read_text()
     page = " ".join(re.sub(r"<[^>]+>", " ", unescape(page)).split())
 
     # the same words in all of them
@@ -61,9 +73,15 @@ def test_nothing_said_of_a_ranking_contradicts_another(
     for label in table.index[group > 1]:
         rivals = re.search(r"for all these runs show: ([^.]*)\.", said)
         assert rivals is None or label not in rivals.group(1)
+    assert found["divergence_modelled"] == ranking.divergence_modelled == modelled
     stated = re.search(r"diverges with probability (?:under |over )?(\d+) %", said)
-    assert abs(int(stated.group(1)) / 100 - first["p_diverge"]) <= 0.0101
-    places = table["rank_without_risk"]
-    assert ("Without the risk" in said) == (places.idxmin() != table.index[0])
+    if modelled:
+        assert abs(int(stated.group(1)) / 100 - first["p_diverge"]) <= 0.0101
+        places = table["rank_without_risk"]
+        assert ("Without the risk" in said) == (places.idxmin() != table.index[0])
+    else:
+        assert stated is None and all(row["p_diverge"] is None for row in found["table"])
+        for text in (said, printed, page):
+            assert "risk of divergence is not modelled" in text.lower()
     clear = ranking.flips[ranking.flips["verdict"] == "clear"]
     assert (group[clear["first"]].to_numpy() < group[clear["second"]].to_numpy()).all()

@@ -49,6 +49,21 @@ def test_identical_candidates_tie_with_probability_one_and_cost_nothing(small_la
     assert r.headline.startswith("The 9 candidates are a tie") and "Choose" not in r.answer()
 
 
+@settings(deadline=None, max_examples=12)
+@given(
+    n=st.integers(2, 12),
+    lr=st.floats(0.002, 0.3),
+    warmup=st.integers(16, 3000),
+    schedule=st.sampled_from(["linear", "cosine", "constant"]),
+    kind=st.sampled_from(["mean", "new_run"]),
+)
+def test_any_candidate_beside_itself_is_a_tie(small_law, n, lr, warmup, schedule, kind):
+    table = candidates([lr] * n, warmup_steps=float(warmup), schedule=schedule)
+    r = ranked(small_law, table, kind=kind, max_draws=200)
+    assert (r.table["p_best_or_tied"] == 1).all() and (r.table["tie_group"] == 1).all()
+    assert "Choose" not in r.answer() and r.headline.startswith(f"The {n} candidates are a tie")
+
+
 @pytest.mark.parametrize("kind", ["mean", "new_run"])
 def test_ties_are_judged_on_expected_losses_whatever_is_counted(small_law, kind):
     r = ranked(small_law, candidates([0.02, 0.02, 0.021]), kind=kind)
@@ -156,6 +171,24 @@ def test_a_diverged_run_costs_the_same_whatever_is_asked(small_law, kind):
     for some, draws in ((table, 1600), (table.iloc[:2], 400), (table.iloc[[0]], 100)):
         assert ranked(small_law, some, kind=kind, max_draws=draws).divergence_cost == price
     assert ranked(small_law, table, kind=kind, divergence_loss=7.0).divergence_cost == 7
+
+
+@settings(deadline=None, max_examples=12)
+@given(lr=st.floats(1e-3, 0.5), warmup=st.integers(16, 3000), scale=st.floats(0.3, 10.0))
+def test_no_third_candidate_turns_two_others_around(small_law, lr, warmup, scale):
+    """What the second costs more than the first is the same with any third beside them."""
+    third = {"peak_lr": lr, "warmup_steps": float(warmup)}
+    both = candidates([0.02, 0.06], warmup_steps=64.0)
+    other = candidates([lr], warmup_steps=float(warmup)).assign(**third)
+    other = other.assign(n_params=scale * SAME["n_params"]).rename(index={"c0": "third"})
+    apart = []
+    for table in (both, pd.concat([both, other])):
+        regret = ranked(small_law, table).table
+        apart.append(regret.loc["c1", "expected_regret"] - regret.loc["c0", "expected_regret"])
+    loss = small_law.predict_draws(both, kind="mean", max_draws=1600).to_numpy()
+    loss = np.where(np.isfinite(loss), loss, divergence_price(small_law.runs))
+    error = np.std(loss[:, 1] - loss[:, 0]) * np.sqrt(2 / 400)  # a few hundred effective draws
+    assert apart[1] == pytest.approx(apart[0], abs=4 * error)
 
 
 # What is not modelled is not said

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from laws import ONE, check_moments, dense_prediction, encoded, repeated, with_draws
 from scipy import integrate, stats
 
 import bayes_optlaws as bo
@@ -189,6 +190,49 @@ def test_conditioning_is_the_gaussian_conditional(rng):
     error = np.sqrt(np.diag(cov) / n_draws)
     assert np.all(np.abs(out.mean(0) - mean) < 4 * error)
     np.testing.assert_allclose(np.cov(out.T), cov, atol=4 * np.sqrt(2 / n_draws) * cov.max())
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_runs_of_a_stage_inform_the_local_correction(pocket, runs, weight, rng):
+    """Oracle: one Gaussian of runs from scratch, runs of the stage and candidates, given both."""
+    law = encoded(pocket, exponents=ONE)
+    hyper, draws = repeated(law, 8000, rng)
+    prior = StagePrior(change=StageChange.none(), score_weight=weight)
+    fitted = replace(with_draws(law, draws), stage_prior=prior)
+    past = stages.history(runs, "families_d64_12000-003")
+    own = (runs["block"] == "weak_d64_4000") & (runs["seed"] == 0)
+    made = runs[own | runs["run_id"].isin(past["run_id"])]
+    made = made.drop(index=made.index[own[made.index]][[1, 4, 7]])
+    asked = runs[own].drop(columns=OUTCOME).iloc[[1, 4, 7]]
+    asked = pd.concat([asked, asked.assign(peak_lr=asked["peak_lr"] * 1.1)], ignore_index=True)
+    asked = read_candidates(asked.assign(run_id=[f"c{i}" for i in range(len(asked))]))
+    stage = fitted.stage(asked, past, made)
+    tau, sigma, m = 0.0016, 0.002, len(stage.measured)
+    scales = Scales(np.array([tau]), np.array([sigma]), np.ones((1, 1)))
+    scores = stage.scores(fitted.predictor(), rng)
+    found, _ = condition(
+        scores, stage.data, stage.set_of, stage.configuration, scales, prior.level_sd, rng
+    )
+
+    def exact(correction_is_shared):
+        mean, cov = dense_prediction(law, hyper, stage.table)
+        if not correction_is_shared:
+            without = {**hyper, "local_sd": 0 * hyper["local_sd"]}
+            cov[:m, m:] = dense_prediction(law, without, stage.table)[1][:m, m:]
+            cov[m:, :m] = cov[:m, m:].T
+        centre = np.ones((mean.size, mean.size)) / mean.size  # all of one set
+        keep = centre + weight * (np.eye(mean.size) - centre)
+        mean, cov = keep @ (mean + law.encoding.centre), keep @ cov @ keep.T
+        cov = cov + prior.level_sd**2 + tau**2 * np.eye(mean.size)
+        gain = np.linalg.solve(cov[:m, :m] + np.diag(sigma**2 / stage.data.runs), cov[:m, m:]).T
+        return mean[m:] + gain @ (stage.data.mean - mean[:m]), cov[m:, m:] - gain @ cov[:m, m:]
+
+    mean, cov = exact(True)
+    check_moments(found, mean, cov)
+    error = np.sqrt(np.diag(cov) / len(found))
+    apart = exact(False)
+    assert (np.abs(apart[0] - mean) > 10 * error).any()
+    assert (np.diag(apart[1]) > 1.1 * np.diag(cov)).any()
 
 
 def test_intervals_of_a_simulated_stage_cover(rng):

@@ -56,6 +56,8 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
     assert table.loc[(0.01, "random"), "r2_se"] == pytest.approx(0.01 / np.sqrt(3))
     assert np.isnan(table.loc[(0.05, "regret"), "r2_se"])
     assert table.loc[(0.05, "random"), "repeats"] == 3
+    assert table.loc[(0.01, "random"), "near"] == pytest.approx(1 / 3)  # 0.01, 0.02, 0.03 nats
+    assert (table["best"] == 0).all()
     replay.study("pocket", tmp_path, repeats=3, law_repeats=1, **options)
     assert len(asked) == 8, "what is done was done again"
     assert len(capsys.readouterr().out.splitlines()) == 8
@@ -81,3 +83,18 @@ def test_study_summary_and_plot(tmp_path, monkeypatch, capsys):
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["regret", "random"]
     mpl.pyplot.close(figure)
+
+
+def test_replays_of_unreliable_importance_weights_are_left_out_and_counted(tmp_path, monkeypatch):
+    """Pareto k of repeat 1 is above 0.7: its regret of 9 nats is in no mean."""
+
+    def fake(runs, target, *, repeat, **options):
+        return dict.fromkeys(replay.MEASURES, 0.02) | (
+            {"regret": 9.0, "pareto_k": 0.71} if repeat == 1 else {"pareto_k": 0.69}
+        )
+
+    monkeypatch.setattr(replay, "replay", fake)
+    options = {"objectives": ["random"], "shares": (0.01,), "targets": 1}
+    row = replay.study("pocket", tmp_path, repeats=3, **options).loc[(0.01, "random")]
+    assert row["regret"] == pytest.approx(0.02)
+    assert row["repeats"] == 2 and row["left_out"] == 1
