@@ -85,6 +85,39 @@ function dictionary(c, s) {
   return out;
 }
 
+/* ---- covariates ---- */
+const COVARIATES = LAW.covariates ? LAW.covariates.items : [];
+const TRANSFORM = { linear: (x) => x, log: Math.log, "log(1-x)": (x) => Math.log1p(-x) };
+
+/* standardised number, or one and zeros of the levels; a point has its covariates at c0, c1, ... */
+const standardCovariates = (c) => COVARIATES.map((v, i) => v.levels.length
+  ? v.levels.map((level) => (level === c["c" + i] ? 1 : 0))
+  : [(TRANSFORM[v.kind](c["c" + i]) - v.location) / v.unit]);
+const localCovariates = (parts) =>
+  parts.flatMap((part, i) => (COVARIATES[i].levels.length ? part.map((x) => x * LAW.covariates.apart) : part));
+
+function bowl(z, lower, upper) {
+  const inside = Math.min(Math.max(z, lower), upper);
+  return 0.5 * inside * inside + inside * (z - inside) - 0.5;
+}
+
+function effectColumns(parts, at, z) {
+  /* bayes_optlaws.model.effects, in its order */
+  const v = LAW.covariates, p = v.trend_power, t = at.map((x) => -Math.expm1(-p * x) / p);
+  const bent = v.bent.map(([name, lower, upper]) => bowl(z[name], lower, upper));
+  const others = [...LAW.discrepancy.varying.map((k) => z[k]), ...bent], out = [];
+  parts.forEach((part, i) => {
+    const c = COVARIATES[i], k = v.curvature;
+    const curved = c.group ? [k * t[0] * t[0], k * t[1] * t[1], k * t[0] * t[1]] : [];
+    for (const x of part) {
+      out.push(x);
+      if (!c.levels.length) out.push(bowl(x, c.lower, c.upper));
+      for (const y of [...t, ...curved, ...others]) out.push(x * y);
+    }
+  });
+  return out;
+}
+
 /* ---- discrepancy ---- */
 function settings(c, s) {
   const warm = Math.max(s.warmup, 1), flat = c.schedule === "constant";
@@ -190,10 +223,14 @@ function posterior(points) {
   const slopes = standard(d.varying).map((x) => [1, ...x]);
   const unseen = standard(d.unseen);
   const lr = d.varying.indexOf("lr");
+  const own = points.map(standardCovariates);
+  const effects = own.map((parts, i) => COVARIATES.length
+    ? effectColumns(parts, at[i], Object.fromEntries(d.varying.map((k, j) => [k, slopes[i][j + 1]]))) : []);
   let local = null, missed = null, drift = null, distance = null, gaps = null;
   if (LAW.transfer) {
     local = points.map((_, i) => {
-      const p = [...at[i], ...slopes[i].slice(1)], growth = lr < 0 ? 1 : Math.exp(p[2 + lr]);
+      const p = [...at[i], ...slopes[i].slice(1), ...localCovariates(own[i])];
+      const growth = lr < 0 ? 1 : Math.exp(p[2 + lr]);
       return { p, growth, phi: d.n_local ? localFunctions(p, growth) : new Float64Array(0) };
     });
     missed = (a, b) => {
@@ -212,7 +249,8 @@ function posterior(points) {
     }
     return found;
   });
-  const q = LAW.features.column.length, nl = LAW.transfer ? d.n_local : 0, nu = LAW.transfer ? LAW.draws.local.length / S : 0;
+  const q = LAW.features.column.length, nl = LAW.transfer ? d.n_local : 0, nu = LAW.draws.local ? LAW.draws.local.length / S : 0;
+  const ne = effects[0].length, nd = nu - ne; /* local functions, drifts, then covariates */
   const rest = LAW.transfer && nl ? points.map((_, i) => points.map((__, j) => missed(local[i], local[j]))) : null;
   const w = points.map(() => new Float64Array(M));
   const same = n === 2 ? near(at[0], at[1]) : 0;
@@ -228,6 +266,7 @@ function posterior(points) {
         sd = Math.hypot(sd, LAW.draws.noise_growth[s] * Math.exp(slope));
       }
       noise[i][s] = sd;
+      for (let k = 0; k < ne; k++) mean[i][s] += LAW.draws.local[s * nu + nd + k] * effects[i][k];
     }
     if (!LAW.transfer) continue;
     const L = FACTOR[s], W = WEIGHT[s], length = LAW.draws.scale_length[s], nugget2 = LAW.draws.cell_sd[s] ** 2;
@@ -244,7 +283,7 @@ function posterior(points) {
         mean[i][s] += slopes[i][f] * v;
       }
       for (let k = 0; k < nl; k++) mean[i][s] += LAW.draws.local[s * nu + k] * local[i].phi[k];
-      for (let k = nl; k < nu; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
+      for (let k = nl; k < nd; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
     }
     for (let i = 0; i < n; i++) for (let j = i; j < n; j++) {
       let v = kernel(i === j ? 0 : same);
@@ -283,15 +322,20 @@ function risk(c, s) {
     (Math.min(Math.max(x, v.lowest[name]), v.highest[name]) - v.centre[name]) / v.spread[name];
   const z = { batch: within("batch", logs.batch), recovery: within("recovery", recovery) };
   z.batch_bend = Math.sqrt(1 + z.batch * z.batch) - 1;
+  const covariates = standardCovariates(c).flatMap((part, i) => {
+    const { levels, share, lower, upper } = COVARIATES[i];
+    return part.map((x, j) => (levels.length ? x - share[j] : Math.min(Math.max(x, lower), upper)));
+  });
+  const columns = [...v.names.map((name) => z[name]), ...covariates];
   const unit = Math.log(1e9), size = Math.log(c.n_params) - unit, tokens = logs.tokens - unit;
   const exposure = steps - warm, lr = Math.log(c.peak_lr / v.lr_unit);
   const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-  const out = new Float64Array(S), k = v.names.length, p = v.draws;
+  const out = new Float64Array(S), k = columns.length, p = v.draws;
   for (let i = 0; i < S; i++) {
     const ratio = lr - (Math.log(p.c1[i]) + p.c2[i] * tokens - p.c3[i] * size);
     const excess = 2 * ratio - softplus(0.5 * softplus(2 * ratio));
     let r = 2 * excess + Math.log(p.kappa[i]) + p.gamma[i] * exposure;
-    v.names.forEach((name, j) => { r += p.correction[i * k + j] * z[name]; });
+    columns.forEach((x, j) => { r += p.correction[i * k + j] * x; });
     out[i] = 1 / (1 + Math.exp(-p.slope[i] * r));
   }
   return out;
