@@ -186,12 +186,13 @@ def test_every_slider_says_what_the_law_predicts(tables, name, tmp_path):
 
 
 @needs_browser
-def test_a_law_without_discrepancy_is_exact(pocket, tmp_path):
-    """Mean and sd of the noise alone, in closed form."""
-    law = made_law(pocket, transfer=False, divergence=False)
+def test_a_law_without_discrepancy_is_exact(tables, tmp_path):
+    """Mean and sd of the noise alone, in closed form; covariates are columns of the mean."""
+    law = made_law(tables["settings"], transfer=False, divergence=False, **OPTIONS["settings"])
     said = driven(explore(law, draws=N_DRAWS, allow_unconverged=True).page, tmp_path, (200,))
     for state in said[:-1]:
         one = read_candidates(pd.DataFrame([state["row"]]), warn=False)
+        assert {"decay", "beta2", "optimizer", "group"} <= {*one}
         mean = law.predictor().mean(one, np.random.default_rng(0))[:, 0]
         variance = law.predictor().noise_sd(one)[:, 0] ** 2
         expected = np.mean(np.exp(mean + variance / 2))
