@@ -182,6 +182,12 @@ function localCorrelation(a, b) {
   return Math.exp(-0.5 * over) * (1 + r + (r * r) / 3) * Math.exp(-r);
 }
 
+function localGrowth(p, lr) {
+  const d = LAW.discrepancy, far = Math.max(0, ...d.numbers.map((k) => Math.abs(p[k])));
+  const most = d.most_unusual;
+  return Math.exp(Math.min(far, most) - d.usual + (lr < 0 ? 0 : p[2 + lr])) * Math.max(far / most, 1);
+}
+
 function localFunctions(p, growth) {
   const d = LAW.discrepancy, K = d.n_local, n = d.n_points, width = p.length;
   const out = new Float64Array(K);
@@ -230,7 +236,7 @@ function posterior(points) {
   if (LAW.transfer) {
     local = points.map((_, i) => {
       const p = [...at[i], ...slopes[i].slice(1), ...localCovariates(own[i])];
-      const growth = lr < 0 ? 1 : Math.exp(p[2 + lr]);
+      const growth = localGrowth(p, lr);
       return { p, growth, phi: d.n_local ? localFunctions(p, growth) : new Float64Array(0) };
     });
     missed = (a, b) => {

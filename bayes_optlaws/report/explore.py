@@ -26,6 +26,7 @@ from bayes_optlaws.kernels.hyper import JITTER
 from bayes_optlaws.model.discrepancy import (
     LOCAL_SCALE_LENGTHS,
     LOCAL_SETTING_LENGTH,
+    MOST_UNUSUAL,
     SAME_SCALE,
     SETTINGS,
 )
@@ -241,6 +242,7 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
             "same_scale": SAME_SCALE, "jitter": JITTER, "unseen_sd": law.priors.unseen_sd,
             "local_scale_lengths": LOCAL_SCALE_LENGTHS.tolist(),
             "local_setting_length": LOCAL_SETTING_LENGTH,
+            "numbers": list(d.numbers), "usual": d.usual, "most_unusual": MOST_UNUSUAL,
         },
         "noise": {"names": list(e.noise.names), "covariates": e.noise.covariates.tolist()},
     }  # fmt: skip
