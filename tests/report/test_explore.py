@@ -238,6 +238,24 @@ def test_a_law_of_other_columns_is_refused(law, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": "lion"}, "no fitted run had it"),
+        ({"optimizer": ""}, "must not be empty"),
+        ({"decay": "a lot"}, "must be a finite number"),
+        ({"beta2": 1.0}, "must be a number below 1"),
+        ({"beta2": None}, "the table has no column beta2"),
+    ],
+)
+def test_a_baseline_that_does_not_say_its_covariates_is_refused(tables, change, said):
+    law = made_law(tables["settings"], transfer=False, divergence=False, **OPTIONS["settings"])
+    row = tables["settings"].iloc[[0]].drop(columns=["final_loss", "diverged"])
+    row = row.drop(columns="beta2") if None in change.values() else row.assign(**change)
+    with pytest.raises(ValueError, match=said):
+        explore(law, baseline=row, allow_unconverged=True)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"draws": 10}, "draws is 10: give a whole number of at least 50"),
