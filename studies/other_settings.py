@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
-from scipy.stats import norm
 
 import bayes_optlaws as bo
+from bayes_optlaws.model import student_t
 from bayes_optlaws.text import files
 
 OTHER = {
@@ -43,6 +43,14 @@ FOLDS = 4
 PARTS = ("adamw", "nadamw", "mini", "cautious", "all")
 DRAWS = 800
 
+HEAVY, TAILS = ", Student-t noise", 4.0
+"""Suffix of the laws whose noise has these degrees of freedom."""
+
+HOWS = (
+    "apart", "apart" + HEAVY, "apart with settings", "one law, blind", "one law, optimizer",
+    "one law, all settings", "one law, all settings" + HEAVY,
+)  # fmt: skip
+
 WORST = 5
 """Tested runs of lowest density that a second mean of the log score leaves out."""
 
@@ -63,8 +71,10 @@ def scores(law: bo.OptLaw, test: pd.DataFrame) -> dict[str, Any]:
     mean = predictor.mean(test, np.random.default_rng(0))
     sd = predictor.noise_sd(test)
     y = np.log(test["final_loss"].to_numpy(float))
-    density = logsumexp(norm.logpdf(y, mean, sd), axis=0) - np.log(len(mean))
-    pit = norm.cdf(y, mean, sd).mean(axis=0)
+    df = predictor.noise_df
+    each = student_t.log_density((y - mean) / sd, df) - np.log(sd)
+    density = logsumexp(each, axis=0) - np.log(len(mean))
+    pit = student_t.probability_below(y - mean, np.zeros(mean.shape), sd, df).mean(axis=0)
     off = np.abs(np.expm1(np.median(mean, axis=0) - y))
     covered = float(np.mean(np.abs(pit - 0.5) <= 0.45))
     return {
@@ -72,13 +82,13 @@ def scores(law: bo.OptLaw, test: pd.DataFrame) -> dict[str, Any]:
         "log_score": float(density.mean()),
         "lowest": np.sort(density)[:WORST].tolist(),
         "coverage_90": covered,
-        "as_low": float(np.mean(coverages(mean, sd) <= covered + 1e-9)),
+        "as_low": float(np.mean(coverages(mean, sd, df) <= covered + 1e-9)),
         "n_test": len(test),
         "passed": not law.fitted.failures,
     }
 
 
-def coverages(mean: np.ndarray, sd: np.ndarray, times: int = 300) -> np.ndarray:
+def coverages(mean: np.ndarray, sd: np.ndarray, df: float, times: int = 100) -> np.ndarray:
     """Coverage of the 90 % intervals where the law is right: of outcomes by its own joint draws.
 
     Runs of a part share the errors of its level and slopes, so that many of them are missed
@@ -87,9 +97,10 @@ def coverages(mean: np.ndarray, sd: np.ndarray, times: int = 300) -> np.ndarray:
     rng = np.random.default_rng(1)
     out = np.empty(times)
     for i, s in enumerate(rng.choice(len(mean), times)):
-        y = mean[s] + sd[s] * rng.standard_normal(mean.shape[1])
-        others = np.delete(np.arange(len(mean)), s)
-        pit = norm.cdf(y, mean[others], sd[others]).mean(axis=0)
+        y = mean[s] + sd[s] * student_t.draw(rng, mean[s].shape, df)
+        other = np.delete(np.arange(len(mean)), s)
+        zero = np.zeros(mean[other].shape)
+        pit = student_t.probability_below(y - mean[other], zero, sd[other], df).mean(axis=0)
         out[i] = np.mean(np.abs(pit - 0.5) <= 0.45)
     return out
 
@@ -132,6 +143,8 @@ def together(fold: int, how: str, folder: str | None) -> list[dict]:
     label = np.random.default_rng(5).permutation(len(runs)) % FOLDS
     train, test = runs[label != fold], runs[label == fold]
     out = []
+    tails = {"priors": bo.Priors(noise_df=TAILS)} if HEAVY in how else {}
+    how = how.removesuffix(HEAVY)
     if how in ("apart", "apart with settings"):
         for part, mine in test.groupby("part"):
             own = train[train["part"] == part]
@@ -139,7 +152,7 @@ def together(fold: int, how: str, folder: str | None) -> list[dict]:
                 name: kind for name, kind in OTHER.items() if own[name].nunique() > 1
                 and (kind != "category" or mine[name].isin(own[name]).all())
             } if "with" in how else None  # fmt: skip
-            out.append({"part": part} | scores(fitted(own, fold, covariates=kinds), mine))
+            out.append({"part": part} | scores(fitted(own, fold, covariates=kinds, **tails), mine))
         return out
     train, test = (t.assign(group="one") for t in (train, test))
     options = {
@@ -147,7 +160,7 @@ def together(fold: int, how: str, folder: str | None) -> list[dict]:
         "one law, optimizer": {"covariates": ["part"]},
         "one law, all settings": {"covariates": {"part": "category"} | OTHER},
     }[how]
-    law = fitted(train, fold, **options)
+    law = fitted(train, fold, **options, **tails)
     return [{"part": part} | scores(law, mine) for part, mine in test.groupby("part")]
 
 
@@ -162,8 +175,7 @@ def tasks(repeats: int) -> list[dict]:
                         out.append({"kind": "few", "study": study, "target": target, "n": n,
                                     "repeat": repeat, "how": how})  # fmt: skip
     for fold in range(FOLDS):
-        for how in ("apart", "apart with settings", "one law, blind", "one law, optimizer",
-                    "one law, all settings"):  # fmt: skip
+        for how in HOWS:
             out.append({"kind": "together", "fold": fold, "how": how})
     return out
 

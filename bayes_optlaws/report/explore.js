@@ -352,13 +352,14 @@ function quantile(cdf, low, high, p, rounds) {
   for (let k = 0; k < rounds; k++) { const x = 0.5 * (low + high); if (cdf(x) < p) low = x; else high = x; }
   return 0.5 * (low + high);
 }
-function mixture(mean, sd) {
+function mixture(mean, sd, weight) {
   let low = Infinity, high = -Infinity;
-  for (let s = 0; s < S; s++) { low = Math.min(low, mean[s] - 9 * sd[s]); high = Math.max(high, mean[s] + 9 * sd[s]); }
+  for (let s = 0; s < mean.length; s++) { low = Math.min(low, mean[s] - 9 * sd[s]); high = Math.max(high, mean[s] + 9 * sd[s]); }
   const cdf = (x) => {
     let sum = 0;
-    for (let s = 0; s < S; s++) sum += sd[s] > 0 ? phi((x - mean[s]) / sd[s]) : x >= mean[s] ? 1 : 0;
-    return sum / S;
+    for (let s = 0; s < mean.length; s++)
+      sum += weight[s] * (sd[s] > 0 ? phi((x - mean[s]) / sd[s]) : x >= mean[s] ? 1 : 0);
+    return sum;
   };
   return { cdf, low, high };
 }
@@ -371,16 +372,19 @@ function between(values, p) {
 function answer(c, baseline, rounds = 60) {
   const points = baseline ? [c, baseline] : [c], found = posterior(points), tail = (1 - LAW.prob) / 2;
   const cap = Math.log(LAW.untrained_loss);
-  const m = found.mean[0], sd = new Float64Array(S);
+  const m = found.mean[0], tails = LAW.noise.tails, n = S * tails.length;
+  const centre = new Float64Array(n), sd = new Float64Array(n), weight = new Float64Array(n);
   let loss = 0, square = 0;
-  for (let s = 0; s < S; s++) {
-    const v = found.variance[0][s] + found.noise[0][s] ** 2;
-    sd[s] = Math.sqrt(v);
+  for (let i = 0; i < n; i++) {
+    /* the noise is normal, or a sum of normals (Student-t): variances and weights in tails */
+    const s = i % S, [factor, share] = tails[(i - s) / S];
+    const v = found.variance[0][s] + factor * found.noise[0][s] ** 2;
+    centre[i] = m[s]; sd[i] = Math.sqrt(v); weight[i] = share / S;
     /* mean and mean square of the loss, none above that of an untrained model */
-    const low = (k) => Math.exp(k * m[s] + 0.5 * k * k * v) * phi((cap - m[s] - k * v) / sd[s]) + Math.exp(k * cap) * phi((m[s] - cap) / sd[s]);
-    loss += low(1) / S; square += low(2) / S;
+    const low = (k) => Math.exp(k * m[s] + 0.5 * k * k * v) * phi((cap - m[s] - k * v) / sd[i]) + Math.exp(k * cap) * phi((m[s] - cap) / sd[i]);
+    loss += weight[i] * low(1); square += weight[i] * low(2);
   }
-  const mix = mixture(m, sd), at = (p) => Math.exp(Math.min(quantile(mix.cdf, mix.low, mix.high, p, rounds), cap));
+  const mix = mixture(centre, sd, weight), at = (p) => Math.exp(Math.min(quantile(mix.cdf, mix.low, mix.high, p, rounds), cap));
   const out = { loss_mean: loss, loss_sd: Math.sqrt(Math.max(square - loss * loss, 0)),
     loss_lower: at(tail), loss_upper: at(1 - tail), extrapolation: found.distance[0], steps: found.runs[0].steps };
   const p = risk(c, found.runs[0]);

@@ -45,6 +45,7 @@ from bayes_optlaws.report.explore_inputs import (
     choice,
     covariate_data,
     covariates_of,
+    noise_tails,
     page_data,
     settings_of,
     slider,
@@ -244,7 +245,10 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
             "local_setting_length": LOCAL_SETTING_LENGTH,
             "numbers": list(d.numbers), "usual": d.usual, "most_unusual": MOST_UNUSUAL,
         },
-        "noise": {"names": list(e.noise.names), "covariates": e.noise.covariates.tolist()},
+        "noise": {
+            "names": list(e.noise.names), "covariates": e.noise.covariates.tolist(),
+            "tails": noise_tails(law.priors.noise_df),
+        },
     }  # fmt: skip
 
 

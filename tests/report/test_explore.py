@@ -18,6 +18,7 @@ from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.model.divergence import DivergencePriors, parameters
+from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.report.explore import explore
 from bayes_optlaws.report.explore_inputs import FAMILIES, LABELS
 from bayes_optlaws.runs.readers import read_candidates, read_runs
@@ -106,10 +107,11 @@ def tables(pocket):
 
 
 OPTIONS = {
+    "batches": {"priors": Priors(noise_df=4.0)},
     "settings": {
         "covariates": {"decay": "linear", "beta2": "log(1-x)", "optimizer": "category"},
         "groups": "pooled",
-    }
+    },
 }
 
 
