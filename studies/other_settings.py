@@ -284,8 +284,9 @@ def page(rows: pd.DataFrame) -> str:
         "log score hangs on a few runs: most runs change one setting of a good one and end within "
         "1 % of it; AdamW with beta1 = 0.98 ends up to 10 % higher, Adam-mini with four times the "
         "batch 10 %, AdamW with that batch 3 %. Where such a run is held out, a law sure of the "
-        "others loses tens of nats on it: the last column is the mean without the five runs that "
-        "each law gets most wrong.",
+        "others loses tens of nats on it (the last column leaves out the five runs that each law "
+        "gets most wrong); with the tails of a Student-t, `Priors(noise_df=4)`, it loses at most a "
+        "dozen.",
         "",
         "| law | "
         + " | ".join(f"{p}: error, log score" for p in PARTS)
