@@ -17,7 +17,8 @@ the edge of divergence, where a smooth law misses most.  With covariates it is m
 an extreme setting does differs more from scale to scale, and between optimizers, than what a usual
 one does.  Beyond `MOST_UNUSUAL` it goes on in proportion to m.  (By the log density at
 the posterior mode on four training folds of Marin's runs, normal noise, without that limit: 55
-nats better in sum than no growth, 35 better than :math:`1 + \sum z^2`.)  Candidates of one cell share :math:`u`,
+nats better in sum than no growth, 35 better than :math:`1 + \sum z^2`.)
+Candidates of one cell share :math:`u`,
 so a doubtful level does not blur their ranking.  The drifts :math:`g_N` and :math:`g_D` of
 `bayes_optlaws.model.drift` are what never stops growing with distance.  (Own choice; the paper
 has no such term.)
