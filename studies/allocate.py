@@ -210,7 +210,9 @@ Published exponents of N: 0.50, 0.49 and 0.46 by Chinchilla's three approaches (
 At 1e21 FLOP, inside the table, the intervals hold both; at 1e22, where its last few points lie, the
 law's interval ends just below the refit's optimum and its exponent is too low: nothing beyond holds
 the law to a power law there, as Epoch's form does. Sizes are compared from 2 to 500 tokens a
-parameter. Which small runs would settle a split: `law.design(decide=found.profile)`.
+parameter: the lower end at 1e22 is the smallest of them, so that interval is cut off below; above,
+where it misses, it is not. Which small runs would settle a split:
+`law.design(decide=found.profile)`.
 
 The learning rates, batches and warm-ups of both tables are placeholders, so the law knows nothing
 of them and neither does the allocation.

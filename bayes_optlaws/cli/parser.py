@@ -230,6 +230,10 @@ def _add_plan_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--n-runs", type=_at_least(0), default=5, metavar="N",
         help="runs to propose, 0 for none (default: 5)",
     )  # fmt: skip
+    p.add_argument(
+        "--explore", action="store_true",
+        help="also write a page with sliders beside it, as `explore` does (report-explore.html)",
+    )  # fmt: skip
     _add_stages(p)
     _add_kind(p, "mean")
     _add_tie(p)
@@ -346,7 +350,7 @@ def _add_budget_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
         "explore",
         "write a page with sliders: what if the run were larger, longer, hotter",
         "One HTML file that opens offline and computes from posterior draws inside it. The\n"
-        "baseline is the row of --candidate, by default the last run of the table.",
+        "baseline is the first row of --candidate, by default the best run of the largest scale.",
     )
     p.add_argument("law", metavar="LAW.nc", help=law)
     p.add_argument("--candidate", metavar="RUN.csv", help="baseline: its first row")

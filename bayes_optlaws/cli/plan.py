@@ -152,6 +152,10 @@ def report(arguments: argparse.Namespace) -> int:
     target = free(arguments.output, arguments.force, inputs=inputs)
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target}: a report ends in .html")
+    sliders = None
+    if arguments.explore:
+        beside = str(target.with_name(f"{target.stem}-explore{target.suffix}"))
+        sliders = free(beside, arguments.force, inputs=inputs)
     candidates, pool = (None if path is None else candidates_of(path, arguments) for path in given)
     law = law_of(arguments)
     use_file_backend()
@@ -170,11 +174,18 @@ def report(arguments: argparse.Namespace) -> int:
         progressbar=show_progress(arguments),
         allow_unconverged=arguments.allow_unconverged,
     )
+    if sliders is not None:
+        law.explore(
+            sliders, prob=arguments.prob, allow_unconverged=arguments.allow_unconverged
+        )  # fmt: skip
     warn_unconverged(law)
     if arguments.json:
-        print_json({"report": str(path), "bytes": os.path.getsize(path)})
-    else:
-        print(f"written to {path}: open it in any browser, or print it")
+        said = {"report": str(path), "bytes": os.path.getsize(path)}
+        print_json(said if sliders is None else said | {"explore": str(sliders)})
+        return DONE
+    print(f"written to {path}: open it in any browser, or print it")
+    if sliders is not None:
+        print(f"written to {sliders}: sliders, what if")
     return DONE
 
 

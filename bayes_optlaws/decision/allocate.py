@@ -204,8 +204,8 @@ def budget_in_flops(
 
 
 def _positive(name: str, value: float) -> float:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}: it must be positive and finite")
+    if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}: it must be a number, positive and finite")
     return float(value)
 
 
@@ -275,6 +275,7 @@ def allocate(
     law = law.assuming(covariates or {})
     law.encoding.covariates.require_assumed()
     compute = budget_in_flops(flops, gpu_hours, flops_per_second)
+    tokens = None if tokens is None else _positive("tokens", tokens)
     if (compute is None) == (tokens is None):
         raise ValueError("state one budget: flops=, gpu_hours= with flops_per_second=, or tokens=")
     finished = law.encoding.finished
@@ -312,7 +313,7 @@ def allocate(
         at_edge=float(edge.mean()),
         tie=tie,
         prob=float(prob),
-        notes=_notes(law, table, float(edge.mean())),
+        notes=_notes(law, table, float(edge.mean()), compute),
     )
 
 
@@ -511,8 +512,16 @@ def _frontier(
     return pd.DataFrame(rows).reset_index(drop=True), pd.DataFrame(exponents).T
 
 
-def _notes(law: FittedLaw, table: pd.DataFrame, edge: float) -> tuple[str, ...]:
+def _notes(
+    law: FittedLaw, table: pd.DataFrame, edge: float, compute: float | None
+) -> tuple[str, ...]:
     out = []
+    least = float((6.0 * law.runs["n_params"] * law.runs["tokens"]).min())
+    if compute is not None and compute < least:
+        out.append(
+            f"The budget, {short(compute)} FLOP, is less than any run had ({short(least)} and more)"
+            ": is it in FLOP, for one run?"
+        )
     best = table.loc[table["loss_mean"].idxmin()]
     if edge > 0.1:
         out.append(

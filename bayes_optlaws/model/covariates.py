@@ -387,6 +387,15 @@ class Covariates:
         return np.hstack([np.zeros((len(table), 0)), *parts])
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which `coordinates` are numbers, not levels."""
+        width = [len(c.levels) or 1 for c in self.items]
+        start = np.cumsum([0, *width])
+        return tuple(
+            int(s) for s, c in zip(start, self.items, strict=False) if not c.is_category
+        )  # fmt: skip
+
+    @property
     def risk_names(self) -> tuple[str, ...]:
         """Labels of those columns."""
         return tuple(

@@ -12,7 +12,13 @@ adds, to the log loss of run r at scale :math:`s = (\log N, \log D)` and setting
 with Gaussian processes :math:`u` (level) and :math:`v_j` (slopes in log LR, batch, warm-up and
 schedule shape) over scales, sharing one length-scale and a part that every (N, tokens) cell has
 for itself, and one local correction :math:`f` over scales and settings together, larger towards
-the edge of divergence, where a smooth law misses most.  Candidates of one cell share :math:`u`,
+the edge of divergence, where a smooth law misses most.  With covariates it is multiplied by
+:math:`e^{m}`, too, m the largest :math:`|z|` among covariates and settings other than the LR: what
+an extreme setting does differs more from scale to scale, and between optimizers, than what a usual
+one does.  Beyond `MOST_UNUSUAL` it goes on in proportion to m.  (By the log density at
+the posterior mode on four training folds of Marin's runs, normal noise, without that limit: 55
+nats better in sum than no growth, 35 better than :math:`1 + \sum z^2`.)
+Candidates of one cell share :math:`u`,
 so a doubtful level does not blur their ranking.  The drifts :math:`g_N` and :math:`g_D` of
 `bayes_optlaws.model.drift` are what never stops growing with distance.  (Own choice; the paper
 has no such term.)
@@ -58,6 +64,10 @@ of Step Law, whole and without their largest scales: (1, 3) and (1.5, 3) are abo
 
 LOCAL_SETTING_LENGTH = 2.0
 """Length-scale of the local correction over settings, in their sds."""
+
+MOST_UNUSUAL = 3.0
+"""Sds from the mean up to which the local correction grows exponentially: a number that few runs
+vary has a small sd, and must not put those few out of reach."""
 
 INTERPOLATION_LENGTH = 1.0
 """Length-scale of the fixed interpolation from inducing points to runs."""
@@ -279,6 +289,8 @@ class Discrepancy:
         Over log N and over log tokens.
     covariates : Covariates
         Further coordinates of the local correction.
+    usual : float
+        Mean of `unusual` over the table.
     """
 
     centre: np.ndarray
@@ -291,6 +303,7 @@ class Discrepancy:
     directions: np.ndarray
     drifts: tuple[Drift, ...]
     covariates: Covariates = Covariates()
+    usual: float = 0.0
 
     @classmethod
     def fit(
@@ -317,9 +330,11 @@ class Discrepancy:
         found = cls(centre, seen, cells, varying, location, unit, *_NO_LOCAL, drifts, covariates)
         if not (varying or covariates):
             return found
-        points = inducing_points(found.local_points(table), LOCAL_POINTS)
+        every = found.local_points(table)
+        points = inducing_points(every, LOCAL_POINTS)
         limit = MAX_LOCAL * (2 if covariates.beside_groups else 1)
-        return replace(found, points=points, directions=_leading(points, limit))
+        usual = float(found.unusual(every).mean())
+        return replace(found, points=points, directions=_leading(points, limit), usual=usual)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -366,11 +381,26 @@ class Discrepancy:
             z = np.hstack([z, self.covariates.coordinates(table)])
         return np.hstack([self.standard_scales(table), z])
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Coordinates that count for `unusual`; none for a law without covariates."""
+        if not self.covariates.beside_groups:
+            return ()
+        own = [2 + i for i, name in enumerate(self.varying) if name != "lr"]
+        return (*own, *(2 + len(self.varying) + i for i in self.covariates.numbers))
+
+    def unusual(self, points: np.ndarray) -> np.ndarray:
+        """Largest absolute standardised setting or covariate but the LR, shape (n,)."""
+        return np.abs(points[:, self.numbers]).max(axis=1, initial=0.0)
+
     def local_growth(self, points: np.ndarray) -> np.ndarray:
-        """Factor of the local correction: the exponential of standardised log LR, shape (n,)."""
-        if "lr" not in self.varying:
-            return np.ones(len(points))
-        return np.exp(points[:, 2 + self.varying.index("lr")])
+        """Factor of the local correction: of the log LR, with covariates of `unusual`, (n,)."""
+        far = self.unusual(points)
+        inside = np.minimum(far, MOST_UNUSUAL)
+        out = np.exp(inside - self.usual) * np.maximum(far / MOST_UNUSUAL, 1.0)
+        if "lr" in self.varying:
+            out *= np.exp(points[:, 2 + self.varying.index("lr")])
+        return out
 
     def local_functions(self, points: np.ndarray) -> np.ndarray:
         """Local functions, each with a coefficient of unit sd, shape (n, n_local)."""

@@ -190,7 +190,8 @@ class Priors:
     level_sd, slope_sd : LogNormal
         Sd of the discrepancy in level, and in each slope per sd of its setting.
     local_sd : LogNormal
-        Sd of the local correction over scales and settings, at the mean log LR.
+        Sd of the local correction over scales and settings, at the mean log LR, with covariates
+        at average extremeness (`bayes_optlaws.model.discrepancy.Discrepancy.unusual`).
     drift_sd : LogNormal
         Sd of the change of d log loss / d log scale over one nat of scale, see
         `bayes_optlaws.model.drift`; one draw for model size, one for tokens.

@@ -85,6 +85,39 @@ function dictionary(c, s) {
   return out;
 }
 
+/* ---- covariates ---- */
+const COVARIATES = LAW.covariates ? LAW.covariates.items : [];
+const TRANSFORM = { linear: (x) => x, log: Math.log, "log(1-x)": (x) => Math.log1p(-x) };
+
+/* standardised number, or one and zeros of the levels; a point has its covariates at c0, c1, ... */
+const standardCovariates = (c) => COVARIATES.map((v, i) => v.levels.length
+  ? v.levels.map((level) => (level === c["c" + i] ? 1 : 0))
+  : [(TRANSFORM[v.kind](c["c" + i]) - v.location) / v.unit]);
+const localCovariates = (parts) =>
+  parts.flatMap((part, i) => (COVARIATES[i].levels.length ? part.map((x) => x * LAW.covariates.apart) : part));
+
+function bowl(z, lower, upper) {
+  const inside = Math.min(Math.max(z, lower), upper);
+  return 0.5 * inside * inside + inside * (z - inside) - 0.5;
+}
+
+function effectColumns(parts, at, z) {
+  /* bayes_optlaws.model.effects, in its order */
+  const v = LAW.covariates, p = v.trend_power, t = at.map((x) => -Math.expm1(-p * x) / p);
+  const bent = v.bent.map(([name, lower, upper]) => bowl(z[name], lower, upper));
+  const others = [...LAW.discrepancy.varying.map((k) => z[k]), ...bent], out = [];
+  parts.forEach((part, i) => {
+    const c = COVARIATES[i], k = v.curvature;
+    const curved = c.group ? [k * t[0] * t[0], k * t[1] * t[1], k * t[0] * t[1]] : [];
+    for (const x of part) {
+      out.push(x);
+      if (!c.levels.length) out.push(bowl(x, c.lower, c.upper));
+      for (const y of [...t, ...curved, ...others]) out.push(x * y);
+    }
+  });
+  return out;
+}
+
 /* ---- discrepancy ---- */
 function settings(c, s) {
   const warm = Math.max(s.warmup, 1), flat = c.schedule === "constant";
@@ -149,6 +182,12 @@ function localCorrelation(a, b) {
   return Math.exp(-0.5 * over) * (1 + r + (r * r) / 3) * Math.exp(-r);
 }
 
+function localGrowth(p, lr) {
+  const d = LAW.discrepancy, far = Math.max(0, ...d.numbers.map((k) => Math.abs(p[k])));
+  const most = d.most_unusual;
+  return Math.exp(Math.min(far, most) - d.usual + (lr < 0 ? 0 : p[2 + lr])) * Math.max(far / most, 1);
+}
+
 function localFunctions(p, growth) {
   const d = LAW.discrepancy, K = d.n_local, n = d.n_points, width = p.length;
   const out = new Float64Array(K);
@@ -190,10 +229,14 @@ function posterior(points) {
   const slopes = standard(d.varying).map((x) => [1, ...x]);
   const unseen = standard(d.unseen);
   const lr = d.varying.indexOf("lr");
+  const own = points.map(standardCovariates);
+  const effects = own.map((parts, i) => COVARIATES.length
+    ? effectColumns(parts, at[i], Object.fromEntries(d.varying.map((k, j) => [k, slopes[i][j + 1]]))) : []);
   let local = null, missed = null, drift = null, distance = null, gaps = null;
   if (LAW.transfer) {
     local = points.map((_, i) => {
-      const p = [...at[i], ...slopes[i].slice(1)], growth = lr < 0 ? 1 : Math.exp(p[2 + lr]);
+      const p = [...at[i], ...slopes[i].slice(1), ...localCovariates(own[i])];
+      const growth = localGrowth(p, lr);
       return { p, growth, phi: d.n_local ? localFunctions(p, growth) : new Float64Array(0) };
     });
     missed = (a, b) => {
@@ -212,7 +255,8 @@ function posterior(points) {
     }
     return found;
   });
-  const q = LAW.features.column.length, nl = LAW.transfer ? d.n_local : 0, nu = LAW.transfer ? LAW.draws.local.length / S : 0;
+  const q = LAW.features.column.length, nl = LAW.transfer ? d.n_local : 0, nu = LAW.draws.local ? LAW.draws.local.length / S : 0;
+  const ne = effects[0].length, nd = nu - ne; /* local functions, drifts, then covariates */
   const rest = LAW.transfer && nl ? points.map((_, i) => points.map((__, j) => missed(local[i], local[j]))) : null;
   const w = points.map(() => new Float64Array(M));
   const same = n === 2 ? near(at[0], at[1]) : 0;
@@ -228,6 +272,7 @@ function posterior(points) {
         sd = Math.hypot(sd, LAW.draws.noise_growth[s] * Math.exp(slope));
       }
       noise[i][s] = sd;
+      for (let k = 0; k < ne; k++) mean[i][s] += LAW.draws.local[s * nu + nd + k] * effects[i][k];
     }
     if (!LAW.transfer) continue;
     const L = FACTOR[s], W = WEIGHT[s], length = LAW.draws.scale_length[s], nugget2 = LAW.draws.cell_sd[s] ** 2;
@@ -244,7 +289,7 @@ function posterior(points) {
         mean[i][s] += slopes[i][f] * v;
       }
       for (let k = 0; k < nl; k++) mean[i][s] += LAW.draws.local[s * nu + k] * local[i].phi[k];
-      for (let k = nl; k < nu; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
+      for (let k = nl; k < nd; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
     }
     for (let i = 0; i < n; i++) for (let j = i; j < n; j++) {
       let v = kernel(i === j ? 0 : same);
@@ -283,15 +328,20 @@ function risk(c, s) {
     (Math.min(Math.max(x, v.lowest[name]), v.highest[name]) - v.centre[name]) / v.spread[name];
   const z = { batch: within("batch", logs.batch), recovery: within("recovery", recovery) };
   z.batch_bend = Math.sqrt(1 + z.batch * z.batch) - 1;
+  const covariates = standardCovariates(c).flatMap((part, i) => {
+    const { levels, share, lower, upper } = COVARIATES[i];
+    return part.map((x, j) => (levels.length ? x - share[j] : Math.min(Math.max(x, lower), upper)));
+  });
+  const columns = [...v.names.map((name) => z[name]), ...covariates];
   const unit = Math.log(1e9), size = Math.log(c.n_params) - unit, tokens = logs.tokens - unit;
   const exposure = steps - warm, lr = Math.log(c.peak_lr / v.lr_unit);
   const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-  const out = new Float64Array(S), k = v.names.length, p = v.draws;
+  const out = new Float64Array(S), k = columns.length, p = v.draws;
   for (let i = 0; i < S; i++) {
     const ratio = lr - (Math.log(p.c1[i]) + p.c2[i] * tokens - p.c3[i] * size);
     const excess = 2 * ratio - softplus(0.5 * softplus(2 * ratio));
     let r = 2 * excess + Math.log(p.kappa[i]) + p.gamma[i] * exposure;
-    v.names.forEach((name, j) => { r += p.correction[i * k + j] * z[name]; });
+    columns.forEach((x, j) => { r += p.correction[i * k + j] * x; });
     out[i] = 1 / (1 + Math.exp(-p.slope[i] * r));
   }
   return out;
@@ -302,13 +352,14 @@ function quantile(cdf, low, high, p, rounds) {
   for (let k = 0; k < rounds; k++) { const x = 0.5 * (low + high); if (cdf(x) < p) low = x; else high = x; }
   return 0.5 * (low + high);
 }
-function mixture(mean, sd) {
+function mixture(mean, sd, weight) {
   let low = Infinity, high = -Infinity;
-  for (let s = 0; s < S; s++) { low = Math.min(low, mean[s] - 9 * sd[s]); high = Math.max(high, mean[s] + 9 * sd[s]); }
+  for (let s = 0; s < mean.length; s++) { low = Math.min(low, mean[s] - 9 * sd[s]); high = Math.max(high, mean[s] + 9 * sd[s]); }
   const cdf = (x) => {
     let sum = 0;
-    for (let s = 0; s < S; s++) sum += sd[s] > 0 ? phi((x - mean[s]) / sd[s]) : x >= mean[s] ? 1 : 0;
-    return sum / S;
+    for (let s = 0; s < mean.length; s++)
+      sum += weight[s] * (sd[s] > 0 ? phi((x - mean[s]) / sd[s]) : x >= mean[s] ? 1 : 0);
+    return sum;
   };
   return { cdf, low, high };
 }
@@ -321,16 +372,19 @@ function between(values, p) {
 function answer(c, baseline, rounds = 60) {
   const points = baseline ? [c, baseline] : [c], found = posterior(points), tail = (1 - LAW.prob) / 2;
   const cap = Math.log(LAW.untrained_loss);
-  const m = found.mean[0], sd = new Float64Array(S);
+  const m = found.mean[0], tails = LAW.noise.tails, n = S * tails.length;
+  const centre = new Float64Array(n), sd = new Float64Array(n), weight = new Float64Array(n);
   let loss = 0, square = 0;
-  for (let s = 0; s < S; s++) {
-    const v = found.variance[0][s] + found.noise[0][s] ** 2;
-    sd[s] = Math.sqrt(v);
+  for (let i = 0; i < n; i++) {
+    /* the noise is normal, or a sum of normals (Student-t): variances and weights in tails */
+    const s = i % S, [factor, share] = tails[(i - s) / S];
+    const v = found.variance[0][s] + factor * found.noise[0][s] ** 2;
+    centre[i] = m[s]; sd[i] = Math.sqrt(v); weight[i] = share / S;
     /* mean and mean square of the loss, none above that of an untrained model */
-    const low = (k) => Math.exp(k * m[s] + 0.5 * k * k * v) * phi((cap - m[s] - k * v) / sd[s]) + Math.exp(k * cap) * phi((m[s] - cap) / sd[s]);
-    loss += low(1) / S; square += low(2) / S;
+    const low = (k) => Math.exp(k * m[s] + 0.5 * k * k * v) * phi((cap - m[s] - k * v) / sd[i]) + Math.exp(k * cap) * phi((m[s] - cap) / sd[i]);
+    loss += weight[i] * low(1); square += weight[i] * low(2);
   }
-  const mix = mixture(m, sd), at = (p) => Math.exp(Math.min(quantile(mix.cdf, mix.low, mix.high, p, rounds), cap));
+  const mix = mixture(centre, sd, weight), at = (p) => Math.exp(Math.min(quantile(mix.cdf, mix.low, mix.high, p, rounds), cap));
   const out = { loss_mean: loss, loss_sd: Math.sqrt(Math.max(square - loss * loss, 0)),
     loss_lower: at(tail), loss_upper: at(1 - tail), extrapolation: found.distance[0], steps: found.runs[0].steps };
   const p = risk(c, found.runs[0]);

@@ -26,6 +26,7 @@ from bayes_optlaws.kernels.hyper import JITTER
 from bayes_optlaws.model.discrepancy import (
     LOCAL_SCALE_LENGTHS,
     LOCAL_SETTING_LENGTH,
+    MOST_UNUSUAL,
     SAME_SCALE,
     SETTINGS,
 )
@@ -39,31 +40,24 @@ from bayes_optlaws.model.features import (
     TAPER,
     TREND_POWER,
 )
-from bayes_optlaws.runs.readers import read_candidates
+from bayes_optlaws.report.explore_inputs import (
+    FAMILIES,
+    choice,
+    covariate_data,
+    covariates_of,
+    noise_tails,
+    page_data,
+    settings_of,
+    slider,
+)
 from bayes_optlaws.text import files
 
 __all__ = ["Explorer", "explore"]
-
-FAMILIES = ("linear", "cosine", "wsd", "wsd-sqrt", "constant")
-"""Schedules that the page offers."""
 
 KNOWN = {f.name for f in (*FEATURES, *BATCH_FEATURES, *SCALE_FEATURES)} | {
     "lr", "batch", "warmup", "cooldown", "shape", "floor",
 }  # fmt: skip
 """Features and settings that the evaluator of the page has."""
-
-LABELS = {
-    "n_params": "Parameters",
-    "tokens": "Tokens",
-    "batch_tokens": "Tokens a step",
-    "peak_lr": "Peak learning rate",
-    "warmup_steps": "Warm-up, steps",
-    "cooldown": "Cool-down, share of the run",
-    "floor": "Final over peak learning rate",
-}
-
-REACH = {"n_params": 16.0, "tokens": 16.0, "batch_tokens": 4.0, "peak_lr": 4.0, "warmup_steps": 4.0}
-"""Factors beyond the table, and the baseline, that sliders go."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,8 +136,9 @@ def explore(
     Raises
     ------
     ValueError
-        If the baseline is not one row of a schedule that the page has (`FAMILIES`), the law has
-        a column that the page has no slider for, or an option is out of its range.
+        If the baseline is not one row of a schedule that the page has (`FAMILIES`) with the
+        covariates of the law, the law has a column that the page has no slider for, or an option
+        is out of its range.
     ConvergenceError
         If the posterior does not pass the gate; with ``allow_unconverged`` the page says so.
     """
@@ -152,19 +147,15 @@ def explore(
         raise ValueError(f"draws is {draws!r}: give a whole number of at least 50")
     _require_known(law)
     converged = law.require_converged(allow_unconverged)
-    if law.encoding.covariates:
-        raise ValueError(
-            f"the law has covariates or groups ({', '.join(law.encoding.covariates.names)}), which "
-            "the page with sliders does not show: use predict, or fit a law without"
-        )
-    table = _default(law) if baseline is None else read_candidates(baseline)
+    table = _default(law) if baseline is None else law.encoding.candidates(baseline)
     if len(table) != 1:
         raise ValueError(f"the baseline has {len(table)} rows: give the one to begin with")
     some = law.draws.thin(int(draws))
-    start = settings_of(table.iloc[0])
+    start = settings_of(table.iloc[0]) | covariates_of(law, table)
     payload = {
         **_posterior(law, some),
-        **_page_data(law, start),
+        **page_data(law, start),
+        "covariates": covariate_data(law),
         "prob": float(prob),
         "divergence": _divergence(law, some),
     }
@@ -172,35 +163,6 @@ def explore(
     if path is not None:
         files.write(Path(path), page)
     return Explorer(page, None if path is None else Path(path), some)
-
-
-def settings_of(row: pd.Series) -> dict[str, float | str]:
-    """Positions of the sliders of one row of a validated candidate table.
-
-    Parameters
-    ----------
-    row : Series
-
-    Raises
-    ------
-    ValueError
-        If the page has no such schedule.
-    """
-    if row["schedule"] not in FAMILIES:
-        raise ValueError(
-            f"the baseline's schedule is {row['schedule']}: the page has {', '.join(FAMILIES)}"
-        )
-    holds = row["schedule"] in ("wsd", "wsd-sqrt")
-    cool = 1.0 - row["cooldown_start_step"] / row["steps"] if holds else 0.2
-    flat = row["schedule"] == "constant"
-    numbers = {n: float(row[n]) for n in ("n_params", "tokens", "batch_tokens", "peak_lr")}
-    return {
-        **numbers,
-        "warmup_steps": max(float(row["warmup_steps"]), 1.0),
-        "cooldown": float(cool),
-        "floor": 0.0 if flat else float(row["min_lr"] / row["peak_lr"]),
-        "schedule": str(row["schedule"]),
-    }
 
 
 def _require_known(law: FittedLaw) -> None:
@@ -237,11 +199,13 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
     arrays = {"beta": draws.beta, "noise_sd": hyper["noise_sd"]}
     if e.noise.names:
         arrays |= {k: hyper[k] for k in ("noise_growth", "noise_slope")}
+    if e.transfer or e.covariates:
+        arrays["local"] = draws.local
     if e.transfer:
         slope_sd = hyper.get("slope_sd", np.zeros((draws.n, 0)))
         arrays |= {k: hyper[k] for k in ("scale_length", "cell_sd", "drift_sd")}
         arrays |= {
-            "fields": draws.fields, "local": draws.local,
+            "fields": draws.fields,
             "field_sd": np.concatenate([hyper["level_sd"], slope_sd], axis=1),
         }  # fmt: skip
         if d.n_local:
@@ -279,8 +243,12 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
             "same_scale": SAME_SCALE, "jitter": JITTER, "unseen_sd": law.priors.unseen_sd,
             "local_scale_lengths": LOCAL_SCALE_LENGTHS.tolist(),
             "local_setting_length": LOCAL_SETTING_LENGTH,
+            "numbers": list(d.numbers), "usual": d.usual, "most_unusual": MOST_UNUSUAL,
         },
-        "noise": {"names": list(e.noise.names), "covariates": e.noise.covariates.tolist()},
+        "noise": {
+            "names": list(e.noise.names), "covariates": e.noise.covariates.tolist(),
+            "tails": noise_tails(law.priors.noise_df),
+        },
     }  # fmt: skip
 
 
@@ -291,31 +259,12 @@ def _divergence(law: FittedLaw, draws: Draws) -> dict[str, Any] | None:
     names = ("kappa", "gamma", "c1", "c2", "c3", "slope", "correction")
     return {
         "draws": {n: _packed(draws.divergence[PREFIX + n]) for n in names},
-        "names": list(scale.names),
+        "names": list(scale.names[: len(scale.names) - len(scale.covariates.risk_names)]),
         "lr_unit": scale.lr_unit,
         "centre": scale.centre, "spread": scale.spread,
         "lowest": scale.lowest, "highest": scale.highest,
         "least_remainder": LEAST_REMAINDER,
     }  # fmt: skip
-
-
-def _page_data(law: FittedLaw, start: Mapping[str, float | str]) -> dict[str, Any]:
-    """Baseline, ranges of the sliders, and what the table has seen."""
-    runs = law.runs
-    seen = {k: [float(runs[k].min()), float(runs[k].max())] for k in REACH}
-    ranges = {}
-    for k, reach in REACH.items():
-        at = float(start[k])
-        low, high = min(seen[k][0], at), max(seen[k][1], at)
-        ranges[k] = [max(low / 4.0, 1.0) if k != "peak_lr" else low / 4.0, high * reach]
-    ranges["cooldown"] = [0.02, 0.95]
-    ranges["floor"] = [0.0, max(0.5, float(start["floor"]))]
-    return {
-        "baseline": dict(start),
-        "ranges": ranges,
-        "seen": seen | {"schedule": sorted(set(runs["schedule"]))},
-        "labels": LABELS,
-    }
 
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
@@ -361,28 +310,22 @@ pre { overflow-x: auto; background: var(--card); padding: .6rem .8rem; font-size
 """
 
 
-def _control(key: str, label: str) -> str:
-    return (
-        f'<div class="control"><label for="s-{key}">{escape(label)}</label>'
-        f'<input type="range" id="s-{key}" min="0" max="400" step="1" />'
-        f'<input type="text" id="v-{key}" aria-label="{escape(label)}, typed" '
-        'inputmode="decimal" autocomplete="off" /></div>'
-    )
-
-
 def _figure(name: str, label: str, small: str | None = None) -> str:
     more = f'<small id="{small}"></small>' if small else ""
     return f'<div><dt>{escape(label)}</dt><dd><span id="{name}"></span>{more}</dd></div>'
 
 
 def _page(title: str, payload: Mapping[str, Any], law: FittedLaw, *, converged: bool) -> str:
-    """Return the whole page; no label of a table gets into its markup."""
+    """Return the whole page; labels of a table get into its markup escaped."""
     here = Path(__file__).parent
     code = [(here / name).read_text(encoding="utf-8") for name in ("explore.js", "explore_page.js")]
     data = json.dumps(payload, allow_nan=False).replace("<", "\\u003c")
-    families = "".join(f"<option>{name}</option>" for name in FAMILIES)
-    along = "".join(f'<option value="{k}">{escape(v)}</option>' for k, v in LABELS.items())
-    controls = "".join(_control(k, v) for k, v in LABELS.items())
+    sliders = {k: payload["labels"][k] for k in payload["ranges"]}
+    along = "".join(f'<option value="{k}">{escape(v)}</option>' for k, v in sliders.items())
+    controls = choice("schedule", "Schedule", FAMILIES) + "".join(
+        choice(k, payload["labels"][k], levels) if (levels := payload["levels"].get(k)) else
+        slider(k, payload["labels"][k]) for k in payload["labels"]
+    )  # fmt: skip
     prob = f"{100 * payload['prob']:g} %"
     warning = "" if converged else (
         '<p class="warn">UNCONVERGED: the posterior did not pass its checks; do not decide by '
@@ -410,9 +353,7 @@ def _page(title: str, payload: Mapping[str, Any], law: FittedLaw, *, converged: 
         f'<h1>{escape(title)}</h1><p class="soft">{escape(about)}</p>{warning}'
         + (f'<p class="soft">{escape(note[0].upper() + note[1:])}.</p>' if note else "")
         + '<main><section aria-label="Settings">'
-        '<div class="control"><label for="s-schedule">Schedule</label>'
-        f'<select id="s-schedule">{families}</select></div>{controls}'
-        '<p><button id="reset" type="button">Back to the baseline</button> '
+        f'{controls}<p><button id="reset" type="button">Back to the baseline</button> '
         '<button id="keep" type="button">Make this the baseline</button></p></section>'
         f'<section aria-label="Prediction"><dl aria-live="polite">{figures}</dl>'
         '<p id="notes" role="status"></p><p><label for="along">Loss, nats a token, along </label>'

@@ -118,10 +118,16 @@ def test_design_says_what_it_chose_from_when_no_pool_is_given(law_file, tmp_path
 def test_report_is_written_and_never_over_a_file(law_file, plan, tmp_path, capsys):
     page = tmp_path / "my page.html"
     argv = ["report", str(law_file), "--candidates", str(plan), "-o", str(page), "--n-runs", "0"]
-    assert main([*argv, "--json"]) == 0
+    sliders = tmp_path / "my page-explore.html"
+    assert main([*argv, "--explore", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"report": str(page), "bytes": page.stat().st_size}
+    expected = {"report": str(page), "bytes": page.stat().st_size, "explore": str(sliders)}
+    assert found == expected and 'type="range"' in sliders.read_text(encoding="utf-8")
     assert "lr 0.003 linear" in page.read_text(encoding="utf-8")
+    page.unlink()
+    assert main([*argv, "--explore"]) == 1 and not page.exists()  # refused before any work
+    assert "my page-explore.html exists" in capsys.readouterr().err
+    page.write_text("mine")
     assert main(argv) == 1
     assert "exists: give another name, or --force" in capsys.readouterr().err
     assert main(["report", str(law_file), "-o", str(tmp_path / "page.pdf")]) == 1

@@ -94,6 +94,9 @@ def test_best_size_of_a_parabola_between_uneven_sizes():
         ({"flops": 1e15, "gpu_hours": 1}, "state the budget once"),
         ({"gpu_hours": 3}, "flops_per_second="),
         ({"flops": -1}, "flops is -1"),
+        ({"flops": "1e21"}, "flops is '1e21': it must be a number"),
+        ({"flops": float("nan")}, "flops is nan: it must be a number, positive and finite"),
+        ({"tokens": float("inf")}, "tokens is inf"),
         ({"flops": 1e3}, "flops is 1000: it pays for fewer than 10 steps of"),
         ({"tokens": 1e3}, "tokens is 1000: a run has at least 10 steps"),
         ({"flops": 1e13, "n_params": [1e5]}, "three or more"),
@@ -103,6 +106,14 @@ def test_bad_budgets_are_refused(chinchilla, options, message):
     with pytest.raises(ValueError, match=message):
         allocate(chinchilla[0], **options, **OPTIONS)
     assert budget_in_flops(None, None, None) is None
+
+
+def test_a_budget_below_any_run_is_said(chinchilla):
+    law = chinchilla[0]
+    least = (6 * law.runs["n_params"] * law.runs["tokens"]).min()
+    for flops, said in ((least / 3, True), (3 * least, False)):
+        found = allocate(law, flops=flops, n_params=[3e3, 1e4, 3e4], frontier=False, **OPTIONS)
+        assert ("is less than any run had" in found.answer()) is said
 
 
 def test_it_is_said_and_drawn(chinchilla):

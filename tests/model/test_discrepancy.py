@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bayes_optlaws.model.covariates import Covariates
 from bayes_optlaws.model.discrepancy import (
     MAX_CELLS,
     MAX_LOCAL,
+    MOST_UNUSUAL,
     SAME_SCALE,
     SETTINGS,
     Discrepancy,
@@ -135,6 +137,26 @@ def test_local_correction_does_not_grow_with_an_lr_that_never_varied(pocket):
     d = Discrepancy.fit(table)
     assert "lr" not in d.varying
     np.testing.assert_array_equal(d.local_growth(d.local_points(table)), 1.0)
+
+
+def test_with_covariates_the_local_correction_grows_towards_extreme_settings(pocket):
+    """e to the largest standardised number; a category has no extremes, and few runs no e^17."""
+    decay = np.where(np.arange(len(pocket)) < 2, 0.9, 0.1)
+    kind = np.where(np.arange(len(pocket)) < 2, "rare", "usual")
+    table = pocket.assign(decay=decay, kind=kind)
+    d = Discrepancy.fit(
+        table, covariates=Covariates.fit(table, {"kind": "category", "decay": "auto"})
+    )
+    z = d.standard_settings(table, ("lr", "warmup"))
+    far = np.maximum(np.abs(z[:, 1]), np.abs((decay - decay.mean()) / decay.std()))
+    assert far[:2].min() > 10 and far[2:].max() < MOST_UNUSUAL
+    expected = np.where(far > 3.0, np.exp(3.0) * far / 3.0, np.exp(far)) * np.exp(z[:, 0])
+    growth = d.local_growth(d.local_points(table))
+    np.testing.assert_allclose(growth, expected / np.exp(far.mean()), rtol=1e-9)
+    # groups leave it as it was
+    two = table.assign(group=kind)
+    plain = Discrepancy.fit(two, covariates=Covariates.fit(two, {}, pooled=True))
+    np.testing.assert_allclose(plain.local_growth(plain.local_points(two)), np.exp(z[:, 0]))
 
 
 def test_fields_are_a_level_and_slopes_of_the_settings_that_vary(pocket):

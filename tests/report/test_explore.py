@@ -18,7 +18,9 @@ from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.model.divergence import DivergencePriors, parameters
-from bayes_optlaws.report.explore import FAMILIES, LABELS, explore
+from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.report.explore import explore
+from bayes_optlaws.report.explore_inputs import FAMILIES, LABELS
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 BROWSER = next(
@@ -55,6 +57,11 @@ DRIVER = """<script>
     await set("s-schedule", family, "change");
     note(family);
   }
+  for (const key of LEVELS) for (const option of by("s-" + key).options) {
+    by("reset").click();
+    await set("s-" + key, option.value, "change");
+    note(key + " " + option.value);
+  }
   by("reset").click();
   await set("v-n_params", "0.5M", "change"); note("typed");
   await set("v-n_params", "a lot", "change"); note("refused " + by("v-n_params").ariaInvalid);
@@ -65,9 +72,9 @@ DRIVER = """<script>
 </script>"""
 
 
-def made_law(runs, *, transfer, divergence=True, scatter=0.15) -> FittedLaw:
+def made_law(runs, *, transfer, divergence=True, scatter=0.15, **options) -> FittedLaw:
     """A law about the mode of its hyper-parameters, every draw with others; no sampling."""
-    given: Encoded = encoded(runs, transfer=transfer, exponents=GROUPS)
+    given: Encoded = encoded(runs, transfer=transfer, exponents=GROUPS, **options)
     e, rng = given.encoding, np.random.default_rng(2)
     space = HyperSpace(e.data, given.priors)
     x = space.mode() + scatter * rng.standard_normal((N_DRAWS, space.mode().size))
@@ -89,7 +96,23 @@ def tables(pocket):
     varied = pocket.assign(batch_tokens=batch, tokens=batch * pocket["steps"])
     columns = ["run_id", "n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps",
                "schedule", "final_loss", "diverged"]  # fmt: skip
-    return {"grid": pocket, "batches": read_runs(varied[columns])}
+    i = np.arange(len(pocket))
+    more = {
+        "decay": 0.05 * (i % 4), "beta2": np.where(i % 5 == 0, 0.99, 0.9),
+        "optimizer": np.where(i % 7 < 3, "<b>muon", 'adam, "w"'),
+        "group": np.where(i % 2 == 0, "web", "code"),
+    }  # fmt: skip
+    settings = read_runs(pocket[columns].assign(**more), mixed_groups=True)
+    return {"grid": pocket, "batches": read_runs(varied[columns]), "settings": settings}
+
+
+OPTIONS = {
+    "batches": {"priors": Priors(noise_df=4.0)},
+    "settings": {
+        "covariates": {"decay": "linear", "beta2": "log(1-x)", "optimizer": "category"},
+        "groups": "pooled",
+    },
+}
 
 
 def driven(page: str, folder, places=(60, 330)):
@@ -118,10 +141,10 @@ def repeated(law, table, kind):
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["grid", "batches"])
+@pytest.mark.parametrize("name", ["grid", "batches", "settings"])
 def test_every_slider_says_what_the_law_predicts(tables, name, tmp_path):
     """On the same draws: means and P(better) within 4.5 standard errors, risks to rounding."""
-    law = made_law(tables[name], transfer=True)
+    law = made_law(tables[name], transfer=True, **OPTIONS.get(name, {}))
     said = driven(explore(law, draws=N_DRAWS, allow_unconverged=True).page, tmp_path)
     assert [s["name"] for s in said[-3:]] == ["typed", "refused true", "kept"]
     base = pd.DataFrame([said[0]["row"]])
@@ -129,8 +152,9 @@ def test_every_slider_says_what_the_law_predicts(tables, name, tmp_path):
     for state in said[:-1]:
         a = state["answer"]
         pair = read_candidates(
-            pd.concat([pd.DataFrame([state["row"]]), base], ignore_index=True), warn=False
-        )
+            pd.concat([pd.DataFrame([state["row"]]), base], ignore_index=True),
+            warn=False, mixed_groups=True,
+        )  # fmt: skip
         loss = repeated(law, pair.iloc[[0]], "new_run")[:, :, 0]
         # given the draws only what is drawn afresh scatters: over repeats of one draw
         se = np.sqrt(np.mean(loss.var(axis=0, ddof=1)) / loss.size)
@@ -155,19 +179,22 @@ def test_every_slider_says_what_the_law_predicts(tables, name, tmp_path):
         error = np.sqrt(max(better * (1 - better), 1 / len(gap)) / len(gap))
         assert abs(a["p_better"] - better) < 4.5 * error, state["name"]
         moved += 1
-    # all but the baseline's own schedule; typed and refused are two more
-    assert moved == 2 * len(LABELS) + len(FAMILIES) + 1
+    # all but the baseline's own schedule and levels; typed and refused are two more
+    more = law.encoding.covariates.items
+    numbers = sum(not c.is_category for c in more)
+    assert moved == 2 * (len(LABELS) + numbers) + len(FAMILIES) + 1 + len(more) - numbers
     kept = said[-1]
     assert kept["shown"] == "it is the baseline" and kept["row"]["n_params"] == 5e5
 
 
 @needs_browser
-def test_a_law_without_discrepancy_is_exact(pocket, tmp_path):
-    """Mean and sd of the noise alone, in closed form."""
-    law = made_law(pocket, transfer=False, divergence=False)
+def test_a_law_without_discrepancy_is_exact(tables, tmp_path):
+    """Mean and sd of the noise alone, in closed form; covariates are columns of the mean."""
+    law = made_law(tables["settings"], transfer=False, divergence=False, **OPTIONS["settings"])
     said = driven(explore(law, draws=N_DRAWS, allow_unconverged=True).page, tmp_path, (200,))
     for state in said[:-1]:
         one = read_candidates(pd.DataFrame([state["row"]]), warn=False)
+        assert {"decay", "beta2", "optimizer", "group"} <= {*one}
         mean = law.predictor().mean(one, np.random.default_rng(0))[:, 0]
         variance = law.predictor().noise_sd(one)[:, 0] ** 2
         expected = np.mean(np.exp(mean + variance / 2))
@@ -210,6 +237,24 @@ def test_a_law_of_other_columns_is_refused(law, monkeypatch):
     monkeypatch.setattr(module, "KNOWN", module.KNOWN - {"Ew", "floor"})
     with pytest.raises(ValueError, match="the law has Ew, floor, which the page"):
         explore(law, allow_unconverged=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": "lion"}, "no fitted run had it"),
+        ({"optimizer": ""}, "must not be empty"),
+        ({"decay": "a lot"}, "must be a finite number"),
+        ({"beta2": 1.0}, "must be a number below 1"),
+        ({"beta2": None}, "the table has no column beta2"),
+    ],
+)
+def test_a_baseline_that_does_not_say_its_covariates_is_refused(tables, change, said):
+    law = made_law(tables["settings"], transfer=False, divergence=False, **OPTIONS["settings"])
+    row = tables["settings"].iloc[[0]].drop(columns=["final_loss", "diverged"])
+    row = row.drop(columns="beta2") if None in change.values() else row.assign(**change)
+    with pytest.raises(ValueError, match=said):
+        explore(law, baseline=row, allow_unconverged=True)
 
 
 @pytest.mark.parametrize(
