@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -161,11 +161,12 @@ def page_data(law: FittedLaw, start: Mapping[str, float | str]) -> dict[str, Any
 
 def _range(c: Covariate, at: float) -> list[float]:
     """Numbers that the slider of a covariate goes through, some beyond what was tried."""
-    there, back = {
+    scales: dict[str, tuple[Callable, Callable]] = {
         "linear": (lambda x: x, lambda x: x),
         "log": (np.log, np.exp),
         "log(1-x)": (lambda x: -np.log1p(-x), lambda x: -np.expm1(-x)),
-    }[c.kind]
+    }
+    there, back = scales[c.kind]
     low, high = there(min(c.seen[0], at)), there(max(c.seen[1], at))
     more = BESIDE * (high - low)
     bottom = float(back(low - more))
