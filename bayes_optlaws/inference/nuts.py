@@ -53,6 +53,9 @@ SCREEN_DRAWS = 64
 EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
 """Least effective share of draws after reweighting: foreseen at those points, and accepted."""
 
+LEAST_SHARE = 0.5
+"""Share that the screened combinations have at every point looked at, once they were too few."""
+
 TARGET_ACCEPT, SHORTER_STEPS = 0.85, 0.97
 """Of the loss part; the second for chains that had divergent transitions with the first, as in
 narrow corners of the noise of small tables."""
@@ -120,10 +123,10 @@ class Sample:
     note: str = ""
 
 
-def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
+def combination_weights(space: HyperSpace, hyper: dict[str, np.ndarray]) -> np.ndarray:
     """Posterior weight of every exponent combination at one point, shape (n_combinations,)."""
     data = space.data
-    inputs = [np.ascontiguousarray(v) for v in space.kernel_inputs(space.split(x))]
+    inputs = [np.ascontiguousarray(v) for v in space.kernel_inputs(hyper)]
     args = data.kernel_args(space.priors)
     w, d, scale_factor, _ = hyper_inputs(*inputs, *args[:4])
     by_k = log_evidence_by_combination(w, d, scale_factor, inputs[4], inputs[5], *args[4:])
@@ -131,24 +134,42 @@ def combination_weights(space: HyperSpace, x: np.ndarray) -> np.ndarray:
     return weight / weight.sum()
 
 
-def screen(space: HyperSpace, x: np.ndarray) -> np.ndarray:
+def screen(space: HyperSpace, hyper: dict[str, np.ndarray]) -> np.ndarray:
     """Weight of every combination at some points, shape (points, n_combinations)."""
-    return np.array([combination_weights(space, row) for row in x])
+    n = len(next(iter(hyper.values())))
+    points = [{k: v[i] for k, v in hyper.items()} for i in range(n)]
+    return np.array([combination_weights(space, point) for point in points])
 
 
-def _sizes(weight: np.ndarray) -> list[int]:
-    """How many of the combinations, best first, to try: enough by what screening saw, then all.
+def screened(weight: np.ndarray, above: int = 0, least: float = 0.0) -> np.ndarray:
+    """Choose the combinations to sample with, by their weights at some points.
 
-    ``weight`` (points, n_combinations) is in that order.  Draws with the first of them get
-    importance weights inverse to the share that these have.
+    Draws with some of them get importance weights inverse to the share that these have.
+
+    Parameters
+    ----------
+    weight : array, shape (points, n_combinations)
+    above : int
+        More of them than this.
+    least : float
+        Least share that they have at each point.
+
+    Returns
+    -------
+    bool array, shape (n_combinations,)
+        The heaviest: as many of `SCREEN_SIZES` as are enough, or all.
     """
     total = weight.shape[1]
-    foreseen = []
-    for size in SCREEN_SIZES:
-        share = weight[:, :size].sum(axis=1)
-        if size < total and 1.0 / (share.mean() * (1.0 / share).mean()) >= EXPECTED_EFFICIENCY:
-            foreseen.append(size)
-    return [*foreseen, total]
+    order = np.argsort(-weight.mean(axis=0), kind="stable")
+    chosen = np.zeros(total, dtype=bool)
+    for size in (*SCREEN_SIZES, total):
+        share = weight[:, order[:size]].sum(axis=1)
+        expected = 1.0 / (share.mean() * (1.0 / share).mean())
+        enough = expected >= EXPECTED_EFFICIENCY and share.min() >= least
+        if size >= total or (size > above and enough):
+            chosen[order[:size]] = True
+            break
+    return chosen
 
 
 def run_nuts(
@@ -322,11 +343,10 @@ def _sample_by_nuts(
     there = NoiseCoordinates(space)
     pilot = pilot_draws(there, rng=rng, start=start)
     centre, axes = _whitened(there, pilot)
-    weight = screen(space, there.to_logs(pilot.x[pilot.resample(SCREEN_DRAWS, rng)]))
-    order = np.argsort(-weight.mean(axis=0))
-    for size in _sizes(weight[:, order]):
-        active = np.zeros(order.size, dtype=bool)
-        active[order[:size]] = True
+    few = pilot.x[pilot.resample(SCREEN_DRAWS, rng)]
+    weight = screen(space, space.split(there.to_logs(few)))
+    active = screened(weight)
+    while True:
         part = HyperSpace(data.restrict(active), priors)
         hyper, stats = _sample_hyper(
             part, centre, axes, random_seed, draws=draws, tune=tune, chains=chains,
@@ -338,8 +358,12 @@ def _sample_by_nuts(
         weighted = bool(np.ptp(log_ratio) > 1e-9)
         # psislw takes minus log weights
         pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
-        if efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K:
+        if active.all() or (efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K):
             break
+        # where the combinations that were left out matter most
+        tail = np.argsort(-log_ratio, kind="stable")[:SCREEN_DRAWS]
+        there_too = screen(space, {name: value[tail] for name, value in hyper.items()})
+        active = screened(np.concatenate([weight, there_too]), int(active.sum()), LEAST_SHARE)
     if weighted or data.signs is not None:
         ratio = ratio * share
         index = [

@@ -76,7 +76,7 @@ def test_combination_weights_are_those_of_the_evidence(pocket, rng):
     law = encoded(pocket, transfer=False, exponents=MANY)
     space = HyperSpace(law.encoding.data, law.priors)
     x = space.mode()
-    weight = sampling.combination_weights(space, x)
+    weight = sampling.combination_weights(space, space.split(x))
     assert weight.sum() == pytest.approx(1.0)
     whole = space.log_density(x)[0]
     for k in (int(weight.argmax()), 5):
@@ -86,6 +86,19 @@ def test_combination_weights_are_those_of_the_evidence(pocket, rng):
         # alone its prior probability is one, among all it is one over their number
         expected = part - np.log(weight.size) - whole
         assert np.log(weight[k]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_more_combinations_are_chosen_where_those_left_out_mattered(rng):
+    """At the pilot's points the first 80 have all weight; at a few others the last ten have."""
+    usual = np.full((64, 300), 1e-9)
+    usual[:, :80] = rng.dirichlet(np.full(80, 50.0), 64)
+    few = sampling.screened(usual)
+    assert few.sum() == 64 and not few[80:].any()  # shares are even, though not near one
+    tail = np.full((64, 300), 1e-9)
+    tail[:, -10:] = 0.1
+    more = sampling.screened(np.concatenate([usual, tail]), above=64, least=0.5)
+    assert more.sum() == 128 and more[:80].all() and more[-10:].all()
+    assert sampling.screened(np.full((8, 2000), 1 / 2000), above=1024).all()
 
 
 def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
