@@ -238,7 +238,7 @@ def watch(
     predictor = law.predictor(draws)
     expected = predictor.mean(everyone, rng)
     noise = predictor.noise_sd(everyone)
-    ends = predictor.capped(expected + predictor.noise_draws(everyone, rng))
+    ends = predictor.capped(expected + predictor.noise_draws(noise, rng))
     found = forecast(path, t, value)
     seen_end = None if found is None else found.shifted(nats, shift_sd)
     updated = ends if seen_end is None else _updated(ends, expected, seen_end, rng)

@@ -25,7 +25,6 @@ from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.intervals import central_interval
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.inference.stage_change import Reference
-from bayes_optlaws.model import student_t
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import Priors
@@ -420,7 +419,7 @@ class FittedLaw:
             return LossDraws(_loss(log_loss), None, noise)
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         if kind == "new_run":
-            log_loss += predictor.noise_draws(table, rng)
+            log_loss += predictor.noise_draws(noise_sd, rng)
             log_loss = predictor.capped(log_loss)
         return LossDraws(_loss(log_loss), self.risk(table, draws), float(np.median(noise_sd)))
 
@@ -452,7 +451,7 @@ class FittedLaw:
         predictor = self.predictor(draws)
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         risk, noise = self.risk(table, draws), float(np.median(noise_sd))
-        one_run = predictor.capped(log_loss + predictor.noise_draws(table, rng))
+        one_run = predictor.capped(log_loss + predictor.noise_draws(noise_sd, rng))
         return LossDraws(_loss(log_loss), risk, noise), LossDraws(_loss(one_run), risk, noise)
 
     def replicated(
@@ -475,8 +474,7 @@ class FittedLaw:
         mean = predictor.mean(table, rng)
         measured = np.log(table["final_loss"].to_numpy(float))
         sd = self.encoding.measurement.sd(predictor.noise_sd(table), table, measured)
-        noise = sd * student_t.draw(rng, mean.shape, predictor.noise_df)
-        return mean, predictor.capped(mean + noise)
+        return mean, predictor.capped(mean + predictor.noise_draws(sd, rng))
 
     def predict_draws(
         self,

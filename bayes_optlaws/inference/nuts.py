@@ -13,7 +13,6 @@ shape of the weights' tail.)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
 
+from bayes_optlaws.inference.chains import run_chains
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.importance import (
     MAX_PARETO_K,
@@ -56,7 +56,7 @@ EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
 LEAST_SHARE = 0.5
 """Share that the screened combinations have at every point looked at, once they were too few."""
 
-TARGET_ACCEPT, SHORTER_STEPS = 0.85, 0.97
+TARGET_ACCEPT = (0.85, 0.97)
 """Of the loss part; the second for chains that had divergent transitions with the first, as in
 narrow corners of the noise of small tables."""
 
@@ -66,7 +66,7 @@ LEAST_SIGNED = 0.1
 MOST_LENGTHS = 4
 """Chains that do not pass the gate go on until they are this many times as long as asked."""
 
-DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, 0.99
+DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, (0.95, 0.99)
 """Least draws and tuning of the divergence part, and its target acceptance."""
 
 MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
@@ -172,53 +172,6 @@ def screened(weight: np.ndarray, above: int = 0, least: float = 0.0) -> np.ndarr
     return chosen
 
 
-def run_nuts(
-    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    start: np.ndarray,
-    axes: np.ndarray,
-    random_seed: int,
-    **options: Any,
-) -> tuple[np.ndarray, xr.Dataset]:
-    """Draws of shape (chains, draws, size), and statistics, by NUTS along the columns of ``axes``.
-
-    The chains are the threads, so BLAS gets none of its own.
-    """
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    def along(z: np.ndarray) -> tuple[float, np.ndarray]:
-        with np.errstate(all="ignore"):  # a step too far leaves what floats hold
-            x = start + axes @ z
-        if not np.isfinite(x).all():
-            return -np.inf, np.zeros_like(z)
-        value, gradient = density(x)
-        with np.errstate(all="ignore"):
-            return value, axes.T @ gradient
-
-    size = start.size
-    compiled = from_pyfunc(
-        size,
-        lambda: along,
-        lambda *_: lambda z: {"x": start + axes @ z},
-        [np.dtype(np.float64)],
-        [(size,)],
-        ["x"],
-        dims={"x": ("dimension",)},
-        coords={"dimension": np.arange(size)},
-    )
-    with one_blas_thread(), warnings.catch_warnings():
-        # interrupted early, a trace has more chains than draws
-        warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
-        tree = nutpie.sample(
-            compiled, seed=random_seed, init_mean=np.zeros(size), save_warmup=False, **options
-        )
-    x = tree["posterior"]["x"].to_numpy()
-    if x.shape[:2] != (options["chains"], options["draws"]):
-        # nutpie answers Ctrl-C with the draws that it has
-        raise KeyboardInterrupt(f"sampling was interrupted after {x.shape[1]} draws")
-    return x, tree["sample_stats"].to_dataset()
-
-
 def _sample_hyper(
     space: HyperSpace,
     centre: np.ndarray,
@@ -231,28 +184,17 @@ def _sample_hyper(
 ) -> tuple[dict[str, np.ndarray], xr.Dataset]:
     """Hyper-parameters by NUTS, ``chains * draws`` of them, and the sampler's statistics.
 
-    Chains with divergent transitions are run again with shorter steps, the others are kept.  Where
-    the gate then fails the chains are made longer, up to `MOST_LENGTHS` times, and thinned.
+    Where the gate fails the chains are made longer, up to `MOST_LENGTHS` times, and thinned.
     """
     seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
     there = NoiseCoordinates(space)
     parts: list[np.ndarray] = []
     stats: list[xr.Dataset] = []
     for length in range(MOST_LENGTHS):
-        run = {"draws": draws, **options}
-        x, s = run_nuts(
-            there.log_density, centre, axes, int(seeds[2 * length]), chains=chains,
-            target_accept=TARGET_ACCEPT, **run,
+        x, s = run_chains(
+            there.log_density, centre, axes, seeds[2 * length : 2 * length + 2], chains=chains,
+            accept=TARGET_ACCEPT, draws=draws, **options,
         )  # fmt: skip
-        bad = s["diverging"].to_numpy().any(axis=1)
-        if bad.any():
-            again, other = run_nuts(
-                there.log_density, centre, axes, int(seeds[2 * length + 1]),
-                chains=int(bad.sum()), target_accept=SHORTER_STEPS, **run,
-            )  # fmt: skip
-            x = np.concatenate([x[~bad], again])
-            s = xr.concat([s.isel(chain=~bad), other], dim="chain", join="override")
-            s = s.assign_coords(chain=np.arange(chains))
         parts.append(x)
         stats.append(s)
         thinned = np.concatenate(parts, axis=1)[:, :: len(parts)]
@@ -449,21 +391,16 @@ def sample_divergence(
         ``divergence_z`` and the parameters that `divergence_probability` takes.
     sample_stats : Dataset
     """
-    rotation, start = starting_point(data, priors)
+    rotation, start, sd_there = starting_point(data, priors)
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
     longer = max(draws, DIVERGENCE_DRAWS)
-    z, stats = run_nuts(
-        lambda z: divergence_density(z, *layout),
-        start,
-        np.eye(start.size),
-        random_seed,
-        draws=longer,
-        tune=max(tune, DIVERGENCE_TUNE),
-        chains=chains,
-        target_accept=DIVERGENCE_ACCEPT,
-        progress_bar=False,
-    )
+    z, stats = run_chains(
+        lambda z: divergence_density(z, *layout), start, np.diag(sd_there),
+        np.random.SeedSequence(random_seed).generate_state(2, np.uint32),
+        draws=longer, tune=max(tune, DIVERGENCE_TUNE), chains=chains,
+        accept=DIVERGENCE_ACCEPT, progress_bar=False,
+    )  # fmt: skip
     z = z[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
     return values, stats

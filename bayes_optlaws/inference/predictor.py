@@ -289,9 +289,8 @@ class Predictor:
         growth = hyper["noise_growth"] * np.exp(hyper["noise_slope"] @ covariates.T)
         return np.hypot(floor, growth)
 
-    def noise_draws(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-        """Noise of log loss of one run each, drawn, shape (n_draws, n)."""
-        sd = self.noise_sd(table)
+    def noise_draws(self, sd: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Noise of log loss of one run each, drawn, of the shape of its sds."""
         return sd * student_t.draw(rng, sd.shape, self.noise_df)
 
     def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Counting over joint draws: ranks, pairs, regret, tie groups; NumPy only, in blocks.
+"""Counting over joint draws: ranks, pairs, regret, tie groups; in blocks.
 
 Everywhere ``loss`` has shape (n_samples, n_candidates), is in nats and is +inf where the run
 diverged. Infinite losses are equal, so runs that diverge together tie. Work goes in blocks of
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from bayes_optlaws.kernels.compiled import njit
+
 _BLOCK = 1_000_000
-_AT_ONCE = 500
 MOST_MEMBERS = 200
 """Candidates of a tie group, best first, that others are compared with."""
 
@@ -259,42 +260,56 @@ def tie_groups(loss: np.ndarray, *, tie: float, prob: float) -> np.ndarray:
         ordered = np.sort(by_candidate[columns], axis=1)
         high[columns], low[columns] = ordered[:, n_samples - 1 - allowed], ordered[:, allowed]
 
+    failures = np.arange(n_samples + 1)
+    most = int(failures[(n_samples - failures) / n_samples >= prob].max(initial=-1))
     group = np.zeros(n, dtype=int)
     waiting = np.arange(n)
     number = 0
     while waiting.size:
         number += 1
-        members = waiting[:1]
-        group[members] = number
-        close = waiting[1:][low[waiting[1:]] <= high[members[0]] + tie]
-        bound = by_candidate[members[0]] + tie
+        leader = waiting[0]
+        group[leader] = number
+        close = waiting[1:][low[waiting[1:]] <= high[leader] + tie]
+        bound = by_candidate[leader] + tie
+        survived = [close[:0]]
         for some in _blocks(len(close), n_samples):  # most lose to the first: all of them at once
             failed = np.count_nonzero(~(by_candidate[close[some]] > bound), axis=1)
-            for one in close[some][(n_samples - failed) / n_samples < prob]:
-                if not _beaten(by_candidate[one], by_candidate, members[1:], tie, prob):
-                    group[one] = number
-                    if members.size < MOST_MEMBERS:
-                        members = np.append(members, one)
+            survived.append(close[some][(n_samples - failed) / n_samples < prob])
+        left = np.concatenate(survived)
+        group[left[_joins(by_candidate, left, tie, most, MOST_MEMBERS - 1)]] = number
         waiting = waiting[group[waiting] == 0]
     return group
 
 
-def _beaten(
-    own: np.ndarray, others: np.ndarray, members: np.ndarray, tie: float, prob: float
-) -> bool:
-    """Whether some member is lower than ``own`` by more than ``tie`` often enough."""
-    n_samples = own.size
-    failed = np.zeros(members.size, dtype=int)
-    if not members.size:
-        return False
-    for start in range(0, n_samples, _AT_ONCE):  # most members drop out after a few draws
-        part = slice(start, start + _AT_ONCE)
-        failed += np.count_nonzero(~(own[part] > others[members, part] + tie), axis=1)
-        open_ = (n_samples - failed) / n_samples >= prob
-        members, failed = members[open_], failed[open_]
-        if not members.size:
-            return False
-    return True
+@njit(nogil=True)
+def _joins(by_candidate, candidates, tie, most, most_members):
+    """Whether each candidate, in turn, joins those that have joined, shape (n,).
+
+    It does unless it is higher than one of the first ``most_members`` of them by more than ``tie``
+    in all but ``most`` draws.
+    """
+    joins = np.zeros(candidates.size, dtype=np.bool_)
+    members = np.empty(most_members, dtype=np.int64)
+    count = 0
+    for c in range(candidates.size):
+        own = by_candidate[candidates[c]]
+        beaten = False
+        for m in range(count):
+            other = by_candidate[members[m]]
+            failed = 0
+            for s in range(own.size):
+                if not own[s] > other[s] + tie:
+                    failed += 1
+                    if failed > most:
+                        break
+            if failed <= most:
+                beaten = True
+                break
+        joins[c] = not beaten
+        if joins[c] and count < most_members:
+            members[count] = candidates[c]
+            count += 1
+    return joins
 
 
 def resolution(loss: np.ndarray, prob: float) -> float:

@@ -317,7 +317,9 @@ def _positive(log: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(log, -700.0, 700.0))
 
 
-def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.ndarray, np.ndarray]:
+def starting_point(
+    data: DivergenceData, priors: DivergencePriors
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Posterior mode and the rotation that makes the posterior's principal directions the axes.
 
     Parameters
@@ -331,6 +333,8 @@ def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.n
         Orthogonal; columns are directions of the standardised parameters.
     start : array, shape (d,)
         Mode in rotated coordinates: where ``divergence_z`` should start.
+    sd : array, shape (d,)
+        Of the Gaussian fitted there, no wider than the prior.
     """
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.eye(mean.size), data.rows, data.runs, data.events)
@@ -347,10 +351,12 @@ def starting_point(data: DivergenceData, priors: DivergencePriors) -> tuple[np.n
         bounds=[(-8.0, 8.0)] * mean.size,
         options={"maxiter": 500},
     )
-    step = 1e-4 * np.eye(mean.size)
-    curvature = [negative(best.x + h)[1] - negative(best.x - h)[1] for h in step]
-    rotation = np.linalg.eigh(np.add(curvature, np.transpose(curvature)))[1]
-    return rotation, rotation.T @ best.x
+    step = 1e-4
+    curvature = np.array(
+        [negative(best.x + h)[1] - negative(best.x - h)[1] for h in step * np.eye(mean.size)]
+    )
+    value, rotation = np.linalg.eigh((curvature + curvature.T) / (4.0 * step))
+    return rotation, rotation.T @ best.x, 1.0 / np.sqrt(np.maximum(value, 1.0))
 
 
 def coords(data: DivergenceData) -> dict[str, list[str]]:

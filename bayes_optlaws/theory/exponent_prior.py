@@ -187,7 +187,9 @@ def weigh_draws(
     draws = law.draws.thin(max_draws)
     loss = average[:, :n][picked]
     if kind == "new_run":
-        loss = loss * np.exp(law.predictor(draws).noise_draws(table, rng)[picked])
+        predictor = law.predictor(draws)
+        noise = predictor.noise_draws(predictor.noise_sd(table)[picked], rng)
+        loss = loss * np.exp(noise)
     risk = law.risk(table, draws)
     if risk is not None:
         risk = risk[picked]

@@ -6,6 +6,7 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from laws import encoded
 
+from bayes_optlaws.inference import chains
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.density import HyperSpace
 
@@ -172,14 +173,14 @@ def test_only_chains_with_divergent_transitions_are_run_again(
     law = encoded(pocket, transfer=False, exponents=MANY)
     space = HyperSpace(law.encoding.data, law.priors)
     fake = FakeNuts(space.size, rng, diverging)
-    monkeypatch.setattr(sampling, "run_nuts", fake)
+    monkeypatch.setattr(chains, "run_nuts", fake)
     monkeypatch.setattr(sampling, "failures", lambda figures: [])
     hyper, stats = sampling._sample_hyper(
         space, space.mean, np.eye(space.size), 0, draws=300, chains=4
     )
-    expected = [(4, sampling.TARGET_ACCEPT)] + [(rerun, sampling.SHORTER_STEPS)] * bool(rerun)
-    assert fake.asked == expected
-    assert sampling.TARGET_ACCEPT < sampling.SHORTER_STEPS < 1
+    first, again = sampling.TARGET_ACCEPT
+    assert fake.asked == [(4, first)] + [(rerun, again)] * bool(rerun)
+    assert first < again < 1
     x = np.log(hyper["noise_sd"]).reshape(4, 300)
     assert np.sum(x.mean(axis=1) > 50) == rerun  # draws of the second call
     assert stats["diverging"].sum() == left  # the gate sees what is left
@@ -191,7 +192,7 @@ def test_chains_that_do_not_agree_are_made_longer(pocket, rng, monkeypatch, draw
     law = encoded(pocket, transfer=False, exponents=MANY)
     space = HyperSpace(law.encoding.data, law.priors)
     fake = FakeNuts(space.size, rng)
-    monkeypatch.setattr(sampling, "run_nuts", fake)
+    monkeypatch.setattr(chains, "run_nuts", fake)
     verdicts = iter([["R-hat"], ["R-hat"], []])
     monkeypatch.setattr(sampling, "failures", lambda figures: next(verdicts))
     hyper, stats = sampling._sample_hyper(

@@ -127,7 +127,8 @@ def test_one_run_scatters_as_the_noise_does(student_law):
     predictor = fitted.predictor()
     table = fitted.encoding.finished.head(40)
     rng = np.random.default_rng(0)
-    z = predictor.noise_draws(table, rng) / predictor.noise_sd(table)
+    sd = predictor.noise_sd(table)
+    z = predictor.noise_draws(sd, rng) / sd
     for prob in (0.9, 0.99):
         limit = student_t.quantile(0.5 + prob / 2, predictor.noise_df)
         inside = np.mean(np.abs(z) < limit)

@@ -14,8 +14,8 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 import bayes_optlaws as bo
+from bayes_optlaws.inference.chains import run_nuts
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.nuts import run_nuts
 
 DRAWS, TUNE, ACCEPT = 3000, 600, 0.95
 QUANTILES = (0.01, 0.05, 0.95, 0.99)

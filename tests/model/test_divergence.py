@@ -34,7 +34,7 @@ def posterior(data: DivergenceData):
 
 def draw_prior(data: DivergenceData, n: int, seed: int = 0):
     rng = np.random.default_rng(seed)
-    rotation, _ = starting_point(data, DivergencePriors())
+    rotation = starting_point(data, DivergencePriors())[0]
     z = rng.standard_normal((n, rotation.shape[0]))
     return z, rotation, parameters(z, data, DivergencePriors(), rotation)
 

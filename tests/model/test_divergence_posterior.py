@@ -130,7 +130,7 @@ def test_merged_cells_have_nearly_the_mode_of_the_runs(rng):
     few = dv.DivergenceData.from_runs(table)
     assert len(few.rows) == MAX_ROWS < len(full.rows)
     assert (few.n_runs, few.n_diverged) == (full.n_runs, full.n_diverged)
-    modes = [np.matmul(*dv.starting_point(data, PRIORS)) for data in (full, few)]
+    modes = [np.matmul(*dv.starting_point(data, PRIORS)[:2]) for data in (full, few)]
     gap = modes[1] - modes[0]
     layout = (mean, sd, np.eye(mean.size), full.rows, full.runs, full.events)
     step = 1e-4 * np.eye(mean.size)
@@ -268,8 +268,8 @@ def test_posterior_equals_quadrature_when_two_parameters_are_free(rng):
 
 
 def test_rotation_does_not_change_the_posterior(pocket_data, pocket_fit, monkeypatch):
-    rotation, start = dv.starting_point(pocket_data, PRIORS)
-    plain = np.eye(start.size), rotation @ start
+    rotation, start, _ = dv.starting_point(pocket_data, PRIORS)
+    plain = np.eye(start.size), rotation @ start, np.ones(start.size)
     monkeypatch.setattr("bayes_optlaws.inference.nuts.starting_point", lambda data, priors: plain)
     other, failed = sample(pocket_data, seed=5)
     assert failed == []

@@ -76,7 +76,7 @@ def risk(table: pd.DataFrame, candidates: pd.DataFrame) -> np.ndarray:
 def mode_logit(table: pd.DataFrame, candidates: pd.DataFrame) -> np.ndarray:
     """Logits at the posterior mode: deterministic, so invariances can be held to rounding."""
     data = DivergenceData.from_runs(table)
-    rotation, start = starting_point(data, PRIORS)
+    rotation, start, _ = starting_point(data, PRIORS)
     values = parameters(start, data, PRIORS, rotation)
     return divergence_logit(values, data.scale.inputs(candidates))[0]
 

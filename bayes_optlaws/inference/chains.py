@@ -1,0 +1,106 @@
+"""Chains of NUTS by nutpie along given axes, for densities that are plain functions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayes_optlaws.kernels.threads import one_blas_thread
+
+
+def run_nuts(
+    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    axes: np.ndarray,
+    random_seed: int,
+    **options: Any,
+) -> tuple[np.ndarray, xr.Dataset]:
+    """Draws of shape (chains, draws, size), and statistics, by NUTS along the columns of ``axes``.
+
+    The chains are the threads, so BLAS gets none of its own.
+    """
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    def along(z: np.ndarray) -> tuple[float, np.ndarray]:
+        with np.errstate(all="ignore"):  # a step too far leaves what floats hold
+            x = start + axes @ z
+        if not np.isfinite(x).all():
+            return -np.inf, np.zeros_like(z)
+        value, gradient = density(x)
+        with np.errstate(all="ignore"):
+            return value, axes.T @ gradient
+
+    size = start.size
+    compiled = from_pyfunc(
+        size,
+        lambda: along,
+        lambda *_: lambda z: {"x": start + axes @ z},
+        [np.dtype(np.float64)],
+        [(size,)],
+        ["x"],
+        dims={"x": ("dimension",)},
+        coords={"dimension": np.arange(size)},
+    )
+    with one_blas_thread(), warnings.catch_warnings():
+        # interrupted early, a trace has more chains than draws
+        warnings.filterwarnings("ignore", "Found chain dimension", UserWarning)
+        tree = nutpie.sample(
+            compiled, seed=random_seed, init_mean=np.zeros(size), save_warmup=False, **options
+        )
+    x = tree["posterior"]["x"].to_numpy()
+    if x.shape[:2] != (options["chains"], options["draws"]):
+        # nutpie answers Ctrl-C with the draws that it has
+        raise KeyboardInterrupt(f"sampling was interrupted after {x.shape[1]} draws")
+    return x, tree["sample_stats"].to_dataset()
+
+
+def run_chains(
+    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    centre: np.ndarray,
+    axes: np.ndarray,
+    seeds: np.ndarray,
+    *,
+    chains: int,
+    accept: tuple[float, float],
+    **options: Any,
+) -> tuple[np.ndarray, xr.Dataset]:
+    """Chains by `run_nuts`; those with divergent transitions are run again with shorter steps.
+
+    Parameters
+    ----------
+    density : callable
+        From a point to the log density there and its gradient.
+    centre : array, shape (size,)
+        Where the chains start.
+    axes : array, shape (size, size)
+        Factor of the covariance that is expected.
+    seeds : int array, shape (2,)
+    chains : int
+    accept : tuple of float
+        Target acceptance, at first and again.
+    **options
+        Of nutpie, ``draws`` and ``tune`` among them.
+
+    Returns
+    -------
+    draws : array, shape (chains, draws, size)
+    sample_stats : Dataset
+    """
+    x, stats = run_nuts(
+        density, centre, axes, int(seeds[0]), chains=chains, target_accept=accept[0], **options
+    )
+    bad = stats["diverging"].to_numpy().any(axis=1)
+    if bad.any():
+        again, other = run_nuts(
+            density, centre, axes, int(seeds[1]), chains=int(bad.sum()), target_accept=accept[1],
+            **options,
+        )  # fmt: skip
+        x = np.concatenate([x[~bad], again])
+        stats = xr.concat([stats.isel(chain=~bad), other], dim="chain", join="override")
+        stats = stats.assign_coords(chain=np.arange(chains))
+    return x, stats
