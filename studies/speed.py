@@ -27,6 +27,9 @@ import bayes_optlaws as bo
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmark.md"
 TABLES = ("pocket", "steplaw", "schaipp", "marin")
+GROUPS = {"schaipp": "slimpajama"}
+"""Groups of runs that are fitted, of tables that have several."""
+
 WORLDS = ("s1_150", "s3_200")
 OURS = ("nuts", "importance")
 RIVALS = ("gaussian-process", "step-law", "quadratic")
@@ -41,7 +44,7 @@ def read(table: str, worlds: Path | None) -> pd.DataFrame:
     """Run table of a name: of the folder of simulated ones, or shipped or public."""
     if worlds is not None and (worlds / f"{table}.runs.csv").exists():
         return bo.read_runs(worlds / f"{table}.runs.csv")
-    return bo.read_runs(bo.datasets.load(table))
+    return bo.read_runs(bo.datasets.load(table), group=GROUPS.get(table))
 
 
 def fit_ours(runs: pd.DataFrame, method: str) -> Callable[[], dict[str, Any]]:
