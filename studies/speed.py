@@ -158,7 +158,7 @@ def page(rows: list[dict[str, Any]], load: float) -> str:
         "with its coefficients in the graph, on the pocket grid only: with",
         "transfer it is too slow to show.",
         "",
-        "| table | runs | method | CPU s | wall s | effective | a CPU second | peak GB | |",
+        "| table | runs | method | CPU s | wall s | effective | per CPU s | peak GB | |",
         "|---|---:|---|---:|---:|---:|---:|---:|---|",
     ]
     for r in rows:
