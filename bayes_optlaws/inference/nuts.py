@@ -56,6 +56,10 @@ EXPECTED_EFFICIENCY, MIN_EFFICIENCY = 0.85, 0.65
 LEAST_SHARE = 0.5
 """Share that the screened combinations have at every point looked at, once they were too few."""
 
+NEGLIGIBLE = 0.005
+"""Total variation between weighted and equal draws up to which the weights are left out: less than
+the Monte-Carlo error of thousands of draws; the shape of such weights' tail says nothing."""
+
 TARGET_ACCEPT = (0.85, 0.97)
 """Of the loss part; the second for chains that had divergent transitions with the first, as in
 narrow corners of the noise of small tables."""
@@ -297,10 +301,11 @@ def _sample_by_nuts(
         recovered, log_ratio, share = recover(space, hyper, active, rng)
         ratio = np.exp(log_ratio - log_ratio.max())
         efficiency = _efficiency(ratio)
-        weighted = bool(np.ptp(log_ratio) > 1e-9)
+        weighted = _unevenness(ratio) > NEGLIGIBLE
         # psislw takes minus log weights
         pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
-        if active.all() or (efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K):
+        enough = efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K
+        if active.all() or not weighted or enough:
             break
         # where the combinations that were left out matter most
         tail = np.argsort(-log_ratio, kind="stable")[:SCREEN_DRAWS]
@@ -409,6 +414,11 @@ def sample_divergence(
 def _efficiency(weight: np.ndarray) -> float:
     """Effective share of weighted draws."""
     return float(weight.sum() ** 2 / (weight**2).sum() / weight.size)
+
+
+def _unevenness(weight: np.ndarray) -> float:
+    """Total variation distance between draws of these weights and equal ones."""
+    return 0.5 * float(np.mean(np.abs(weight / weight.mean() - 1.0)))
 
 
 def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -102,12 +102,29 @@ def test_more_combinations_are_chosen_where_those_left_out_mattered(rng):
     assert sampling.screened(np.full((8, 2000), 1 / 2000), above=1024).all()
 
 
+def test_weights_that_move_next_to_nothing_are_left_out(pocket, rng, monkeypatch):
+    """A few weights of 1.01 among thousands of ones have a tail, whose shape says nothing."""
+    weight = np.ones(4000)
+    weight[:40] += 0.01 * rng.pareto(0.8, 40).clip(max=3)
+    assert sampling._unevenness(weight) < sampling.NEGLIGIBLE
+    weight[:400] = 2.0
+    assert sampling._unevenness(weight) == pytest.approx(
+        0.5 * (0.9 * 0.1 / 1.1 + 0.1 * 0.9 / 1.1), rel=0.01
+    )
+    monkeypatch.setattr(sampling, "NEGLIGIBLE", 1.0)
+    law = encoded(pocket, transfer=False, exponents=MANY)
+    options = {"draws": 100, "tune": 100, "chains": 2, "progressbar": False}
+    found = sampling.sample(law.encoding.data, law.priors, random_seed=1, **options)
+    assert np.isnan(found.pareto_k)
+
+
 def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
     law = encoded(pocket, transfer=False, exponents=MANY)
     options = {"draws": 1000, "tune": 300, "chains": 4, "progressbar": False}
     # so few that the importance weights have work to do
     monkeypatch.setattr(sampling, "SCREEN_SIZES", (6,))
     monkeypatch.setattr(sampling, "MIN_EFFICIENCY", 0.2)
+    monkeypatch.setattr(sampling, "NEGLIGIBLE", 0.0)
     monkeypatch.setattr(sampling, "MAX_PARETO_K", 1.0)
     screened = sampling.sample(law.encoding.data, law.priors, random_seed=1, **options)
     monkeypatch.setattr(sampling, "SCREEN_SIZES", ())
