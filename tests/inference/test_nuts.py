@@ -124,7 +124,7 @@ def test_screened_sampling_agrees_with_sampling_in_full(pocket, monkeypatch):
     # so few that the importance weights have work to do
     monkeypatch.setattr(sampling, "SCREEN_SIZES", (6,))
     monkeypatch.setattr(sampling, "MIN_EFFICIENCY", 0.2)
-    monkeypatch.setattr(sampling, "NEGLIGIBLE", 0.0)
+    monkeypatch.setattr(sampling, "NEGLIGIBLE", 1e-9)
     monkeypatch.setattr(sampling, "MAX_PARETO_K", 1.0)
     screened = sampling.sample(law.encoding.data, law.priors, random_seed=1, **options)
     monkeypatch.setattr(sampling, "SCREEN_SIZES", ())
