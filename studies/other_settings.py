@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 import bayes_optlaws as bo
+from bayes_optlaws.evaluation.scores import log_score
 from bayes_optlaws.model import student_t
 from bayes_optlaws.text import files
 
@@ -72,8 +72,7 @@ def scores(law: bo.OptLaw, test: pd.DataFrame) -> dict[str, Any]:
     sd = predictor.noise_sd(test)
     y = np.log(test["final_loss"].to_numpy(float))
     df = predictor.noise_df
-    each = student_t.log_density((y - mean) / sd, df) - np.log(sd)
-    density = logsumexp(each, axis=0) - np.log(len(mean))
+    density = log_score(np.exp(y), cond_mean=mean, cond_sd=sd, cond_df=df)
     pit = student_t.probability_below(y - mean, np.zeros(mean.shape), sd, df).mean(axis=0)
     off = np.abs(np.expm1(np.median(mean, axis=0) - y))
     covered = float(np.mean(np.abs(pit - 0.5) <= 0.45))

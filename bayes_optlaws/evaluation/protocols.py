@@ -28,7 +28,6 @@ from bayes_optlaws import baselines as laws
 from bayes_optlaws.evaluation.manifest import code_digest, read_result, table_digest
 from bayes_optlaws.evaluation.metrics import bootstrap_se, log_score, summarize
 from bayes_optlaws.evaluation.splits import Split, block_labels, make_splits
-from bayes_optlaws.model import student_t
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text import files
 
@@ -426,14 +425,13 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
     # as the held-out losses were measured: means over seeds, with their own standard errors
     measurement = law.fitted.encoding.measurement
     sd = measurement.sd(np.broadcast_to(predictor.noise_sd(test), mean.shape), test, mean)
-    df = predictor.noise_df
     figures = {f"figure_{k}": float(v) for k, v in law.diagnostics.items()}
     return {
         # Half precision would do for the metrics; single keeps ties out.
-        "draws": np.exp(mean + sd * student_t.draw(rng, mean.shape, df)).astype(np.float32),
+        "draws": np.exp(mean + predictor.noise_draws(sd, rng)).astype(np.float32),
         "cond_mean": mean.astype(np.float32),
         "cond_sd": sd.astype(np.float32),
-        "cond_df": np.full(len(test), df),
+        "cond_df": np.full(len(test), predictor.noise_df),
         "predicted": np.exp(np.median(mean, axis=0)),
         **figures,
     }
