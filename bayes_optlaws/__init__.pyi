@@ -12,7 +12,7 @@ from .decision.watch import Watch as Watch
 from .decision.watch import shift_between as shift_between
 from .evaluation.protocols import evaluate as evaluate
 from .inference import stages as stages
-from .inference.nuts import ConvergenceError as ConvergenceError
+from .inference.gate import ConvergenceError as ConvergenceError
 from .law import OptLaw as OptLaw
 from .model.covariates import CovariateError as CovariateError
 from .model.priors import CoefficientPrior as CoefficientPrior

@@ -105,14 +105,14 @@ class Posterior(DivergenceClassifier):
         self.failures: list[str] = []
 
     def _estimate(self, runs: pd.DataFrame, diverged: np.ndarray) -> tuple:
-        from bayes_optlaws.inference import (
-            nuts as sampling,  # here, so that scores and plots do not load PyMC
-        )
+        # here, so that scores and plots do not load PyMC
+        from bayes_optlaws.inference.divergence_sampling import sample_divergence
+        from bayes_optlaws.inference.gate import diagnose, failures
 
         data = DivergenceData.from_runs(runs)
-        values, stats = sampling.sample_divergence(data, self.priors, **self.sampling)
+        values, stats = sample_divergence(data, self.priors, **self.sampling)
         z = values["divergence_z"].reshape(self.sampling["chains"], self.sampling["draws"], -1)
-        self.failures = sampling.failures(sampling.diagnose({"z": z}, stats))
+        self.failures = failures(diagnose({"z": z}, stats))
         return data.scale, values
 
     def _probability(self, table: pd.DataFrame, state: tuple) -> np.ndarray:

@@ -22,7 +22,8 @@ import pandas as pd
 
 from bayes_optlaws.datasets import load
 from bayes_optlaws.evaluation.manifest import open_folder, read_result
-from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference.divergence_sampling import sample_divergence
+from bayes_optlaws.inference.gate import diagnose, failures
 from bayes_optlaws.model.divergence import (
     DivergenceData,
     DivergencePriors,
@@ -120,7 +121,7 @@ def replicate(
     logit = divergence_logit(truth, design.scale.inputs(runs))[0]
     simulated = runs.assign(diverged=rng.logistic(size=logit.size) < logit)
     data = DivergenceData.from_runs(simulated)
-    values, stats = sampling.sample_divergence(
+    values, stats = sample_divergence(
         data, priors, draws=draws, tune=tune, chains=chains, random_seed=int(rng.integers(2**31))
     )
     z = values["divergence_z"].reshape(chains, draws, -1)
@@ -136,7 +137,7 @@ def replicate(
     return {
         "replication": replication,
         "n_diverged": data.n_diverged,
-        "failures": sampling.failures(sampling.diagnose({"z": z}, stats)),
+        "failures": failures(diagnose({"z": z}, stats)),
         "quantities": table,
     }
 

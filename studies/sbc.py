@@ -34,9 +34,9 @@ from joblib import Parallel, delayed
 
 from bayes_optlaws.datasets import load
 from bayes_optlaws.evaluation.manifest import open_folder, read_result
+from bayes_optlaws.inference import gate, run_weights
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference import reference as explicit
-from bayes_optlaws.inference import run_weights
 from bayes_optlaws.inference.datatree import coefficients
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.law import OptLaw
@@ -283,7 +283,7 @@ def replicate(
         "p_best": float(p_best[chosen]),
         "chosen_is_best": bool(chosen == int(true_loss.argmin())),
         "regret": float(true_loss[chosen] - true_loss.min()),
-        "converged": not sampling.failures(figures),
+        "converged": not gate.failures(figures),
         "kept": float(fitted.kept),
         "pareto_k": None if np.isnan(fitted.pareto_k) else float(fitted.pareto_k),
         "seconds": time.perf_counter() - start,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import bayes_optlaws.inference.fitted as law_module
-from bayes_optlaws.inference.nuts import ConvergenceError
+from bayes_optlaws.inference.gate import ConvergenceError
 from bayes_optlaws.inference.stages import StagePrior
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model.divergence import DivergencePriors

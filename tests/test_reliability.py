@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from laws import encoded
 
 import bayes_optlaws as bo
+from bayes_optlaws.inference import divergence_sampling
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.runs.readers import read_runs
@@ -114,9 +115,11 @@ def test_a_fit_that_is_interrupted_leaves_an_unfitted_law(pocket, monkeypatch, t
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), RuntimeError("no memory")])
-@pytest.mark.parametrize("where", ["sample", "sample_divergence"])
+@pytest.mark.parametrize(
+    ("module", "where"), [(sampling, "sample"), (divergence_sampling, "sample_divergence")]
+)
 def test_a_second_fit_that_fails_leaves_the_first_posterior_whole(
-    small_law, pocket, monkeypatch, where, fault
+    small_law, pocket, monkeypatch, module, where, fault
 ):
     law = bo.OptLaw.from_fitted(small_law.fitted)
     before = law.predict(pocket.iloc[:5])
@@ -125,7 +128,7 @@ def test_a_second_fit_that_fails_leaves_the_first_posterior_whole(
         raise fault
 
     monkeypatch.setattr(sampling, "sample", lambda *args, **options: small_law.fitted.sample)
-    monkeypatch.setattr(sampling, where, stop)
+    monkeypatch.setattr(module, where, stop)
     other = pocket.iloc[::2].assign(final_loss=lambda t: 1.1 * t["final_loss"])
     with pytest.raises(type(fault)):
         law.fit(other, **QUICK)

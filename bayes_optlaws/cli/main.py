@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # What the package raises names rule and remedy; a traceback would hide them.
             return _fail(error)
         except RuntimeError as error:
-            from bayes_optlaws.inference.nuts import ConvergenceError
+            from bayes_optlaws.inference.gate import ConvergenceError
 
             if isinstance(error, ConvergenceError):
                 advice = "on the command line: more --draws and --tune, or --allow-unconverged"

@@ -17,7 +17,7 @@ def main() -> int:
     grid does, for these decide what has to be compiled.
     """
     from bayes_optlaws.datasets import load
-    from bayes_optlaws.inference.nuts import ConvergenceWarning
+    from bayes_optlaws.inference.gate import ConvergenceWarning
     from bayes_optlaws.inference.odd_runs import OddRunWarning
     from bayes_optlaws.law import OptLaw
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bayes_optlaws.inference.nuts import METHODS
+from bayes_optlaws.inference.gate import METHODS
 
 LEAST_DRAWS = 100
 """Least draws of a chain that `OptLaw.fit` takes."""

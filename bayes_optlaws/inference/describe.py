@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.gate import gate_text
 from bayes_optlaws.model.features import BLOCKS
 from bayes_optlaws.text import html
 from bayes_optlaws.text.html import number, significant
@@ -60,7 +60,7 @@ def law_html(options: Mapping[str, Any], law: FittedLaw | None) -> str:
         )
     failed = law.failures
     found = law.diagnostics
-    gate = f"{sampling.gate_text(found)}."
+    gate = f"{gate_text(found)}."
     said = [
         f"Converged: {gate}"
         if not failed

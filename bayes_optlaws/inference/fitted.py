@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws.inference import caveats, datatree, stages
-from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import caveats, datatree, gate, stages
 from bayes_optlaws.inference.intervals import central_interval
+from bayes_optlaws.inference.nuts import Sample, figures
 from bayes_optlaws.inference.predictor import Draws, Predictor
 from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
@@ -138,7 +138,7 @@ class FittedLaw:
 
     encoding: RunEncoding
     priors: Priors
-    sample: sampling.Sample
+    sample: Sample
     random_seed: int
     divergence_priors: DivergencePriors | None = None
     stage_runs: pd.DataFrame | None = None
@@ -180,13 +180,14 @@ class FittedLaw:
     def diagnostics(self) -> dict[str, float]:
         """Figures of the gate: worst R-hat, ESS and E-BFMI over hyper-parameters and coefficients.
 
-        Where the loss part was sampled by importance, ``pareto_k`` and ``effective_draws`` of that
-        part, beside the others of the divergence part. ``screening_k`` is the Pareto k of the
-        weights by which screened exponent combinations are made good, 0 where there are none.
+        After importance sampling ``pareto_k`` and ``effective_draws``, the worse of the loss part
+        and the divergence part; both kinds of figures where the parts differ in method.
+        ``screening_k`` is the Pareto k of the weights by which screened exponent combinations are
+        made good, 0 where there are none.
         """
         sample = self.sample
         flat = {n: np.concatenate(v) for n, v in self._quantities().items()}
-        loss = sampling.figures(sample, flat)
+        loss = figures(sample, flat)
         if sample.method == "nuts":
             # nan: the screened combinations have all the weight, nothing was re-weighted
             k = 0.0 if np.isnan(sample.pareto_k) else float(sample.pareto_k)
@@ -194,10 +195,7 @@ class FittedLaw:
         if sample.divergence_stats is None:
             return loss
         z = {"divergence_z": self.draw_tree["posterior"]["divergence_z"].to_numpy()}
-        other = sampling.diagnose(z, sample.divergence_stats)
-        worst = {"rhat": np.maximum, "divergent": np.add}
-        both = {k: float(worst.get(k, np.minimum)(loss[k], other[k])) for k in other if k in loss}
-        return loss | other | both
+        return gate.worst(loss, gate.diagnose(z, sample.divergence_stats))
 
     @property
     def method(self) -> str:
@@ -212,18 +210,17 @@ class FittedLaw:
     @property
     def failing_quantities(self) -> list[str]:
         """Names of the quantities whose R-hat or effective sample size fails."""
-        if self.method != "nuts":
-            return []
-        quantities = self._quantities()
-        posterior = self.draw_tree["posterior"]
-        if "divergence_z" in posterior:
-            quantities["divergence_z"] = posterior["divergence_z"].to_numpy()
-        return sampling.failing(quantities)
+        quantities = self._quantities() if self.method == "nuts" else {}
+        stats = self.sample.divergence_stats
+        if stats is not None and "energy" in stats:
+            z = self.draw_tree["posterior"]["divergence_z"]
+            quantities["divergence_z"] = z.to_numpy()
+        return gate.failing(quantities)
 
     @property
     def failures(self) -> list[str]:
         """What of the convergence gate fails, in words; empty where it passes."""
-        return sampling.failures(self.diagnostics)
+        return gate.failures(self.diagnostics)
 
     def require_converged(self, allow_unconverged: bool = False) -> bool:
         """Whether the posterior passes the gate.
@@ -235,7 +232,7 @@ class FittedLaw:
         """
         failed = self.failures
         if failed and not allow_unconverged:
-            raise sampling.ConvergenceError(
+            raise gate.ConvergenceError(
                 "the posterior did not converge (" + "; ".join(failed) + "): no interval is given. "
                 "Fit again with more tune and draws, or pass allow_unconverged=True to see "
                 "results marked as unconverged"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.inference import divergence_sampling, run_weights, stages
 from bayes_optlaws.inference import nuts as sampling
-from bayes_optlaws.inference import run_weights, stages
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.model.covariates import check_covariates, check_pooling
@@ -117,7 +117,9 @@ def fit(
     )  # fmt: skip
     risk = divergence_priors(options)
     if risk is not None:
-        values, stats = sampling.sample_divergence(encoding.divergence, risk, **given)
+        values, stats = divergence_sampling.sample_divergence(
+            encoding.divergence, risk, method=method, **given
+        )
         drawn = replace(sample.draws, divergence=values)
         sample = replace(sample, draws=drawn, divergence_stats=stats)
     return FittedLaw(

@@ -22,6 +22,13 @@ from arviz_stats.base import array_stats
 
 from bayes_optlaws.inference.chains import run_chains
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.gate import (
+    MIN_ESS,
+    NUTS_FIGURES,
+    check_method,
+    diagnose,
+    failures,
+)
 from bayes_optlaws.inference.importance import (
     MAX_PARETO_K,
     MIN_EFFECTIVE,
@@ -31,17 +38,10 @@ from bayes_optlaws.inference.importance import (
 )
 from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
 from bayes_optlaws.inference.predictor import Draws, recover
-from bayes_optlaws.kernels.divergence import log_density as divergence_density
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.marginal import log_evidence_by_combination
 from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.model.data import ModelData
-from bayes_optlaws.model.divergence import (
-    DivergenceData,
-    DivergencePriors,
-    parameters,
-    starting_point,
-)
 from bayes_optlaws.model.priors import Priors
 
 SCREEN_SIZES = (64, 128, 256, 512, 1024)
@@ -69,28 +69,6 @@ LEAST_SIGNED = 0.1
 
 MOST_LENGTHS = 4
 """Chains that do not pass the gate go on until they are this many times as long as asked."""
-
-DIVERGENCE_DRAWS, DIVERGENCE_TUNE, DIVERGENCE_ACCEPT = 1500, 500, (0.95, 0.99)
-"""Least draws and tuning of the divergence part, and its target acceptance."""
-
-MAX_RHAT, MIN_ESS, MIN_BFMI = 1.01, 400.0, 0.3
-"""The gate: no interval leaves the package unless all of it holds."""
-
-
-NUTS_FIGURES = ("rhat", "ess_bulk", "ess_tail", "divergent", "bfmi")
-IMPORTANCE_FIGURES = ("pareto_k", "effective_draws")
-"""Names of what the gate judges, by the method that made the draws."""
-
-METHODS = ("nuts", "importance")
-"""How the loss part may be sampled."""
-
-
-class ConvergenceWarning(UserWarning):
-    """A fit whose output does not pass the gate; the message says which part and quantities."""
-
-
-class ConvergenceError(RuntimeError):
-    """The sampler's output does not pass the gate; the message says which part failed."""
 
 
 @dataclass(frozen=True)
@@ -320,12 +298,6 @@ def _sample_by_nuts(
     return Sample(recovered, chains, stats, active.mean(), pareto_k, note=note)
 
 
-def check_method(method: str) -> None:
-    """Raise ValueError where ``method`` is none of `METHODS`."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-
-
 def _sample_by_importance(
     data: ModelData,
     priors: Priors,
@@ -344,7 +316,7 @@ def _sample_by_importance(
         with one_blas_thread():
             found = importance_draws(there, rng=rng, start=start, effective=wanted)
             if not found.good:
-                figures = _importance_figures(found.pareto_k, found.ess)
+                figures = {"pareto_k": found.pareto_k, "effective_draws": found.ess}
                 return None, (
                     f"importance sampling did not pass its gate ({'; '.join(failures(figures))}); "
                     "NUTS was used instead"
@@ -364,51 +336,6 @@ def _sample_by_importance(
             wanted = 1.2 * MIN_EFFECTIVE / kept
     stats = xr.Dataset({"effective_draws": effective, "evaluations": found.evaluations})
     return Sample(recovered, chains, stats, 1.0, found.pareto_k, method="importance"), ""
-
-
-def _importance_figures(pareto_k: float, effective_draws: float) -> dict[str, float]:
-    return {"pareto_k": pareto_k, "effective_draws": effective_draws}
-
-
-def sample_divergence(
-    data: DivergenceData,
-    priors: DivergencePriors,
-    *,
-    draws: int,
-    tune: int,
-    chains: int,
-    random_seed: int,
-) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    """Sample the divergence part; given the runs it is independent of the loss part.
-
-    It is cheap and its draws are more correlated, so it is sampled longer and thinned.
-
-    Parameters
-    ----------
-    data : DivergenceData
-    priors : DivergencePriors
-    draws, tune, chains, random_seed
-        As in `sample`.
-
-    Returns
-    -------
-    values : dict of str to array, shape (chains * draws, ...)
-        ``divergence_z`` and the parameters that `divergence_probability` takes.
-    sample_stats : Dataset
-    """
-    rotation, start, sd_there = starting_point(data, priors)
-    mean, sd = priors.moments(len(data.scale.names))
-    layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
-    longer = max(draws, DIVERGENCE_DRAWS)
-    z, stats = run_chains(
-        lambda z: divergence_density(z, *layout), start, np.diag(sd_there),
-        np.random.SeedSequence(random_seed).generate_state(2, np.uint32),
-        draws=longer, tune=max(tune, DIVERGENCE_TUNE), chains=chains,
-        accept=DIVERGENCE_ACCEPT, progress_bar=False,
-    )  # fmt: skip
-    z = z[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
-    values = {"divergence_z": z} | parameters(z, data, priors, rotation)
-    return values, stats
 
 
 def _efficiency(weight: np.ndarray) -> float:
@@ -445,122 +372,10 @@ def figures(sample: Sample, variables: dict[str, np.ndarray]) -> dict[str, float
     """
     stats = sample.sample_stats
     if sample.method == "importance":
-        return _importance_figures(sample.pareto_k, float(stats["effective_draws"]))
+        return {
+            "pareto_k": sample.pareto_k, "effective_draws": float(stats["effective_draws"])
+        }  # fmt: skip
     if "energy" not in stats:  # draws that no sampler made
         return dict.fromkeys(NUTS_FIGURES, np.nan)
     chains = sample.chains
     return diagnose({k: v.reshape(chains, -1, *v.shape[1:]) for k, v in variables.items()}, stats)
-
-
-def diagnose(variables: dict[str, np.ndarray], sample_stats: xr.Dataset) -> dict[str, float]:
-    """Worst convergence figures over all scalar quantities.
-
-    Parameters
-    ----------
-    variables : dict of str to array, shape (chains, draws, ...)
-    sample_stats : Dataset
-        With ``diverging`` and ``energy``.
-
-    Returns
-    -------
-    dict
-        ``rhat``, ``ess_bulk``, ``ess_tail``, ``divergent``, ``bfmi``; nan where undefined.
-    """
-    rhat, bulk, tail = [], [], []
-    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a stuck chain: nan, which fails
-        for value in variables.values():
-            flat = value.reshape(*value.shape[:2], -1)
-            for j in range(flat.shape[2]):
-                x = flat[:, :, j]
-                rhat.append(float(array_stats.rhat(x)))
-                bulk.append(float(array_stats.ess(x, method="bulk")))
-                tail.append(float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))))
-    energy = sample_stats["energy"].to_numpy()
-    bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
-    return {
-        "rhat": float(np.max(rhat)),
-        "ess_bulk": float(np.min(bulk)),
-        "ess_tail": float(np.min(tail)),
-        "divergent": float(sample_stats["diverging"].sum()),
-        "bfmi": float(np.min(bfmi)),
-    }
-
-
-def failing(variables: dict[str, np.ndarray]) -> list[str]:
-    """Names of the scalar quantities whose R-hat or effective sample size fails.
-
-    Parameters
-    ----------
-    variables : dict of str to array, shape (chains, draws, ...)
-    """
-    out = []
-    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for name, value in variables.items():
-            flat = value.reshape(*value.shape[:2], -1)
-            for j in range(flat.shape[2]):
-                x = flat[:, :, j]
-                ess = min(
-                    float(array_stats.ess(x, method="bulk")),
-                    float(array_stats.ess(x, method="tail", prob=(0.1, 0.9))),
-                )
-                if not (float(array_stats.rhat(x)) <= MAX_RHAT and ess >= MIN_ESS):
-                    out.append(name if flat.shape[2] == 1 else f"{name}[{j}]")
-    return out
-
-
-def failures(figures: dict[str, float]) -> list[str]:
-    """What of the gate fails, in words; a figure that is nan fails.
-
-    Parameters
-    ----------
-    figures : dict
-        Those of NUTS, of importance sampling, or both (a law's two parts may differ in method).
-
-    Raises
-    ------
-    ValueError
-        If the figures of neither are complete.
-    """
-    judged = [names for names in (NUTS_FIGURES, IMPORTANCE_FIGURES) if set(names) <= set(figures)]
-    known = {name for names in judged for name in names} | {"screening_k"}
-    if not (set(figures) <= known and judged):
-        raise ValueError(f"figures of no sampler, or not all of them: {sorted(figures)}")
-    out = []
-    if NUTS_FIGURES in judged:
-        if not figures["rhat"] <= MAX_RHAT:
-            out.append(f"R-hat {figures['rhat']:.3f} > {MAX_RHAT}")
-        for name in ("ess_bulk", "ess_tail"):
-            if not figures[name] >= MIN_ESS:
-                out.append(f"{name} {figures[name]:.0f} < {MIN_ESS:.0f}")
-        if not figures["divergent"] == 0:
-            out.append(f"{figures['divergent']:.0f} divergent transitions")
-        k = figures.get("screening_k", 0.0)
-        if not k <= MAX_PARETO_K:
-            out.append(f"Pareto k of the screening weights {k:.2f} > {MAX_PARETO_K}")
-        if not figures["bfmi"] >= MIN_BFMI:
-            out.append(f"E-BFMI {figures['bfmi']:.2f} < {MIN_BFMI}")
-    if IMPORTANCE_FIGURES in judged:
-        if not figures["pareto_k"] <= MAX_PARETO_K:
-            out.append(f"Pareto k {figures['pareto_k']:.2f} > {MAX_PARETO_K}")
-        if not figures["effective_draws"] >= MIN_EFFECTIVE:
-            out.append(f"effective draws {figures['effective_draws']:.0f} < {MIN_EFFECTIVE:.0f}")
-    return out
-
-
-def gate_text(figures: dict[str, float]) -> str:
-    """The figures of the gate as a clause of text."""
-    said = []
-    if "rhat" in figures:
-        said.append(
-            f"R-hat at most {figures['rhat']:.3f}, effective sample sizes at least "
-            f"{min(figures['ess_bulk'], figures['ess_tail']):.0f}, {figures['divergent']:.0f} "
-            f"divergent transitions, E-BFMI at least {figures['bfmi']:.2f}"
-        )
-    if "pareto_k" in figures:
-        said.append(
-            f"importance sampling with Pareto k {figures['pareto_k']:.2f} and "
-            f"{figures['effective_draws']:.0f} effective draws"
-        )
-    return "; ".join(reversed(said))

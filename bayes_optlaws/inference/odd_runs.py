@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.gate import ConvergenceWarning
 from bayes_optlaws.inference.loo import loo_moments
-from bayes_optlaws.inference.nuts import ConvergenceWarning
 
 DRAWS = 64
 """Posterior draws in use."""

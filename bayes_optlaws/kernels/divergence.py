@@ -118,3 +118,12 @@ def log_density(z, mean, sd, rotation, rows, runs, events):
     g[5] = g_column[2] * _expit(theta[5])
     g[6:] = stretch * g_column[4:]
     return value - 0.5 * np.dot(z, z), np.dot(rotation.T, sd * g) - z
+
+
+@njit(nogil=True)
+def log_densities(z, mean, sd, rotation, rows, runs, events):
+    """Log density at each row of z, shape (n,); the other arguments as of `log_density`."""
+    out = np.empty(z.shape[0])
+    for i in range(z.shape[0]):
+        out[i] = log_density(z[i], mean, sd, rotation, rows, runs, events)[0]
+    return out

@@ -89,6 +89,7 @@ __all__ = [
     "DivergencePriors",
     "DivergenceScale",
     "add_divergence",
+    "curvature_factor",
     "divergence_logit",
     "divergence_probability",
     "log_excess",
@@ -351,12 +352,38 @@ def starting_point(
         bounds=[(-8.0, 8.0)] * mean.size,
         options={"maxiter": 500},
     )
+    sd_there, rotation = _principal(best.x, layout)
+    return rotation, rotation.T @ best.x, sd_there
+
+
+def curvature_factor(z: np.ndarray, layout: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Factor of the covariance of a Gaussian fitted at z, no wider than the prior.
+
+    Parameters
+    ----------
+    z : array, shape (d,)
+    layout : tuple of array
+        The other arguments of `bayes_optlaws.kernels.divergence.log_density`.
+
+    Returns
+    -------
+    array, shape (d, d)
+    """
+    sd, direction = _principal(z, layout)
+    return direction * sd
+
+
+def _principal(z: np.ndarray, layout: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Sds, no wider than the prior, and directions (columns) of the Gaussian fitted at z."""
     step = 1e-4
-    curvature = np.array(
-        [negative(best.x + h)[1] - negative(best.x - h)[1] for h in step * np.eye(mean.size)]
+    precision = np.array(
+        [
+            log_density(z - h, *layout)[1] - log_density(z + h, *layout)[1]
+            for h in step * np.eye(z.size)
+        ]
     )
-    value, rotation = np.linalg.eigh((curvature + curvature.T) / (4.0 * step))
-    return rotation, rotation.T @ best.x, 1.0 / np.sqrt(np.maximum(value, 1.0))
+    value, direction = np.linalg.eigh((precision + precision.T) / (4.0 * step))
+    return 1.0 / np.sqrt(np.maximum(value, 1.0)), direction
 
 
 def coords(data: DivergenceData) -> dict[str, list[str]]:

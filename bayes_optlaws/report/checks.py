@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from bayes_optlaws import plots
-from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import gate
 from bayes_optlaws.inference.caveats import FAR
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.loo import loo, loo_pit
@@ -108,16 +108,16 @@ def _checks(law: FittedLaw, predicted: pd.DataFrame) -> tuple[pd.DataFrame, np.n
     """Rows of the table of checks, and the leave-one-out PIT where it was computed."""
     found = law.diagnostics
     limits = {
-        "rhat": ("R-hat, worst", f"at most {sampling.MAX_RHAT}", "{:.3f}"),
-        "ess_bulk": ("effective sample size, bulk", f"at least {sampling.MIN_ESS:.0f}", "{:.0f}"),
-        "ess_tail": ("effective sample size, tails", f"at least {sampling.MIN_ESS:.0f}", "{:.0f}"),
+        "rhat": ("R-hat, worst", f"at most {gate.MAX_RHAT}", "{:.3f}"),
+        "ess_bulk": ("effective sample size, bulk", f"at least {gate.MIN_ESS:.0f}", "{:.0f}"),
+        "ess_tail": ("effective sample size, tails", f"at least {gate.MIN_ESS:.0f}", "{:.0f}"),
         "divergent": ("divergent transitions", "none", "{:.0f}"),
-        "bfmi": ("E-BFMI, worst", f"at least {sampling.MIN_BFMI}", "{:.2f}"),
+        "bfmi": ("E-BFMI, worst", f"at least {gate.MIN_BFMI}", "{:.2f}"),
         "pareto_k": (
-            "importance sampling, Pareto k", f"at most {sampling.MAX_PARETO_K}", "{:.2f}"
+            "importance sampling, Pareto k", f"at most {gate.MAX_PARETO_K}", "{:.2f}"
         ),
         "effective_draws": (
-            "importance sampling, effective draws", f"at least {sampling.MIN_EFFECTIVE:.0f}",
+            "importance sampling, effective draws", f"at least {gate.MIN_EFFECTIVE:.0f}",
             "{:.0f}",
         ),
     }  # fmt: skip
@@ -128,7 +128,7 @@ def _checks(law: FittedLaw, predicted: pd.DataFrame) -> tuple[pd.DataFrame, np.n
     for name, (what, limit, form) in limits.items():
         if name not in found:
             continue
-        failed = bool(sampling.failures(ideal | {name: found[name]}))
+        failed = bool(gate.failures(ideal | {name: found[name]}))
         rows.append((what, form.format(found[name]), limit, "FAILS" if failed else "passes"))
     pit = None
     n = int((~law.runs["diverged"]).sum())

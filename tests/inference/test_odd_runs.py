@@ -8,8 +8,8 @@ import pytest
 
 from bayes_optlaws.cli.main import main
 from bayes_optlaws.datasets import load
+from bayes_optlaws.inference.gate import ConvergenceWarning
 from bayes_optlaws.inference.loo import LooMoments
-from bayes_optlaws.inference.nuts import ConvergenceWarning
 from bayes_optlaws.inference.odd_runs import OddRunWarning, likely_mistakes, odd_runs, odd_sentence
 from bayes_optlaws.law import OptLaw
 

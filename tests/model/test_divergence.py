@@ -9,7 +9,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from bayes_optlaws.inference.nuts import diagnose, failures, sample_divergence
+from bayes_optlaws.inference.divergence_sampling import sample_divergence
+from bayes_optlaws.inference.gate import diagnose, failures
 from bayes_optlaws.model.divergence import (
     DivergenceData,
     DivergencePriors,

@@ -10,7 +10,10 @@ from scipy.special import expit
 from scipy.stats import multivariate_t, norm
 
 from bayes_optlaws.evaluation.manifest import MANIFEST, DamagedResultWarning, FolderError
-from bayes_optlaws.inference.nuts import MIN_ESS, diagnose, failures, sample_divergence
+from bayes_optlaws.inference import divergence_sampling
+from bayes_optlaws.inference.divergence_sampling import sample_divergence
+from bayes_optlaws.inference.gate import METHODS, MIN_ESS, diagnose, failures
+from bayes_optlaws.inference.importance import Weighted
 from bayes_optlaws.kernels.divergence import laplace, log_density
 from bayes_optlaws.model import divergence as dv
 from bayes_optlaws.model.divergence_data import MAX_ROWS
@@ -37,10 +40,10 @@ def table_of(n, rng, *, lr=(1e-3, 3e-2)):
     )
 
 
-def sample(data, *, seed=1, draws=500, chains=4, priors=PRIORS):
+def sample(data, *, seed=1, draws=500, chains=4, priors=PRIORS, method="nuts"):
     """Draws of the divergence part, and what of the gate they fail."""
     values, stats = sample_divergence(
-        data, priors, draws=draws, tune=500, chains=chains, random_seed=seed
+        data, priors, draws=draws, tune=500, chains=chains, random_seed=seed, method=method
     )
     z = values["divergence_z"].reshape(chains, draws, -1)
     return values, failures(diagnose({"z": z}, stats))
@@ -85,6 +88,9 @@ def pocket_data(pocket):
 @pytest.fixture(scope="module")
 def pocket_fit(pocket_data):
     return sample(pocket_data)
+
+
+BY_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 # the criterion
@@ -211,9 +217,10 @@ def test_laplace_variates_have_their_quantiles_and_derivative():
 # the posterior
 
 
-def test_posterior_equals_importance_sampling(pocket_data, pocket_fit):
+@BY_METHOD
+def test_posterior_equals_importance_sampling(pocket_data, pocket_fit, method):
     """All eight parameters: draws from a wide t around the mode, weighted to the posterior."""
-    values, failed = pocket_fit
+    values, failed = pocket_fit if method == "nuts" else sample(pocket_data, method=method)
     assert failed == []
     draws = unconstrained(values, pocket_data)
     centre, spread = draws.mean(axis=0), np.cov(draws.T)  # of the proposal; any would do
@@ -232,7 +239,8 @@ def test_posterior_equals_importance_sampling(pocket_data, pocket_fit):
     assert np.all(np.abs(draws.std(axis=0) - s) < 4 * error)
 
 
-def test_posterior_equals_quadrature_when_two_parameters_are_free(rng):
+@BY_METHOD
+def test_posterior_equals_quadrature_when_two_parameters_are_free(rng, method):
     """All priors but level and steepness nailed down; a grid gives means and sds."""
     table = table_of(60, rng)
     table["diverged"] = table["peak_lr"] * np.exp(rng.normal(0, 0.4, 60)) > 1.2e-2
@@ -245,7 +253,7 @@ def test_posterior_equals_quadrature_when_two_parameters_are_free(rng):
         exposure=(2.0, tight),
         correction_sd=tight,
     )
-    values, failed = sample(data, priors=priors)
+    values, failed = sample(data, priors=priors, method=method)
     assert failed == []
     mean, sd = priors.moments(len(data.scale.names))
     draws = unconstrained(values, data, priors)
@@ -270,7 +278,9 @@ def test_posterior_equals_quadrature_when_two_parameters_are_free(rng):
 def test_rotation_does_not_change_the_posterior(pocket_data, pocket_fit, monkeypatch):
     rotation, start, _ = dv.starting_point(pocket_data, PRIORS)
     plain = np.eye(start.size), rotation @ start, np.ones(start.size)
-    monkeypatch.setattr("bayes_optlaws.inference.nuts.starting_point", lambda data, priors: plain)
+    monkeypatch.setattr(
+        "bayes_optlaws.inference.divergence_sampling.starting_point", lambda data, priors: plain
+    )
     other, failed = sample(pocket_data, seed=5)
     assert failed == []
     for name in ("divergence_slope", "divergence_correction"):
@@ -351,11 +361,12 @@ def probabilities(data, values, table):
     return dv.divergence_probability(values, data.scale.inputs(table))
 
 
-def test_no_divergent_run_gives_small_and_uncertain_probabilities(pocket):
+@BY_METHOD
+def test_no_divergent_run_gives_small_and_uncertain_probabilities(pocket, method):
     calm = pocket[pocket["peak_lr"] < 0.03].assign(diverged=False)
     data = dv.DivergenceData.from_runs(calm)
     assert f"none of the {len(calm)} runs diverged" in data.message
-    values, failed = sample(data)
+    values, failed = sample(data, method=method)
     assert failed == []
     assert probabilities(data, values, calm).mean() < 0.02
     beyond = probabilities(data, values, calm.assign(peak_lr=10 * calm["peak_lr"].max()))
@@ -375,25 +386,38 @@ def test_a_table_of_divergent_runs_alone_is_refused_with_a_remedy(pocket):
         read_runs(pocket.assign(diverged=True))
 
 
-def test_all_divergent_gives_large_and_uncertain_probabilities(pocket):
+@BY_METHOD
+def test_all_divergent_gives_large_and_uncertain_probabilities(pocket, method):
     wild = pocket[pocket["peak_lr"] > 0.1].assign(diverged=True)
     data = dv.DivergenceData.from_runs(wild)
     assert f"all {len(wild)} runs diverged" in data.message
-    values, failed = sample(data)
+    values, failed = sample(data, method=method)
     assert failed == []
     assert probabilities(data, values, wild).mean() > 0.9
     below = probabilities(data, values, wild.assign(peak_lr=0.1 * wild["peak_lr"].min()))
     assert np.quantile(below, 0.95) - np.quantile(below, 0.05) > 0.5
 
 
-def test_complete_separation_is_not_certainty(rng):
+@BY_METHOD
+def test_complete_separation_is_not_certainty(rng, method):
     table = table_of(80, rng)
     table["diverged"] = table["peak_lr"] > 1e-2
     data = dv.DivergenceData.from_runs(table)
     assert data.message is None
-    values, failed = sample(data)
+    values, failed = sample(data, method=method)
     assert failed == []
     at = probabilities(data, values, table.iloc[:20].assign(peak_lr=1e-2)).mean(axis=0)
     assert np.all((at > 0.02) & (at < 0.98))
     inside = probabilities(data, values, table).mean(axis=0)
     assert np.all((inside > 0.5) == table["diverged"])
+
+
+def test_draws_that_fail_the_gate_of_importance_sampling_give_way_to_nuts(
+    pocket_data, pocket_fit, monkeypatch
+):
+    poor = Weighted(np.zeros((500, 8)), np.full(500, 1 / 500), 0.9, 500)
+    monkeypatch.setattr(divergence_sampling, "importance_draws", lambda *args, **options: poor)
+    with pytest.warns(UserWarning, match=r"did not pass its gate \(Pareto k 0.90 > 0.7\); NUTS"):
+        values, failed = sample(pocket_data, method="importance")
+    assert failed == []
+    np.testing.assert_array_equal(values["divergence_z"], pocket_fit[0]["divergence_z"])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayes_optlaws.inference.nuts import diagnose, failures, sample_divergence
+from bayes_optlaws.inference.divergence_sampling import sample_divergence
+from bayes_optlaws.inference.gate import diagnose, failures
 from bayes_optlaws.model.divergence import (
     DivergenceData,
     DivergencePriors,

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from bayes_optlaws.cli import demo
-from bayes_optlaws.inference import nuts as sampling
+from bayes_optlaws.inference import gate
 from bayes_optlaws.report import checks
 from bayes_optlaws.report.page import report, settings_to_compare
 from bayes_optlaws.report.parts import drawing
@@ -145,7 +145,7 @@ def test_an_unconverged_law_gives_no_page_unless_asked_and_then_says_so(
     bad = small_law.diagnostics | {"divergent": 7.0}
     monkeypatch.setitem(small_law.fitted.__dict__, "diagnostics", bad)
     path = tmp_path / "new folder" / "r.html"
-    with pytest.raises(sampling.ConvergenceError):
+    with pytest.raises(gate.ConvergenceError):
         small_law.report(demo.candidates(), path=path)
     assert not path.exists()
     report(small_law.fitted, demo.candidates(), path=path, n_runs=0, allow_unconverged=True)
