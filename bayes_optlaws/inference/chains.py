@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -104,3 +104,64 @@ def run_chains(
         stats = xr.concat([stats.isel(chain=~bad), other], dim="chain", join="override")
         stats = stats.assign_coords(chain=np.arange(chains))
     return x, stats
+
+
+MOST_LENGTHS = 8
+"""Chains go on until they are at most this many times as long as at first."""
+
+
+def longer_chains(
+    density: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    centre: np.ndarray,
+    axes: np.ndarray,
+    random_seed: int,
+    *,
+    at_once: int,
+    draws: int,
+    **options: Any,
+) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
+    """The same number of draws from chains that are ever longer, until the caller has enough.
+
+    Of chains with fewer transitions than draws each is taken more than once; longer ones are
+    thinned.
+
+    Parameters
+    ----------
+    density, centre, axes
+        As of `run_chains`.
+    random_seed : int
+    at_once : int
+        Transitions of each chain that are added at a time.
+    draws : int
+        Of each chain.
+    **options
+        Of `run_chains`.
+
+    Yields
+    ------
+    draws : array, shape (chains, draws, size)
+    sample_stats : Dataset
+        Of all transitions.
+    """
+    seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
+    parts: list[np.ndarray] = []
+    stats: list[xr.Dataset] = []
+    for length in range(MOST_LENGTHS):
+        x, s = run_chains(
+            density, centre, axes, seeds[2 * length : 2 * length + 2], draws=at_once, **options
+        )
+        parts.append(x)
+        stats.append(s)
+        taken = np.concatenate(parts, axis=1)[:, _transition_of(at_once * len(parts), draws)]
+        joined = xr.concat(stats, dim="draw", join="override")
+        yield taken, joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
+
+
+def _transition_of(transitions: int, draws: int) -> np.ndarray:
+    """Which transition each draw of a chain takes."""
+    return np.arange(draws) * transitions // draws
+
+
+def first_of(transitions: int, draws: int) -> np.ndarray:
+    """Draws of a chain that take a transition for the first time, in `longer_chains`."""
+    return np.unique(_transition_of(transitions, draws), return_index=True)[1]

@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from bayes_optlaws.inference.chains import run_chains
-from bayes_optlaws.inference.gate import check_method, failures
+from bayes_optlaws.inference.chains import longer_chains
+from bayes_optlaws.inference.gate import check_method, failures, mixed
 from bayes_optlaws.inference.importance import importance_draws
 from bayes_optlaws.kernels.divergence import log_densities, log_density
 from bayes_optlaws.model.divergence import (
@@ -23,9 +23,9 @@ from bayes_optlaws.model.divergence import (
     starting_point,
 )
 
-LEAST_DRAWS, LEAST_TUNE, TARGET_ACCEPT = 1000, 250, (0.9, 0.98)
-"""Of NUTS: its draws are cheap, so chains are at least this long, and thinned; target acceptance,
-and that of chains that had divergent transitions with the first."""
+TRANSITIONS, LEAST_TUNE, TARGET_ACCEPT = 600, 250, (0.9, 0.98)
+"""Of NUTS: length of a chain, which goes on where its draws do not pass the gate; target
+acceptance, and that of chains that had divergent transitions with the first."""
 
 EFFECTIVE = 1000.0
 """Effective draws that importance sampling aims at."""
@@ -115,13 +115,13 @@ def sample_divergence(
                 stacklevel=2,
             )
     if z is None:
-        longer = max(draws, LEAST_DRAWS)
-        every, stats = run_chains(
-            lambda z: log_density(z, *layout), start, np.diag(sd_there),
-            np.random.SeedSequence(random_seed).generate_state(2, np.uint32),
-            draws=longer, tune=max(tune, LEAST_TUNE), chains=chains,
+        for every, stats in longer_chains(
+            lambda z: log_density(z, *layout), start, np.diag(sd_there), random_seed,
+            at_once=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
             accept=TARGET_ACCEPT, progress_bar=False,
-        )  # fmt: skip
-        z = every[:, np.arange(draws) * longer // draws].reshape(chains * draws, -1)
+        ):  # fmt: skip
+            z = every.reshape(chains * draws, -1)
+            if mixed({"z": every}, stats):
+                break
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
     return values, stats

@@ -76,6 +76,22 @@ def diagnose(variables: Mapping[str, np.ndarray], sample_stats: xr.Dataset) -> d
     }
 
 
+def mixed(variables: Mapping[str, np.ndarray], sample_stats: xr.Dataset) -> bool:
+    """Whether draws pass what of the gate longer chains can mend: R-hat and effective sample sizes.
+
+    Fewer draws than the gate wants pass: longer chains, thinned, would not mend it.
+
+    Parameters
+    ----------
+    variables, sample_stats
+        As of `diagnose`.
+    """
+    chains, draws = next(iter(variables.values())).shape[:2]
+    if chains * draws < MIN_ESS:
+        return True
+    return not failures(diagnose(variables, sample_stats) | {"divergent": 0.0, "bfmi": 1.0})
+
+
 def worst(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """Figures of two parts of a law together: the worse of those that both have."""
     by = {"rhat": np.maximum, "pareto_k": np.maximum, "divergent": np.add}

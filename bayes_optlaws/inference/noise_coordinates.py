@@ -30,15 +30,19 @@ class NoiseCoordinates:
     ----------
     mean, sd : array, shape (size,)
         Centre and sds of the prior: those of the logs, to first order for the total.
+    ratio : int or None
+        Which coordinate is the log ratio; its posterior has a long tail.
     """
 
     def __init__(self, space: HyperSpace) -> None:
         self.space = space
         self._two = bool(space.data.noise_names)
+        self.ratio: int | None = None
         self.mean, self.sd = space.mean.copy(), space.sd.copy()
         if self._two:
             names = space.names
             self._f, self._g = names.index("noise_sd"), names.index("noise_growth")
+            self.ratio = self._g
             self.mean = self.from_logs(space.mean)
             self.sd[self._g] = np.hypot(space.sd[self._f], space.sd[self._g])
 

@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
 
-from bayes_optlaws.inference.chains import run_chains
+from bayes_optlaws.inference.chains import first_of, longer_chains
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.gate import (
-    MIN_ESS,
     NUTS_FIGURES,
     check_method,
     diagnose,
     failures,
+    mixed,
 )
 from bayes_optlaws.inference.importance import (
     MAX_PARETO_K,
@@ -38,6 +37,7 @@ from bayes_optlaws.inference.importance import (
 )
 from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
 from bayes_optlaws.inference.predictor import Draws, recover
+from bayes_optlaws.inference.tail_map import Mapped, TailMap
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.marginal import log_evidence_by_combination
 from bayes_optlaws.kernels.threads import one_blas_thread
@@ -67,8 +67,9 @@ narrow corners of the noise of small tables."""
 LEAST_SIGNED = 0.1
 """Effective share of draws with the signs that priors state, for importance sampling to be used."""
 
-MOST_LENGTHS = 4
-"""Chains that do not pass the gate go on until they are this many times as long as asked."""
+TRANSITIONS, LEAST_TRANSITIONS = 0.5, 250
+"""Chains start this long, as a share of the draws that are asked for and at least.  Transitions are
+what costs; given the hyper-parameters all else is drawn exactly, so each may be taken twice."""
 
 
 @dataclass(frozen=True)
@@ -154,42 +155,6 @@ def screened(weight: np.ndarray, above: int = 0, least: float = 0.0) -> np.ndarr
     return chosen
 
 
-def _sample_hyper(
-    space: HyperSpace,
-    centre: np.ndarray,
-    axes: np.ndarray,
-    random_seed: int,
-    *,
-    draws: int,
-    chains: int,
-    **options: Any,
-) -> tuple[dict[str, np.ndarray], xr.Dataset]:
-    """Hyper-parameters by NUTS, ``chains * draws`` of them, and the sampler's statistics.
-
-    Where the gate fails the chains are made longer, up to `MOST_LENGTHS` times, and thinned.
-    """
-    seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
-    there = NoiseCoordinates(space)
-    parts: list[np.ndarray] = []
-    stats: list[xr.Dataset] = []
-    for length in range(MOST_LENGTHS):
-        x, s = run_chains(
-            there.log_density, centre, axes, seeds[2 * length : 2 * length + 2], chains=chains,
-            accept=TARGET_ACCEPT, draws=draws, **options,
-        )  # fmt: skip
-        parts.append(x)
-        stats.append(s)
-        thinned = np.concatenate(parts, axis=1)[:, :: len(parts)]
-        joined = xr.concat(stats, dim="draw", join="override")
-        joined = joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
-        figures = diagnose({"x": thinned}, joined) | {"divergent": 0.0, "bfmi": 1.0}
-        for name in ("ess_bulk", "ess_tail"):  # re-weighting by the screened share takes its part
-            figures[name] *= MIN_EFFICIENCY
-        if not failures(figures) or chains * draws < MIN_ESS:
-            break  # (longer chains mend neither of those two, nor that fewer draws are wanted)
-    return space.split(there.to_logs(thinned.reshape(-1, space.size))), joined
-
-
 def sample(
     data: ModelData,
     priors: Priors,
@@ -242,13 +207,27 @@ def sample(
         )  # fmt: skip
 
 
-def _whitened(space: NoiseCoordinates, pilot: Weighted) -> tuple[np.ndarray, np.ndarray]:
+class _Coordinates:
+    """The coordinates that chains move in: the noise by total and ratio, the ratio by its map."""
+
+    def __init__(self, space: HyperSpace, by: TailMap | None) -> None:
+        self.space, self.by, self.noise = space, by, NoiseCoordinates(space)
+        self.density = self.noise if by is None else Mapped(self.noise, by)
+
+    def hyper(self, v: np.ndarray) -> dict[str, np.ndarray]:
+        """Hyper-parameters at each row of v."""
+        return self.space.split(self.noise.to_logs(v if self.by is None else self.by.back(v)))
+
+
+def _whitened(there: _Coordinates, pilot: Weighted) -> tuple[np.ndarray, np.ndarray]:
     """Centre of the pilot draws, and the factor of their covariance, shrunk to that at the mode."""
-    centre = pilot.weight @ pilot.x
-    off = pilot.x - centre
-    laplace = space.curvature_factor(pilot.x[np.argmax(pilot.weight)])
-    spread = pilot.ess * (off.T @ (off * pilot.weight[:, None])) + space.size * laplace @ laplace.T
-    return centre, np.linalg.cholesky(spread / (pilot.ess + space.size))
+    x = pilot.x if there.by is None else there.by.forward(pilot.x)
+    size = x.shape[1]
+    centre = pilot.weight @ x
+    off = x - centre
+    laplace = there.density.curvature_factor(x[np.argmax(pilot.weight)])
+    spread = pilot.ess * (off.T @ (off * pilot.weight[:, None])) + size * laplace @ laplace.T
+    return centre, np.linalg.cholesky(spread / (pilot.ess + size))
 
 
 def _sample_by_nuts(
@@ -266,36 +245,44 @@ def _sample_by_nuts(
     data, priors = space.data, space.priors
     there = NoiseCoordinates(space)
     pilot = pilot_draws(there, rng=rng, start=start)
-    centre, axes = _whitened(there, pilot)
+    by = None if there.ratio is None else TailMap.fit(there.ratio, pilot.x, pilot.weight)
+    centre, axes = _whitened(_Coordinates(space, by), pilot)
     few = pilot.x[pilot.resample(SCREEN_DRAWS, rng)]
     weight = screen(space, space.split(there.to_logs(few)))
     active = screened(weight)
+    at_once = min(max(int(np.ceil(TRANSITIONS * draws)), LEAST_TRANSITIONS), draws)
     while True:
         part = HyperSpace(data.restrict(active), priors)
-        hyper, stats = _sample_hyper(
-            part, centre, axes, random_seed, draws=draws, tune=tune, chains=chains,
-            progress_bar=progressbar,
-        )  # fmt: skip
-        recovered, log_ratio, share = recover(space, hyper, active, rng)
-        ratio = np.exp(log_ratio - log_ratio.max())
-        efficiency = _efficiency(ratio)
-        weighted = _unevenness(ratio) > NEGLIGIBLE
-        # psislw takes minus log weights
-        pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
-        enough = efficiency >= MIN_EFFICIENCY and not pareto_k > MAX_PARETO_K
-        if active.all() or not weighted or enough:
-            break
+        there = _Coordinates(part, by)
+        for v, stats in longer_chains(
+            there.density.log_density, centre, axes, random_seed, at_once=at_once, draws=draws,
+            tune=tune, chains=chains, accept=TARGET_ACCEPT, progress_bar=progressbar,
+        ):  # fmt: skip
+            hyper = there.hyper(v.reshape(-1, space.size))
+            recovered, log_ratio, share = recover(space, hyper, active, rng)
+            ratio = np.exp(log_ratio - log_ratio.max())
+            weighted = _unevenness(ratio) > NEGLIGIBLE
+            # each transition once; psislw takes minus log weights
+            once = log_ratio.reshape(chains, draws)[:, first_of(stats.sizes["draw"], draws)]
+            pareto_k = float(array_stats.psislw(-once.ravel())[1]) if weighted else np.nan
+            too_uneven = _efficiency(ratio) < MIN_EFFICIENCY or pareto_k > MAX_PARETO_K
+            if weighted and too_uneven and not active.all():
+                break
+            if weighted or data.signs is not None:
+                weights = np.split(ratio * share, chains)
+                index = [c * draws + _systematic(w, rng) for c, w in enumerate(weights)]
+                recovered = recovered.take(np.concatenate(index))
+            by_chain = {
+                k: x.reshape(chains, draws, *x.shape[1:]) for k, x in recovered.hyper.items()
+            }
+            if mixed(by_chain, stats):
+                return Sample(recovered, chains, stats, active.mean(), pareto_k, note=note)
+        else:
+            return Sample(recovered, chains, stats, active.mean(), pareto_k, note=note)
         # where the combinations that were left out matter most
         tail = np.argsort(-log_ratio, kind="stable")[:SCREEN_DRAWS]
         there_too = screen(space, {name: value[tail] for name, value in hyper.items()})
         active = screened(np.concatenate([weight, there_too]), int(active.sum()), LEAST_SHARE)
-    if weighted or data.signs is not None:
-        ratio = ratio * share
-        index = [
-            c * draws + _systematic(ratio[c * draws : (c + 1) * draws], rng) for c in range(chains)
-        ]
-        recovered = recovered.take(np.concatenate(index))
-    return Sample(recovered, chains, stats, active.mean(), pareto_k, note=note)
 
 
 def _sample_by_importance(
