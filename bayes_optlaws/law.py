@@ -117,12 +117,14 @@ class OptLaw(WithOptions):
             Run table; checked by `read_runs`. Of a table with a column ``stage`` the runs from
             scratch are fitted; the whole becomes ``stage_runs``, which teaches later stages.
         draws, tune, chains : int
-            Of NUTS, for each chain.
+            Of each chain. Chains of NUTS begin with half as many transitions as draws, for given
+            the hyper-parameters all else is drawn exactly; they go on until R-hat and effective
+            sample sizes pass.
         random_seed : int, optional
             Same seed and table, same posterior within Monte-Carlo error.
         progressbar : bool
         method : {"nuts", "importance"}
-            Of the loss part; where importance sampling, the faster, fails its gate: NUTS.
+            Where importance sampling, the faster, fails its gate: NUTS, with a warning.
 
         Returns
         -------

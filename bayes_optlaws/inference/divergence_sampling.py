@@ -93,35 +93,27 @@ def sample_divergence(
     rotation, start, sd_there = starting_point(data, priors)
     mean, sd = priors.moments(len(data.scale.names))
     layout = (mean, sd, np.ascontiguousarray(rotation), data.rows, data.runs, data.events)
-    z = None
     if method == "importance":
         rng = np.random.default_rng(random_seed)
         found = importance_draws(_Density(start, layout), rng=rng, effective=EFFECTIVE)
-        stats = xr.Dataset(
-            {
-                "pareto_k": found.pareto_k,
-                "effective_draws": found.ess,
-                "evaluations": found.evaluations,
-            }
-        )
+        judged = {"pareto_k": found.pareto_k, "effective_draws": found.ess}
         if found.good:
             z = found.x[found.resample(chains * draws, rng)]
-        else:
-            failed = failures({"pareto_k": found.pareto_k, "effective_draws": found.ess})
-            warnings.warn(
-                "importance sampling of the divergence part did not pass its gate "
-                f"({'; '.join(failed)}); NUTS was used instead",
-                UserWarning,
-                stacklevel=2,
-            )
-    if z is None:
-        for every, stats in longer_chains(
-            lambda z: log_density(z, *layout), start, np.diag(sd_there), random_seed,
-            at_once=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
-            accept=TARGET_ACCEPT, progress_bar=False,
-        ):  # fmt: skip
-            z = every.reshape(chains * draws, -1)
-            if mixed({"z": every}, stats):
-                break
+            values = {"divergence_z": z} | parameters(z, data, priors, rotation)
+            return values, xr.Dataset({**judged, "evaluations": found.evaluations})
+        warnings.warn(
+            "importance sampling of the divergence part did not pass its gate "
+            f"({'; '.join(failures(judged))}); NUTS was used instead",
+            UserWarning,
+            stacklevel=2,
+        )
+    for every, stats in longer_chains(
+        lambda z: log_density(z, *layout), start, np.diag(sd_there), random_seed,
+        at_once=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
+        accept=TARGET_ACCEPT, progress_bar=False,
+    ):  # fmt: skip
+        if mixed({"z": every}, stats):
+            break
+    z = every.reshape(chains * draws, -1)
     values = {"divergence_z": z} | parameters(z, data, priors, rotation)
     return values, stats

@@ -8,6 +8,10 @@ and each hyper-parameter draw has the exact importance weight of what was left o
 draws are resampled.  If the weights are too uneven the model is sampled again with more
 combinations, in the end with all.  (The reports give the share that was sampled with and the
 shape of the weights' tail.)
+
+The posterior of the noise ratio has a long tail, which is mapped to that of a normal
+(`bayes_optlaws.inference.tail_map`).  Chains go on until the draws, as they will be used, have the
+R-hat and the effective sizes of the gate.
 """
 
 from __future__ import annotations
@@ -243,12 +247,12 @@ def _sample_by_nuts(
     start: np.ndarray | None,
 ) -> Sample:
     data, priors = space.data, space.priors
-    there = NoiseCoordinates(space)
-    pilot = pilot_draws(there, rng=rng, start=start)
-    by = None if there.ratio is None else TailMap.fit(there.ratio, pilot.x, pilot.weight)
+    noise = NoiseCoordinates(space)
+    pilot = pilot_draws(noise, rng=rng, start=start)
+    by = None if noise.ratio is None else TailMap.fit(noise.ratio, pilot.x, pilot.weight)
     centre, axes = _whitened(_Coordinates(space, by), pilot)
     few = pilot.x[pilot.resample(SCREEN_DRAWS, rng)]
-    weight = screen(space, space.split(there.to_logs(few)))
+    weight = screen(space, space.split(noise.to_logs(few)))
     active = screened(weight)
     at_once = min(max(int(np.ceil(TRANSITIONS * draws)), LEAST_TRANSITIONS), draws)
     while True:

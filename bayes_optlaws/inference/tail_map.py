@@ -65,8 +65,9 @@ class TailMap:
 
         Examples
         --------
-        >>> x = np.sinh(np.random.default_rng(0).normal(size=(4000, 1)) / 0.7)
-        >>> round(TailMap.fit(0, x, np.full(4000, 1 / 4000)).tail, 1)
+        >>> v = np.random.default_rng(0).normal(size=(4000, 1))
+        >>> y = np.sinh(np.arcsinh(v) / 0.7)
+        >>> round(TailMap.fit(0, y, np.full(4000, 1 / 4000)).tail, 1)
         0.7
         """
         y = x[:, entry]
@@ -86,7 +87,8 @@ class TailMap:
             return float(value) if np.isfinite(value) else 1e100
 
         p = minimize(negative, np.zeros(4), method="Nelder-Mead").x
-        return cls(entry, mean + sd * p[0], sd * np.exp(p[1]), p[2], np.exp(p[3]))
+        found = (mean + sd * p[0], sd * np.exp(p[1]), p[2], np.exp(p[3]))
+        return cls(entry, *(float(value) for value in found))
 
     def forward(self, y: np.ndarray) -> np.ndarray:
         """Mapped vectors, shape (..., size)."""
