@@ -116,7 +116,7 @@ def longer_chains(
     axes: np.ndarray,
     random_seed: int,
     *,
-    at_once: int,
+    first: int,
     draws: int,
     **options: Any,
 ) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
@@ -130,8 +130,9 @@ def longer_chains(
     density, centre, axes
         As of `run_chains`.
     random_seed : int
-    at_once : int
-        Transitions of each chain that are added at a time.
+    first : int
+        Transitions of each chain at first; half as many are added at a time, in chains of their
+        own that are tuned anew.
     draws : int
         Of each chain.
     **options
@@ -143,16 +144,16 @@ def longer_chains(
     sample_stats : Dataset
         Of all transitions.
     """
-    seeds = np.random.SeedSequence(random_seed).generate_state(2 * MOST_LENGTHS, np.uint32)
+    lengths = [first] + [(first + 1) // 2] * (2 * MOST_LENGTHS - 2)
+    seeds = np.random.SeedSequence(random_seed).generate_state(2 * len(lengths), np.uint32)
     parts: list[np.ndarray] = []
     stats: list[xr.Dataset] = []
-    for length in range(MOST_LENGTHS):
-        x, s = run_chains(
-            density, centre, axes, seeds[2 * length : 2 * length + 2], draws=at_once, **options
-        )
+    for length, pair in zip(lengths, seeds.reshape(-1, 2), strict=True):
+        x, s = run_chains(density, centre, axes, pair, draws=length, **options)
         parts.append(x)
         stats.append(s)
-        taken = np.concatenate(parts, axis=1)[:, _transition_of(at_once * len(parts), draws)]
+        every = np.concatenate(parts, axis=1)
+        taken = every[:, _transition_of(every.shape[1], draws)]
         joined = xr.concat(stats, dim="draw", join="override")
         yield taken, joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
 

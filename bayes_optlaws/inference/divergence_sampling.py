@@ -109,7 +109,7 @@ def sample_divergence(
         )
     for every, stats in longer_chains(
         lambda z: log_density(z, *layout), start, np.diag(sd_there), random_seed,
-        at_once=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
+        first=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
         accept=TARGET_ACCEPT, progress_bar=False,
     ):  # fmt: skip
         if mixed({"z": every}, stats):

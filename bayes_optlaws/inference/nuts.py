@@ -254,12 +254,12 @@ def _sample_by_nuts(
     few = pilot.x[pilot.resample(SCREEN_DRAWS, rng)]
     weight = screen(space, space.split(noise.to_logs(few)))
     active = screened(weight)
-    at_once = min(max(int(np.ceil(TRANSITIONS * draws)), LEAST_TRANSITIONS), draws)
+    first = min(max(int(np.ceil(TRANSITIONS * draws)), LEAST_TRANSITIONS), draws)
     while True:
         part = HyperSpace(data.restrict(active), priors)
         there = _Coordinates(part, by)
         for v, stats in longer_chains(
-            there.density.log_density, centre, axes, random_seed, at_once=at_once, draws=draws,
+            there.density.log_density, centre, axes, random_seed, first=first, draws=draws,
             tune=tune, chains=chains, accept=TARGET_ACCEPT, progress_bar=progressbar,
         ):  # fmt: skip
             hyper = there.hyper(v.reshape(-1, space.size))

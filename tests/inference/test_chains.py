@@ -43,7 +43,7 @@ def test_only_chains_with_divergent_transitions_are_run_again(
     rng, monkeypatch, diverging, rerun, left
 ):
     fake = FakeNuts(2, rng, diverging)
-    x, stats = next(longer(fake, monkeypatch, at_once=300, draws=600))
+    x, stats = next(longer(fake, monkeypatch, first=300, draws=600))
     assert fake.asked == [(4, 0.85)] + [(rerun, 0.97)] * bool(rerun)
     assert np.sum(x.mean(axis=(1, 2)) > 50) == rerun  # draws of the second call
     assert stats["diverging"].sum() == left  # the gate sees what is left
@@ -51,14 +51,14 @@ def test_only_chains_with_divergent_transitions_are_run_again(
 
 
 def test_few_transitions_are_taken_more_than_once_and_many_are_thinned(rng, monkeypatch):
-    every = list(longer(FakeNuts(2, rng), monkeypatch, at_once=300, draws=600))
-    assert len(every) == chains.MOST_LENGTHS
-    first = every[0][0]
-    np.testing.assert_array_equal(first[:, ::2], first[:, 1::2])
+    every = list(longer(FakeNuts(2, rng), monkeypatch, first=300, draws=600))
+    x = every[0][0]
+    np.testing.assert_array_equal(x[:, ::2], x[:, 1::2])
     for calls, (x, stats) in enumerate(every, start=1):
         assert x.shape == (4, 600, 2)
-        assert stats["energy"].shape == (4, calls * 300)
+        assert stats["energy"].shape == (4, 300 + (calls - 1) * 150)
         assert len(set(np.round(x[0, :, 0] / 100))) == calls
+    assert stats.sizes["draw"] == 300 * chains.MOST_LENGTHS
 
 
 @pytest.mark.parametrize(("transitions", "draws"), [(500, 1000), (250, 600), (7, 10), (20, 10)])
