@@ -99,7 +99,7 @@ class OptLaw(WithOptions):
     def fit(
         self,
         runs: Table,
-        draws: int = 1000,
+        draws: int = 500,
         tune: int = 150,
         chains: int = 4,
         random_seed: int | None = None,
@@ -117,9 +117,8 @@ class OptLaw(WithOptions):
             Run table; checked by `read_runs`. Of a table with a column ``stage`` the runs from
             scratch are fitted; the whole becomes ``stage_runs``, which teaches later stages.
         draws, tune, chains : int
-            Of each chain. Chains of NUTS begin with half as many transitions as draws, for given
-            the hyper-parameters all else is drawn exactly; they go on until R-hat and effective
-            sample sizes pass.
+            Of each chain. Chains of NUTS go on, and are thinned, until R-hat and effective sample
+            sizes pass.
         random_seed : int, optional
             Same seed and table, same posterior within Monte-Carlo error.
         progressbar : bool

@@ -182,7 +182,7 @@ def notebook() -> dict[str, object]:
         ("markdown", "The fit takes about a minute; a law can be saved and loaded again."),
         (
             "code",
-            "law = bo.OptLaw()\nlaw.fit(runs, draws=1000, tune=300, chains=4, random_seed=1)",
+            "law = bo.OptLaw()\nlaw.fit(runs, random_seed=1)",
         ),
         ("code", 'ranking = law.rank("candidates.csv")\nranking'),
         ("code", "ranking.plot()"),

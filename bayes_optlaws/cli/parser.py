@@ -13,7 +13,7 @@ from bayes_optlaws.cli.examples import CALLS, COLUMNS, EXIT_CODES
 from bayes_optlaws.cli.reading import add_reading
 from bayes_optlaws.evaluation.splits import PROTOCOLS
 
-DRAWS, TUNE, CHAINS = 1000, 300, 4
+DRAWS, TUNE, CHAINS = 500, 150, 4
 DEMO_CHAINS, DEMO_DRAWS = 2, 1300
 """Of the demonstration: one chain for each of two cores, and draws to make up for the others."""
 

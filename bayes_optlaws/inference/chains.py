@@ -122,8 +122,7 @@ def longer_chains(
 ) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
     """The same number of draws from chains that are ever longer, until the caller has enough.
 
-    Of chains with fewer transitions than draws each is taken more than once; longer ones are
-    thinned.
+    Chains that are longer than the draws are thinned.
 
     Parameters
     ----------
@@ -131,8 +130,8 @@ def longer_chains(
         As of `run_chains`.
     random_seed : int
     first : int
-        Transitions of each chain at first; half as many are added at a time, in chains of their
-        own that are tuned anew.
+        Transitions of each chain at first, no fewer than draws; half as many are added at a
+        time, in chains of their own that are tuned anew.
     draws : int
         Of each chain.
     **options
@@ -153,16 +152,29 @@ def longer_chains(
         parts.append(x)
         stats.append(s)
         every = np.concatenate(parts, axis=1)
-        taken = every[:, _transition_of(every.shape[1], draws)]
+        taken = every[:, transition_of(every.shape[1], draws)]
         joined = xr.concat(stats, dim="draw", join="override")
         yield taken, joined.assign_coords(draw=np.arange(joined.sizes["draw"]))
 
 
-def _transition_of(transitions: int, draws: int) -> np.ndarray:
-    """Which transition each draw of a chain takes."""
+def transition_of(transitions: int, draws: int) -> np.ndarray:
+    """Which transition each draw of a thinned chain takes, shape (draws,)."""
     return np.arange(draws) * transitions // draws
 
 
-def first_of(transitions: int, draws: int) -> np.ndarray:
-    """Draws of a chain that take a transition for the first time, in `longer_chains`."""
-    return np.unique(_transition_of(transitions, draws), return_index=True)[1]
+def thinned(stats: xr.Dataset, draws: int) -> xr.Dataset:
+    """Statistics of the transitions that draws took; a divergence is kept in the draw before it.
+
+    Parameters
+    ----------
+    stats : Dataset
+        With dims chain and draw, as from `longer_chains`; or of a sampler without chains.
+    draws : int
+    """
+    transitions = stats.sizes.get("draw", draws)
+    if transitions <= draws:
+        return stats
+    taken = transition_of(transitions, draws)
+    out = stats.isel(draw=taken).assign_coords(draw=np.arange(draws))
+    flags = np.logical_or.reduceat(stats["diverging"].to_numpy(), taken, axis=1)
+    return out.assign(diverging=(("chain", "draw"), flags))

@@ -23,8 +23,8 @@ from bayes_optlaws.model.divergence import (
     starting_point,
 )
 
-TRANSITIONS, LEAST_TUNE, TARGET_ACCEPT = 600, 250, (0.9, 0.98)
-"""Of NUTS: length of a chain, which goes on where its draws do not pass the gate; target
+LEAST_TRANSITIONS, LEAST_TUNE, TARGET_ACCEPT = 500, 250, (0.9, 0.98)
+"""Of NUTS: least length of a chain, which goes on where its draws do not pass the gate; target
 acceptance, and that of chains that had divergent transitions with the first."""
 
 EFFECTIVE = 1000.0
@@ -109,8 +109,8 @@ def sample_divergence(
         )
     for every, stats in longer_chains(
         lambda z: log_density(z, *layout), start, np.diag(sd_there), random_seed,
-        first=TRANSITIONS, draws=draws, tune=max(tune, LEAST_TUNE), chains=chains,
-        accept=TARGET_ACCEPT, progress_bar=False,
+        first=max(draws, LEAST_TRANSITIONS), draws=draws,
+        tune=max(tune, LEAST_TUNE), chains=chains, accept=TARGET_ACCEPT, progress_bar=False,
     ):  # fmt: skip
         if mixed({"z": every}, stats):
             break

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
 
-from bayes_optlaws.inference.chains import first_of, longer_chains
+from bayes_optlaws.inference.chains import longer_chains
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.gate import (
     NUTS_FIGURES,
@@ -70,10 +70,6 @@ narrow corners of the noise of small tables."""
 
 LEAST_SIGNED = 0.1
 """Effective share of draws with the signs that priors state, for importance sampling to be used."""
-
-TRANSITIONS, LEAST_TRANSITIONS = 0.5, 250
-"""Chains start this long, as a share of the draws that are asked for and at least.  Transitions are
-what costs; given the hyper-parameters all else is drawn exactly, so each may be taken twice."""
 
 
 @dataclass(frozen=True)
@@ -254,21 +250,19 @@ def _sample_by_nuts(
     few = pilot.x[pilot.resample(SCREEN_DRAWS, rng)]
     weight = screen(space, space.split(noise.to_logs(few)))
     active = screened(weight)
-    first = min(max(int(np.ceil(TRANSITIONS * draws)), LEAST_TRANSITIONS), draws)
     while True:
         part = HyperSpace(data.restrict(active), priors)
         there = _Coordinates(part, by)
         for v, stats in longer_chains(
-            there.density.log_density, centre, axes, random_seed, first=first, draws=draws,
+            there.density.log_density, centre, axes, random_seed, first=draws, draws=draws,
             tune=tune, chains=chains, accept=TARGET_ACCEPT, progress_bar=progressbar,
         ):  # fmt: skip
             hyper = there.hyper(v.reshape(-1, space.size))
             recovered, log_ratio, share = recover(space, hyper, active, rng)
             ratio = np.exp(log_ratio - log_ratio.max())
             weighted = _unevenness(ratio) > NEGLIGIBLE
-            # each transition once; psislw takes minus log weights
-            once = log_ratio.reshape(chains, draws)[:, first_of(stats.sizes["draw"], draws)]
-            pareto_k = float(array_stats.psislw(-once.ravel())[1]) if weighted else np.nan
+            # psislw takes minus log weights
+            pareto_k = float(array_stats.psislw(-log_ratio)[1]) if weighted else np.nan
             too_uneven = _efficiency(ratio) < MIN_EFFICIENCY or pareto_k > MAX_PARETO_K
             if weighted and too_uneven and not active.all():
                 break

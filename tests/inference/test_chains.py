@@ -43,26 +43,32 @@ def test_only_chains_with_divergent_transitions_are_run_again(
     rng, monkeypatch, diverging, rerun, left
 ):
     fake = FakeNuts(2, rng, diverging)
-    x, stats = next(longer(fake, monkeypatch, first=300, draws=600))
+    x, stats = next(longer(fake, monkeypatch, first=300, draws=300))
     assert fake.asked == [(4, 0.85)] + [(rerun, 0.97)] * bool(rerun)
     assert np.sum(x.mean(axis=(1, 2)) > 50) == rerun  # draws of the second call
     assert stats["diverging"].sum() == left  # the gate sees what is left
     assert stats["energy"].shape == (4, 300)
 
 
-def test_few_transitions_are_taken_more_than_once_and_many_are_thinned(rng, monkeypatch):
-    every = list(longer(FakeNuts(2, rng), monkeypatch, first=300, draws=600))
-    x = every[0][0]
-    np.testing.assert_array_equal(x[:, ::2], x[:, 1::2])
+def test_longer_chains_are_thinned_from_all_that_was_drawn(rng, monkeypatch):
+    every = list(longer(FakeNuts(2, rng), monkeypatch, first=300, draws=300))
     for calls, (x, stats) in enumerate(every, start=1):
-        assert x.shape == (4, 600, 2)
+        assert x.shape == (4, 300, 2)
         assert stats["energy"].shape == (4, 300 + (calls - 1) * 150)
         assert len(set(np.round(x[0, :, 0] / 100))) == calls
     assert stats.sizes["draw"] == 300 * chains.MOST_LENGTHS
 
 
-@pytest.mark.parametrize(("transitions", "draws"), [(500, 1000), (250, 600), (7, 10), (20, 10)])
-def test_each_transition_is_weighed_once(transitions, draws):
-    taken = np.arange(draws) * transitions // draws
-    once = taken[chains.first_of(transitions, draws)]
-    assert np.array_equal(once, np.unique(taken))
+def test_statistics_of_thinned_chains_fit_the_draws_and_lose_no_divergence(rng):
+    flags = np.zeros((4, 900), dtype=bool)
+    flags[1, [7, 301]] = flags[3, 899] = True
+    energy = rng.normal(size=(4, 900))
+    stats = xr.Dataset(
+        {"diverging": (("chain", "draw"), flags), "energy": (("chain", "draw"), energy)}
+    )
+    found = chains.thinned(stats, 600)
+    assert dict(found.sizes) == {"chain": 4, "draw": 600}
+    assert found["diverging"].sum(dim="draw").to_numpy().tolist() == [0, 2, 0, 1]
+    np.testing.assert_array_equal(found["energy"], energy[:, chains.transition_of(900, 600)])
+    assert chains.thinned(stats, 900) is stats
+    assert chains.thinned(xr.Dataset({"pareto_k": 0.1}), 600).sizes == {}
