@@ -9,7 +9,6 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats
 
-from bayes_optlaws.inference.chains import thinned
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.model.divergence import coords as divergence_coords
@@ -94,14 +93,14 @@ def to_tree(encoding: RunEncoding, sample: Sample) -> xr.DataTree:
     return xr.DataTree.from_dict(
         {
             "posterior": xr.Dataset(variables, coords=coords),
-            "sample_stats": _numeric(thinned(sample.sample_stats, n)),
+            "sample_stats": _numeric(sample.sample_stats),
             "observed_data": xr.Dataset(
                 {"log_loss": ("run", np.log(fitted["final_loss"].to_numpy(float)))}, coords=run
             ),
             **(
                 {}
                 if sample.divergence_stats is None
-                else {"divergence_stats": _numeric(thinned(sample.divergence_stats, n))}
+                else {"divergence_stats": _numeric(sample.divergence_stats)}
             ),
             "constant_data": xr.Dataset(
                 {c: ("run", fitted[c].to_numpy(float)) for c in numeric}, coords=run

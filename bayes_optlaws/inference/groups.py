@@ -36,6 +36,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm
 
+from bayes_optlaws.inference.chains import thinned
 from bayes_optlaws.inference.datatree import coefficients
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import CHUNK, FittedLaw
@@ -105,9 +106,10 @@ def _tree(law: FittedLaw) -> xr.DataTree:
             groups[name] = xr.Dataset({NAME: value}, coords=at)
     constant = drawn["constant_data"].to_dataset()
     groups["constant_data"] = constant.merge(_candidates(law))
-    for name in ("observed_data", "sample_stats", "divergence_stats"):
+    groups["observed_data"] = drawn["observed_data"].to_dataset()
+    for name in ("sample_stats", "divergence_stats"):
         if name in drawn:
-            groups[name] = drawn[name].to_dataset()
+            groups[name] = thinned(drawn[name].to_dataset(), law.draws.n // chains)
     return xr.DataTree.from_dict(groups)
 
 

@@ -55,7 +55,7 @@ def test_a_stated_prior_of_a_coefficient_is_seen_in_the_posterior(pocket):
         law.fit(pocket, **BY)
         fitted = law.fitted
         beta = fitted.draws.beta
-        some = range(0, 4000, 20)
+        some = range(0, fitted.draws.n, 10)
         expected = np.mean(
             [
                 closed_form(fitted, {k: v[i] for k, v in fitted.draws.hyper.items()}, stated)
