@@ -12,26 +12,16 @@ normal's for :math:`\delta < 1`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from scipy.optimize import minimize
 
+from bayes_optlaws.inference.importance import Density
+
 STRENGTH = np.array([1.0, 1.0, 0.5, 0.3])
 """Sds that keep location and scale (in sds of the draws), skewness and log tail near the normal:
 few weighted draws say little of a tail (own choice)."""
-
-
-class Density(Protocol):
-    """What is mapped: see `bayes_optlaws.inference.noise_coordinates.NoiseCoordinates`."""
-
-    def log_density(self, y: np.ndarray) -> tuple[float, np.ndarray]:
-        """Log density up to a constant, and its gradient."""
-        ...
-
-    def curvature_factor(self, y: np.ndarray) -> np.ndarray:
-        """Factor of the covariance of a Gaussian fitted at y."""
-        ...
 
 
 @dataclass(frozen=True)
