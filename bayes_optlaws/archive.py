@@ -27,9 +27,9 @@ import pandas as pd
 import xarray as xr
 
 from bayes_optlaws.inference import stages
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.priors import CoefficientPrior, Priors

@@ -38,7 +38,8 @@ from bayes_optlaws.inference import gate, run_weights
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference import reference as explicit
 from bayes_optlaws.inference.datatree import coefficients
-from bayes_optlaws.inference.predictor import Draws, Predictor
+from bayes_optlaws.inference.draws import Draws
+from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model import student_t
 from bayes_optlaws.model.encoding import RunEncoding

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws, recover
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
-from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.inference.reference import coefficient_sd, covariance
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model.discrepancy import matern52, scales, squared_exponential

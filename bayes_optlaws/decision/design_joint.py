@@ -18,8 +18,8 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.model.drift import beyond_covariance
 

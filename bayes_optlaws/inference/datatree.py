@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.base import array_stats
 
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.nuts import Sample
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.model.divergence import coords as divergence_coords
 from bayes_optlaws.model.encoding import RunEncoding
 

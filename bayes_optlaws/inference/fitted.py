@@ -21,9 +21,10 @@ import pandas as pd
 import xarray as xr
 
 from bayes_optlaws.inference import caveats, datatree, gate, stages
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.intervals import central_interval
 from bayes_optlaws.inference.nuts import Sample, figures
-from bayes_optlaws.inference.predictor import Draws, Predictor
+from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding

@@ -25,6 +25,7 @@ from arviz_stats.base import array_stats
 
 from bayes_optlaws.inference.chains import longer_chains
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws, recover
 from bayes_optlaws.inference.gate import (
     NUTS_FIGURES,
     check_method,
@@ -40,7 +41,6 @@ from bayes_optlaws.inference.importance import (
     pilot_draws,
 )
 from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
-from bayes_optlaws.inference.predictor import Draws, recover
 from bayes_optlaws.inference.tail_map import Mapped, TailMap
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.marginal import log_evidence_by_combination

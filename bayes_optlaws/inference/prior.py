@@ -14,9 +14,9 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw, check_kind
 from bayes_optlaws.inference.nuts import Sample
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.kernels.hyper import JITTER
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.divergence import DivergencePriors, parameters

@@ -17,8 +17,8 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.hyper_variables import discrepancy, noise_variance, positive
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.kernels.hyper import JITTER, RESOLUTION
 from bayes_optlaws.model.data import ModelData
 from bayes_optlaws.model.discrepancy import squared_exponential

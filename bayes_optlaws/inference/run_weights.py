@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.kernels.hyper import noise_variance
 from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.model import student_t

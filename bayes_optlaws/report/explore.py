@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw, check_prob
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.kernels.hyper import JITTER
 from bayes_optlaws.model.discrepancy import (
     LOCAL_SCALE_LENGTHS,

@@ -9,7 +9,7 @@ from laws import encoded, with_draws
 
 from bayes_optlaws.decision.allocate import allocate, best_size, budget_in_flops
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.draws import recover
 
 matplotlib.use("agg")
 LAW = {"scale": (-0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}

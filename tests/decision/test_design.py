@@ -31,7 +31,7 @@ from bayes_optlaws.decision.design_value import (
     temper,
 )
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.model.discrepancy import matern52, squared_exponential
 from bayes_optlaws.model.drift import beyond_covariance
 from bayes_optlaws.runs.readers import read_candidates

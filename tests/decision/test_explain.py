@@ -7,7 +7,7 @@ from laws import encoded, with_draws
 
 from bayes_optlaws.decision.explain import PARTS, explain
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.model.features import BLOCKS
 from bayes_optlaws.runs.readers import read_candidates
 

@@ -10,8 +10,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_density, loo_moments, loo_pit, missed_variance
-from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import covariance
 from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model import student_t

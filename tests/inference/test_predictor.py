@@ -8,8 +8,8 @@ import pytest
 from laws import ONE, check_moments, dense_prediction, encoded, everything, repeated, with_draws
 from scipy.special import logsumexp
 
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.nuts import sample
-from bayes_optlaws.inference.predictor import Draws
 from bayes_optlaws.inference.reference import coefficient_sd, covariance, discrepancy_covariance
 from bayes_optlaws.model.priors import LogNormal, Priors
 from bayes_optlaws.runs.readers import read_candidates

@@ -10,9 +10,9 @@ from scipy.integrate import quad
 import bayes_optlaws as bo
 from bayes_optlaws.inference import run_weights
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_density, loo_moments, missed_variance
 from bayes_optlaws.inference.odd_runs import OddRunWarning
-from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import covariance, noise_sd
 from bayes_optlaws.model import student_t
 from bayes_optlaws.model.priors import Priors

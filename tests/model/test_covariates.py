@@ -11,7 +11,7 @@ from bayes_optlaws.cli.main import main
 from bayes_optlaws.cli.parser import parser
 from bayes_optlaws.decision.design_joint import Joint
 from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.predictor import recover
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.pymc_model import build_model
 from bayes_optlaws.inference.reference import coefficient_sd, discrepancy_covariance, noise_sd
 from bayes_optlaws.law import OptLaw

@@ -9,8 +9,8 @@ from scipy.linalg import solve
 from scipy.stats import multivariate_normal
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_moments
-from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.inference.reference import coefficient_sd, discrepancy_covariance
 from bayes_optlaws.kernels.hyper import RESOLUTION
 from bayes_optlaws.law import OptLaw

@@ -14,9 +14,9 @@ import xarray as xr
 from laws import Encoded, encoded
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
-from bayes_optlaws.inference.predictor import recover
 from bayes_optlaws.model.divergence import DivergencePriors, parameters
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.report.explore import explore
