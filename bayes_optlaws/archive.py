@@ -26,24 +26,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws.inference import stages
+from bayes_optlaws.inference import kriging, stages
 from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.neighbours import Learned, Neighbours
 from bayes_optlaws.model.priors import CoefficientPrior, Priors
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text import files
 from bayes_optlaws.text.printable import printable
 from bayes_optlaws.text.typed import from_text, to_text
 
-FORMAT = 5
+FORMAT = 6
 """Version of the file's layout; a reader refuses one it does not know."""
 
 _STATS_DIMS = {0: (), 2: ("chain", "draw")}
 _UNSIGNED = 3  # format without checksum, its table as CSV; still read
 _UNWEIGHTED = (_UNSIGNED, 4)  # formats whose noise is normal; still read
+_ALONE = (*_UNWEIGHTED, 5)  # formats without a correction from neighbouring runs; still read
 _SEAL = re.compile(rb"\nbayes_optlaws sha256 ([0-9a-f]{64})\n\Z")
 SEAL_SIZE = 64 + 23
 """Bytes of the last line."""
@@ -86,6 +88,7 @@ def _bytes(law: FittedLaw) -> bytes:
         "stage_prior": None if given["stage_prior"] is None else asdict(given["stage_prior"]),
         "covariates": _names(given.get("covariates")),
         "groups": given.get("groups"),
+        "neighbours": bool(given["neighbours"]),
         "random_seed": law.random_seed,
     }
     tables = {"table": law.runs}
@@ -113,6 +116,7 @@ def _bytes(law: FittedLaw) -> bytes:
                 "method": sample.method,
                 "note": sample.note,
                 "noise_df": law.encoding.measurement.df,
+                "neighbours": json.dumps(law.neighbours and asdict(law.neighbours.learned)),
             },
         )
     )
@@ -302,6 +306,16 @@ def _noise(file: h5py.File, n: int) -> tuple[np.ndarray, float]:
     return weights, df
 
 
+def _neighbours(law: FittedLaw, stored: Any) -> Neighbours | None:
+    """Return the correction from neighbouring runs with the share and lengths of the file."""
+    if stored is None:
+        return None
+    numbers = {k: float(v) for k, v in stored.items()}
+    if not all(np.isfinite(v) and v > 0 for v in numbers.values()) or numbers["share"] >= 1:
+        raise ValueError(f"neighbours must be positive numbers, the share below one: {stored}")
+    return kriging.neighbours(law.encoding, law.predictor(), Learned(**numbers))
+
+
 def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
     _require_own(file)
     meta = file["bayes_optlaws"]
@@ -309,8 +323,8 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
     wrote = _text_attribute(meta, "package_version")
     options = json.loads(_text_attribute(meta, "options"))
     here = version("bayes-optlaws")
-    if form not in (FORMAT, *_UNWEIGHTED):
-        known = ", ".join(map(str, _UNWEIGHTED))
+    if form not in (FORMAT, *_ALONE):
+        known = ", ".join(map(str, _ALONE))
         raise _OtherFormat(
             f"format {form}, written by bayes_optlaws {printable(wrote)}; this version ({here}) "
             f"reads formats {known} and {FORMAT}: fit again, or use that version"
@@ -338,6 +352,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
         "covariates": options.get("covariates"),
         "groups": options.get("groups"),
+        "neighbours": options.get("neighbours", False),
     }
     encoding = RunEncoding.from_runs(
         runs,
@@ -394,7 +409,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         _stats(file, "divergence_stats") if "divergence_stats" in file else None,
         str(meta.attrs.get("method", "nuts")), str(meta.attrs.get("note", "")),
     )  # fmt: skip
-    return FittedLaw(
+    law = FittedLaw(
         encoding,
         given["priors"] or Priors(),
         sample,
@@ -403,4 +418,9 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         stage_runs,
         given["stage_prior"] or stages.StagePrior(),
         given,
+    )
+    if form in _ALONE:
+        return law
+    return replace(
+        law, neighbours=_neighbours(law, json.loads(_text_attribute(meta, "neighbours")))
     )

@@ -1,10 +1,11 @@
 """Laws without sampling: an encoded table, and a fitted law with the draws that a test gives."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
 
+from bayes_optlaws.inference import kriging
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import Draws, recover
 from bayes_optlaws.inference.fitted import FittedLaw
@@ -14,6 +15,7 @@ from bayes_optlaws.law import OptLaw
 from bayes_optlaws.model.discrepancy import matern52, scales, squared_exponential
 from bayes_optlaws.model.drift import beyond_covariance
 from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.neighbours import Learned
 from bayes_optlaws.model.priors import Priors
 
 ONE = {"scale": (0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
@@ -119,3 +121,27 @@ def dense_prediction(law, hyper, table):
     cov = covariance(data, law.priors, hyper, 0, rows, label)
     gain = np.linalg.solve(cov, to_runs.T)
     return gain.T @ y, among - to_runs @ gain
+
+
+def with_neighbours(law: FittedLaw, share=0.6, scale=0.6, setting=0.8) -> FittedLaw:
+    """The law, corrected by the residuals of neighbouring runs with this share and lengths."""
+    learned = Learned(share, scale, setting, gain=10.0, standard_error=1.0)
+    found = kriging.neighbours(law.encoding, law.predictor(), learned)
+    assert found is not None
+    return replace(law, neighbours=found)
+
+
+def dense_kriging(law: FittedLaw, table, runs=None):
+    """Weights of the residuals and the variance that is left, by an n x n solve of all runs.
+
+    ``runs`` are the residuals used, all by default.
+    """
+    known, learned = law.neighbours, law.neighbours.learned
+    every = known.residuals.points
+    runs = np.arange(len(every)) if runs is None else runs
+    train, new = every[runs] / known.lengths, law.encoding.discrepancy.local_points(table)
+    share, nugget = learned.share, known.residuals.nugget[runs]
+    cov = share * matern52(train, train, 1.0) + (1 - share) * np.diag(nugget)
+    to_new = share * matern52(new / known.lengths, train, 1.0)
+    weight = np.linalg.solve(cov, to_new.T).T
+    return weight, 1 - np.sum(weight * to_new, axis=1)

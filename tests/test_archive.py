@@ -204,6 +204,15 @@ def _set_options(file, **changes):
     attrs["options"] = json.dumps(json.loads(attrs["options"]) | changes)
 
 
+LEARNED = {
+    "share": 0.5, "scale_length": 0.3, "setting_length": 0.5, "gain": 9.0, "standard_error": 2.0,
+}  # fmt: skip
+
+
+def _set_neighbours(file, value):
+    file["bayes_optlaws"].attrs["neighbours"] = json.dumps(value)
+
+
 def _link(file, name, link):
     del file[name]
     file[name] = link
@@ -220,6 +229,10 @@ CRAFTED = {
     "prior a text": lambda f: _set_options(f, priors={"noise_sd": "x"}),
     "stage prior a text": lambda f: _set_options(f, stage_prior="x"),
     "format a text": lambda f: f["bayes_optlaws"].attrs.__setitem__("format", "x"),
+    "neighbours a list": lambda f: _set_neighbours(f, [1.0]),
+    "neighbours of other numbers": lambda f: _set_neighbours(f, {"share": 0.5}),
+    "a share above one": lambda f: _set_neighbours(f, LEARNED | {"share": 1.5}),
+    "no neighbours": lambda f: f["bayes_optlaws"].attrs.__delitem__("neighbours"),
     "no table": lambda f: f["bayes_optlaws"].__delitem__("table"),
     "empty table": lambda f: _replace(f, "bayes_optlaws/table", data=np.zeros(0, np.uint8)),
     "table no JSON": lambda f: _replace(f, "bayes_optlaws/table", data=np.zeros(9, np.uint8)),
@@ -254,6 +267,18 @@ def test_a_crafted_file_is_one_clear_error(saved, tmp_path, kind):
     path = _crafted(saved, tmp_path / "law.nc", CRAFTED[kind])
     with pytest.raises(LawFileError, match="is not a law written by OptLaw.save, or it is damaged"):
         OptLaw.load(path)
+
+
+def test_the_format_before_has_no_correction_from_neighbours(saved, tmp_path):
+    def older(file):
+        attrs = file["bayes_optlaws"].attrs
+        attrs["format"] = 5
+        options = json.loads(attrs["options"])
+        del attrs["neighbours"], options["neighbours"]
+        attrs["options"] = json.dumps(options)
+
+    law = OptLaw.load(_crafted(saved, tmp_path / "law.nc", older))
+    assert law.fitted.neighbours is None and law.neighbours is False
 
 
 def test_a_file_without_its_checksum_is_refused(saved, tmp_path):

@@ -5,7 +5,9 @@ coefficients v ~ N(0, I): those of the law's columns, of the fields over scales 
 local functions and drifts.  Their posterior is N(B^-1 b, B^-1) with B = I + T' P T in closed
 form.  What a run shares with another beyond these coefficients (the same scale not seen yet, what
 the local functions leave out, what is new of a drift beyond the table, an effect of a setting
-that never varied) is a covariance of its own, the one that `Predictor` draws from.
+that never varied) is a covariance of its own, the one that `Predictor` draws from.  Residuals of
+neighbouring runs are linear in v, too: a row's features are less theirs by the weights of
+`bayes_optlaws.model.neighbours`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
+from scipy.sparse import csr_array
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.model.drift import beyond_covariance
+from bayes_optlaws.model.neighbours import Kriging
 
 WORKERS = 2
 
@@ -30,8 +34,34 @@ REACH_NATS = 2.0
 
 
 @dataclass(frozen=True)
+class Near:
+    """Neighbouring finished runs of some rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        The runs.
+    weight : sparse array, shape (n, n_runs)
+        Of their standardised residuals.
+    response : array, shape (n_runs,)
+        Their log loss less its mean.
+    sd, own_sd : arrays, shapes (n_draws, n_runs), (n_draws, n)
+        Sd of what is not explained, of the runs and of the rows.
+    """
+
+    rows: Rows
+    weight: csr_array
+    response: np.ndarray
+    sd: np.ndarray
+    own_sd: np.ndarray
+
+
+@dataclass(frozen=True)
 class Rows:
-    """What the moments need of a table: standardised columns, coordinates, noise variance."""
+    """What the moments need of a table: standardised columns, coordinates, noise variance.
+
+    ``left`` is the share of the sd of what is not explained that neighbouring runs do not tell.
+    """
 
     x: np.ndarray
     scale: np.ndarray
@@ -42,6 +72,8 @@ class Rows:
     unseen: np.ndarray
     beyond: np.ndarray
     noise: np.ndarray
+    left: np.ndarray
+    near: Near | None = None
 
     @property
     def n(self) -> int:
@@ -108,6 +140,7 @@ class Joint:
 
     def __init__(self, law: FittedLaw, draws: Draws) -> None:
         self.law, self.encoding, self.draws = law, law.encoding, draws
+        self._predictor = law.predictor(draws).without_neighbours()
         data = law.encoding.data
         q = data.column_block.size
         inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
@@ -169,12 +202,32 @@ class Joint:
 
     def rows(self, table: pd.DataFrame, dtype: type[np.floating] = np.float64) -> Rows:
         """Everything of a validated table that does not depend on the draw."""
+        known = self.law.neighbours
+        rows = self._own_rows(table, dtype)
+        if known is None:
+            return rows
+        found = known.at(table)
+        left = np.sqrt(found.left)
+        rows = replace(rows, left=left, noise=rows.noise * found.left)
+        return replace(rows, near=self._near(found, table, dtype)) if found.used.size else rows
+
+    def _near(self, found: Kriging, table: pd.DataFrame, dtype: type[np.floating]) -> Near:
+        used = found.used
+        runs = self.encoding.finished.iloc[used]
+        return Near(
+            self._own_rows(runs, dtype), found.matrix(used).astype(dtype),
+            self.encoding.response[used], self._predictor.unexplained_sd(runs),
+            self._predictor.unexplained_sd(table),
+        )  # fmt: skip
+
+    def _own_rows(self, table: pd.DataFrame, dtype: type[np.floating]) -> Rows:
+        """`rows` apart from what neighbouring runs tell."""
         e, n = self.encoding, len(table)
         x = e.standardizer(e.features.dictionary(table)).astype(dtype)
         none = np.zeros((n, 0), dtype)
         scale, which, slopes = np.zeros((1, 2)), np.zeros(n, dtype=int), none
         points, local, unseen, beyond = none, none, none, none
-        noise = self.law.predictor(self.draws).noise_sd(table) ** 2
+        noise = self._predictor.noise_sd(table) ** 2
         effects = e.effects.columns(table)
         if e.transfer:
             d = e.discrepancy
@@ -192,11 +245,28 @@ class Joint:
                 local = np.hstack([d.local_functions(points), local])
         local = np.hstack([local, effects]).astype(dtype)
         return Rows(
-            x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, beyond, noise
-        )
+            x, scale.astype(dtype), which.ravel(), slopes, points, local, unseen, beyond, noise,
+            np.ones(n),
+        )  # fmt: skip
 
-    def features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened features of the rows (n, n_whitened), and scale part by distinct scale."""
+    def features(
+        self, s: int, rows: Rows, exact: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Whitened features of the rows (n, n_whitened), scale part by distinct scale, constant.
+
+        The constant (n,) is what the losses of neighbouring runs add to the mean.
+        """
+        phi, over = self._own_features(s, rows, exact)
+        near = rows.near
+        if near is None:
+            return phi, over, np.zeros(rows.n, phi.dtype)
+        sd, own = near.sd[s].astype(phi.dtype), near.own_sd[s].astype(phi.dtype)
+        theirs = self._own_features(s, near.rows, exact)[0] / sd[:, None]
+        phi -= own[:, None] * (near.weight @ theirs)
+        return phi, over, own * (near.weight @ (near.response.astype(phi.dtype) / sd))
+
+    def _own_features(self, s: int, rows: Rows, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        """`features` apart from what neighbouring runs tell."""
         sd = self.column_sd[s] if exact else self._single[s][2]
         dtype = rows.x.dtype
         k, f, c, m = (
@@ -237,8 +307,9 @@ class Joint:
         d = self.encoding.discrepancy
         mine = a.local[:, : d.n_local]
         if b is None:
-            return np.maximum(d.local_growth(a.points) ** 2 - np.sum(mine**2, axis=1), 0.0)
-        return d.local_missed(a.points, mine, b.points, b.local[:, : d.n_local])
+            return d.local_missed_variance(a.points, mine) * a.left**2
+        missed = d.local_missed(a.points, mine, b.points, b.local[:, : d.n_local])
+        return missed * np.outer(a.left, b.left)
 
     @staticmethod
     def new_drift(a: Rows, b: Rows | None = None) -> list[np.ndarray]:
@@ -270,8 +341,8 @@ class Joint:
         missed, unseen = self.own_covariance(rows, rows)
         feature, over, mean, cov = [], [], [], []
         for s in range(self.n):
-            phi, g = self.features(s, rows, exact=True)
-            mean.append(self.encoding.centre + phi @ self.coefficient[s])
+            phi, g, known = self.features(s, rows, exact=True)
+            mean.append(self.encoding.centre + known + phi @ self.coefficient[s])
             a = phi @ self.inverse_factor[s].T
             c = a @ a.T
             if self.encoding.transfer:
@@ -312,9 +383,9 @@ class Joint:
 
         def work(part: np.ndarray) -> None:
             for s in part:
-                phi, g = self.features(s, rows, exact=False)
+                phi, g, known = self.features(s, rows, exact=False)
                 inverse, coefficient = self._single[s][:2]
-                mean[:, s] = self.encoding.centre + phi @ coefficient
+                mean[:, s] = self.encoding.centre + known + phi @ coefficient
                 a = phi @ inverse
                 v = np.einsum("ij,ij->i", a, a) + unseen_var
                 c = a @ targets.feature[s].T.astype(np.float32)
@@ -345,67 +416,3 @@ class Joint:
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(work, np.array_split(np.arange(self.n), WORKERS)))
         return Block(mean, var, np.ascontiguousarray(rows.noise.T, dtype=np.float32), cov)
-
-
-class PooledCovariance:
-    """Covariance of the rows' expected log losses over all draws, column by column.
-
-    Within draws and between them; double precision, as it may be conditioned on many rows when
-    the law knows next to nothing.
-
-    Parameters
-    ----------
-    joint : Joint
-    table : DataFrame
-        Validated rows.
-
-    Attributes
-    ----------
-    diagonal : array, shape (n,)
-        Variances.
-    """
-
-    def __init__(self, joint: Joint, table: pd.DataFrame) -> None:
-        self.joint, self.rows = joint, joint.rows(table)
-        rows, n_scales = self.rows, len(self.rows.scale)
-        parts, mean = [], []
-        self.rest = np.zeros((rows.slopes.shape[1], n_scales, n_scales))
-        self.over = np.zeros((n_scales, n_scales))
-        for s in range(joint.n):
-            phi, g = joint.features(s, rows, exact=True)
-            mean.append(phi @ joint.coefficient[s])
-            parts.append(phi @ joint.inverse_factor[s].T)
-            if joint.encoding.transfer:
-                alone = joint.correlation(s, rows.scale, rows.scale) - g @ g.T
-                self.rest += (joint.field_sd[s] ** 2)[:, None, None] * alone / joint.n
-                self.over += joint.scale_correlation(s, rows.scale, rows.scale) / joint.n
-        parts.append((mean - np.mean(mean, axis=0)).T)
-        self.features = np.hstack(parts) / np.sqrt(joint.n)
-        self.local = np.mean(joint.local_sd[:, 0] ** 2) if joint.with_local else 0.0
-        self.drift = np.mean(joint.drift_sd**2, axis=0)
-        missed, unseen = joint.own_covariance(rows)
-        self.diagonal = np.einsum("ij,ij->i", self.features, self.features)
-        self.diagonal += self.local * missed + unseen
-        for square, drifted in zip(self.drift, joint.new_drift(rows), strict=False):
-            self.diagonal += square * drifted
-        for field, slope in zip(self.rest, rows.slopes.T, strict=True):
-            self.diagonal += field[rows.which, rows.which] * slope**2
-
-    def columns(self, index: np.ndarray) -> np.ndarray:
-        """Covariances of all rows with those of ``index``, shape (n, len(index))."""
-        rows = self.rows
-        some = replace(
-            rows,
-            points=rows.points[index],
-            local=rows.local[index],
-            unseen=rows.unseen[index],
-            beyond=rows.beyond[index],
-        )
-        missed, unseen = self.joint.own_covariance(rows, some)
-        over = self.over[rows.which[:, None], rows.which[index]]
-        out = self.features @ self.features[index].T + self.local * missed + over * unseen
-        for square, drifted in zip(self.drift, self.joint.new_drift(rows, some), strict=False):
-            out += square * drifted
-        for field, slope in zip(self.rest, rows.slopes.T, strict=True):
-            out += slope[:, None] * field[rows.which[:, None], rows.which[index]] * slope[index]
-        return out

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, qmc
 
-from bayes_optlaws.decision.design_joint import Block, Joint, Moments, PooledCovariance
+from bayes_optlaws.decision.design_covariance import PooledCovariance
+from bayes_optlaws.decision.design_joint import Block, Joint, Moments
 from bayes_optlaws.decision.design_value import (
     contrast_reduction,
     contrast_variance,

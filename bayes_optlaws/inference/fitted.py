@@ -28,6 +28,7 @@ from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.inference.stage_change import Reference
 from bayes_optlaws.model.divergence import DivergencePriors, divergence_probability
 from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.neighbours import Neighbours
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.model.risk import RiskBasis, risk_basis
 
@@ -130,6 +131,8 @@ class FittedLaw:
     stage_prior : StagePrior
     options : mapping
         Of the law, as they were given; see `bayes_optlaws.OptLaw`.
+    neighbours : Neighbours, optional
+        Correction of predictions from runs of nearly the same settings.
 
     Attributes
     ----------
@@ -145,6 +148,7 @@ class FittedLaw:
     stage_runs: pd.DataFrame | None = None
     stage_prior: stages.StagePrior = field(default_factory=stages.StagePrior)
     options: Mapping[str, Any] = field(default_factory=dict)
+    neighbours: Neighbours | None = None
     cache: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     @property
@@ -297,7 +301,7 @@ class FittedLaw:
             e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
             self.draws if draws is None else draws,
             least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())), effects=e.effects,
-            noise_df=e.measurement.df,
+            noise_df=e.measurement.df, neighbours=self.neighbours,
         )  # fmt: skip
 
     def candidates(self, source: stages.Table) -> pd.DataFrame:

@@ -4,6 +4,8 @@ Given hyper-parameters and exponents the model is a Gaussian linear one, so the 
 density of run i given all others is closed-form: with residual :math:`r_i` at the posterior mean
 of the coefficients and leverage :math:`h_i`, its expected loss is normal with mean
 :math:`y_i - r_i/(1-h_i)` and variance :math:`\sigma_i^2 h_i/(1-h_i)`, to which its noise adds.
+Where the residuals of neighbouring runs correct predictions (`bayes_optlaws.model.neighbours`),
+those of the others do so here: the run's row and response are less theirs by their weights.
 With Student-t noise the other runs keep the weights that they have in the fit to all.  What is
 left to importance sampling is only the change of the few hyper-parameters, so Pareto k is small
 where ordinary PSIS-LOO would fail.
@@ -19,13 +21,16 @@ from arviz_stats import ELPDData
 from arviz_stats import loo as psis_loo
 from arviz_stats.base import array_stats
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
+from scipy.sparse import csr_array
 
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.threads import one_blas_thread
 from bayes_optlaws.model import student_t
 from bayes_optlaws.model.encoding import RunEncoding
+from bayes_optlaws.model.neighbours import Neighbours
 
 MAX_DRAWS = 500
 
@@ -81,6 +86,10 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
     q = data.column_block.size
     error, mean_sd, noise_sd = (np.empty((draws.n, n)) for _ in range(3))
     missed = missed_variance(encoding)
+    near = None
+    if law.neighbours is not None:
+        near = _near(law, law.neighbours, draws, times[:n])
+        missed = missed * near.noise**2
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with one_blas_thread():  # the matrices are small: threads only get in their own way
@@ -97,13 +106,44 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
             residual = y - x @ cho_solve(factor, weighted.T @ y)
             half = solve_triangular(factor[0], x.T, lower=True)
             leverage = precision * np.sum(half**2, axis=0)
-            keep = 1.0 - leverage
-            error[s] = (residual / keep / times)[:n]
-            mean_sd[s] = np.sqrt(leverage / precision / keep)[:n] / times[:n]
+            keep = (1.0 - leverage)[:n]
+            noise_sd[s] = 1.0 / np.sqrt(precision[:n] * measured.seeds)
+            if near is None:
+                error[s] = residual[:n] / keep
+                mean_sd[s] = np.sqrt(leverage[:n] / precision[:n] / keep)
+            else:
+                mine, left = half[:, :n], residual[:n]
+                half_less, own = near.less(mine, s), near.less(left, s)
+                cross = np.sum(half_less * mine, axis=0)
+                error[s] = own + cross * precision[:n] * left / keep
+                square = np.sum(half_less**2, axis=0) + cross**2 * precision[:n] / keep
+                mean_sd[s] = np.sqrt(square)
+                noise_sd[s] *= near.noise
+            error[s], mean_sd[s] = error[s] / times[:n], mean_sd[s] / times[:n]
             if data.n_local:
                 mean_sd[s] = np.hypot(mean_sd[s], draws.hyper["local_sd"][s] * np.sqrt(missed))
-            noise_sd[s] = 1.0 / np.sqrt(precision[:n] * measured.seeds)
     return LooMoments(error, mean_sd, noise_sd)
+
+
+class _Near(NamedTuple):
+    """Weights of the other runs' residuals, the runs' sds by draw, and the noise that is left."""
+
+    weight: csr_array
+    sd: np.ndarray
+    noise: np.ndarray
+
+    def less(self, values: np.ndarray, draw: int) -> np.ndarray:
+        """Values of the runs, along the last axis, less what those of the others tell."""
+        sd = self.sd[draw]
+        return values - sd * (self.weight @ (values / sd).T).T
+
+
+def _near(law: FittedLaw, known: Neighbours, draws: Draws, times: np.ndarray) -> _Near:
+    found = known.leave_one_out()
+    sd = law.predictor(draws).without_neighbours().unexplained_sd(law.encoding.finished)
+    n = len(found.left)
+    noise = np.sqrt(found.left / known.residuals.nugget)
+    return _Near(found.matrix(np.arange(n)), sd * times, noise)
 
 
 def missed_variance(encoding: RunEncoding) -> np.ndarray:
@@ -119,7 +159,7 @@ def missed_variance(encoding: RunEncoding) -> np.ndarray:
         return np.zeros(len(table))
     points = d.local_points(table)
     growth, phi = d.local_growth(points), d.local_functions(points)
-    missed = np.maximum(growth**2 - np.sum(phi**2, axis=1), 0.0)
+    missed = d.local_missed_variance(points, phi)
     _, which, times = np.unique(
         np.round(points, 9), axis=0, return_inverse=True, return_counts=True
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ from bayes_optlaws.model import student_t
 from bayes_optlaws.model.discrepancy import Discrepancy
 from bayes_optlaws.model.drift import draw_beyond
 from bayes_optlaws.model.effects import Effects
+from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.features import FeatureSet, Standardizer
+from bayes_optlaws.model.neighbours import Kriging, Neighbours
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import Priors
 
@@ -44,6 +46,8 @@ class Predictor:
         Columns of the covariates.
     noise_df : float
         Degrees of freedom of the noise; infinite: normal.
+    neighbours : Neighbours, optional
+        Correction from runs of nearly the same settings.
     """
 
     features: FeatureSet
@@ -57,6 +61,15 @@ class Predictor:
     least: float = -np.inf
     effects: Effects | None = None
     noise_df: float = np.inf
+    neighbours: Neighbours | None = None
+
+    def without_neighbours(self) -> Predictor:
+        """The same without the correction from neighbouring runs."""
+        return replace(self, neighbours=None)
+
+    def thinned(self, limit: int) -> Predictor:
+        """The same with at most ``limit`` draws."""
+        return replace(self, draws=self.draws.thin(limit))
 
     def law(self, table: pd.DataFrame) -> np.ndarray:
         """Log loss by the law alone, shape (n_draws, n)."""
@@ -71,12 +84,14 @@ class Predictor:
             out += self.draws.local[:, self.draws.local.shape[1] - x.shape[1] :] @ x.T
         if not self.transfer:
             return self.capped(out)
-        d = self.discrepancy
+        near = None if self.neighbours is None else self.neighbours.at(table)
         out += self._over_scales(table, rng)
-        if d.n_local:
-            out += self._local(table, rng)
+        if self.discrepancy.n_local:
+            out += self._local(table, rng, 1.0 if near is None else np.sqrt(near.left))
         out += self._drift(table, rng)
         out += self._never_varied(table, rng)
+        if near is not None:
+            out += self._from_neighbours(table, near)
         return self.capped(out)
 
     def capped(self, log_loss: np.ndarray) -> np.ndarray:
@@ -87,7 +102,12 @@ class Predictor:
         return np.clip(log_loss, self.least, np.log(self.priors.untrained_loss))
 
     def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
-        """Noise sd of log loss, shape (n_draws, n)."""
+        """Noise sd of log loss that neighbouring runs do not tell, shape (n_draws, n)."""
+        sd = self.whole_noise_sd(table)
+        return sd if self.neighbours is None else sd * np.sqrt(self.neighbours.at(table).left)
+
+    def whole_noise_sd(self, table: pd.DataFrame) -> np.ndarray:
+        """Sd of all that the law leaves unexplained in the log loss of a run, (n_draws, n)."""
         hyper = self.draws.hyper
         floor = np.repeat(hyper["noise_sd"], len(table), axis=1)
         if not self.noise.names:
@@ -99,6 +119,42 @@ class Predictor:
     def noise_draws(self, sd: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Noise of log loss of one run each, drawn, of the shape of its sds."""
         return sd * student_t.draw(rng, sd.shape, self.noise_df)
+
+    def unexplained_sd(self, table: pd.DataFrame) -> np.ndarray:
+        """Sd of what is neither the law's nor the local functions', shape (n_draws, n)."""
+        sd = self.whole_noise_sd(table)
+        if not (self.transfer and self.discrepancy.n_local):
+            return sd
+        missed = self.discrepancy.local_missed_variance(self.discrepancy.local_points(table))
+        return np.hypot(sd, self.draws.hyper["local_sd"] * np.sqrt(missed))
+
+    def standard_residuals(
+        self, encoding: RunEncoding, rows: np.ndarray, runs: np.ndarray
+    ) -> np.ndarray:
+        """Residuals of some finished runs over their `unexplained_sd`, shape (n_draws, n_runs).
+
+        Parameters
+        ----------
+        encoding : RunEncoding
+        rows : array, shape (n_runs, p)
+            Columns of the likelihood of these runs.
+        runs : int array
+        """
+        draws = self.draws
+        fitted = draws.beta @ rows[:, : draws.beta.shape[1]].T
+        other = np.hstack([draws.fields.reshape(draws.n, -1), draws.local])
+        fitted += other @ rows[:, draws.beta.shape[1] :].T
+        return (encoding.response[runs] - fitted) / self.unexplained_sd(
+            encoding.finished.iloc[runs]
+        )
+
+    def _from_neighbours(self, table: pd.DataFrame, near: Kriging) -> np.ndarray | float:
+        """What the residuals of neighbouring runs tell of each candidate."""
+        known, used = self.neighbours, near.used
+        if known is None or not used.size:
+            return 0.0
+        e = self.standard_residuals(known.encoding, known.rows(used), used)
+        return self.unexplained_sd(table) * (near.matrix(used) @ e.T).T
 
     def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Level and slopes at the candidates' scales, given those at the cells."""
@@ -164,8 +220,13 @@ class Predictor:
             out += draws.hyper["drift_sd"][:, [j]] * fresh
         return out[:, which.ravel()]
 
-    def _local(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
-        """Local correction: what the runs inform, plus what the local functions leave out."""
+    def _local(
+        self, table: pd.DataFrame, rng: np.random.Generator, left: np.ndarray | float
+    ) -> np.ndarray:
+        """Local correction: what the runs inform, plus what the local functions leave out.
+
+        ``left`` is the share of the latter's sd that neighbouring runs do not tell, (n,).
+        """
         d, draws = self.discrepancy, self.draws
         points = np.round(d.local_points(table), 9)
         distinct, which = np.unique(points, axis=0, return_inverse=True)
@@ -175,13 +236,14 @@ class Predictor:
         if len(distinct) <= MAX_POINTS:
             factor = _psd_factor(d.local_missed(distinct, phi, distinct, phi))
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
-            return out + draws.hyper["local_sd"] * fresh[:, which]
+            return out + draws.hyper["local_sd"] * fresh[:, which] * left
         features = d.local_frequencies(MAX_POINTS, rng)
         normal = rng.standard_normal((draws.n, MAX_POINTS)) * draws.hyper["local_sd"]
         for block in _blocks(len(distinct), MAX_POINTS):
             missed = d.local_missed_features(distinct[block], phi[block], features)
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            out[:, mine] += (normal @ missed.T)[:, which[mine] - block.start]
+            new = (normal @ missed.T)[:, which[mine] - block.start]
+            out[:, mine] += new * np.broadcast_to(left, which.shape)[mine]
         return out
 
 

@@ -231,8 +231,12 @@ class StageScores:
         return np.concatenate([known, np.where(self.set_of >= 0, self.set_of, fresh)])
 
     def law_scores(self, predictor: Predictor, rng: np.random.Generator) -> np.ndarray:
-        """Joint draws of the law's part of the score, measured configurations first."""
-        table = self.table
+        """Joint draws of the law's part of the score, measured configurations first.
+
+        Without the correction from neighbours: those are runs from scratch, whose residuals say
+        nothing of a later stage.
+        """
+        table, predictor = self.table, predictor.without_neighbours()
         out = predictor.mean(table, rng)
         if self.prior.history:
             plain = predictor.features.dictionary(table)

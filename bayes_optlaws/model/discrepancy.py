@@ -422,6 +422,16 @@ class Discrepancy:
         growth = np.outer(self.local_growth(a), self.local_growth(b))
         return growth * local_correlation(a, b) - phi_a @ phi_b.T
 
+    def local_missed_variance(
+        self, points: np.ndarray, phi: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Variances of what the local functions leave out, per unit sd, shape (n,).
+
+        ``phi`` are the `local_functions` at the points, where they are at hand.
+        """
+        phi = self.local_functions(points) if phi is None else phi
+        return np.maximum(self.local_growth(points) ** 2 - np.sum(phi**2, axis=1), 0.0)
+
     def local_frequencies(
         self, n: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

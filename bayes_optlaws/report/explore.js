@@ -10,7 +10,7 @@ function array(packed) {
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   return new Float64Array(bytes.buffer);
 }
-for (const group of [LAW.draws, LAW.local, LAW.divergence ? LAW.divergence.draws : {}])
+for (const group of [LAW.draws, LAW.local, LAW.divergence ? LAW.divergence.draws : {}, LAW.residuals])
   for (const name of Object.keys(group)) group[name] = array(group[name]);
 
 const S = LAW.n_draws, LN10 = Math.log(10);
@@ -216,6 +216,39 @@ function beyond(scale, axis) {
   return Math.min(scale[axis] - drift.lower, 0) + Math.max(scale[axis] - drift.upper, 0);
 }
 
+/* ---- what the residuals of neighbouring runs tell, bayes_optlaws.model.neighbours ---- */
+function matern(distance) {
+  const r = Math.sqrt(5) * distance;
+  return (1 + r + (r * r) / 3) * Math.exp(-r);
+}
+
+function kriging(p) {
+  const { lengths, share, nearest } = LAW.neighbours, E = LAW.residuals, width = lengths.length;
+  const gap = (a, b) => Math.sqrt(lengths.reduce((sum, v, k) => sum + ((a[k] - b[k]) / v) ** 2, 0));
+  const place = (i) => E.points.subarray(i * width, (i + 1) * width);
+  const runs = Array.from(E.nugget, (_, i) => [gap(p, place(i)), i]).sort((a, b) => a[0] - b[0]).slice(0, nearest);
+  const k = runs.length, L = new Float64Array(k * k), g = new Float64Array(k);
+  const toNew = runs.map(([r]) => share * matern(r));
+  for (let i = 0; i < k; i++) {
+    for (let j = 0; j <= i; j++) {
+      let v = share * matern(gap(place(runs[i][1]), place(runs[j][1])));
+      if (i === j) v += (1 - share) * E.nugget[runs[i][1]];
+      for (let m = 0; m < j; m++) v -= L[i * k + m] * L[j * k + m];
+      L[i * k + j] = i === j ? Math.sqrt(v) : v / L[j * k + j];
+    }
+    let v = toNew[i];
+    for (let m = 0; m < i; m++) v -= L[i * k + m] * g[m];
+    g[i] = v / L[i * k + i];
+  }
+  let left = 1;
+  for (let i = 0; i < k; i++) left -= g[i] * g[i];
+  for (let i = k - 1; i >= 0; i--) {
+    for (let m = i + 1; m < k; m++) g[i] -= L[m * k + i] * g[m];
+    g[i] /= L[i * k + i];
+  }
+  return { runs: runs.map(([, i]) => i), g, left };
+}
+
 /* ---- the posterior at one or two points: mean, variance, covariance, noise, by draw ---- */
 function posterior(points) {
   const n = points.length, runs = points.map(schedule);
@@ -257,6 +290,8 @@ function posterior(points) {
   });
   const q = LAW.features.column.length, nl = LAW.transfer ? d.n_local : 0, nu = LAW.draws.local ? LAW.draws.local.length / S : 0;
   const ne = effects[0].length, nd = nu - ne; /* local functions, drifts, then covariates */
+  const told = LAW.neighbours ? local.map((x) => kriging(x.p)) : null;
+  const kept = points.map((_, i) => (told ? Math.sqrt(told[i].left) : 1));
   const rest = LAW.transfer && nl ? points.map((_, i) => points.map((__, j) => missed(local[i], local[j]))) : null;
   const w = points.map(() => new Float64Array(M));
   const same = n === 2 ? near(at[0], at[1]) : 0;
@@ -290,6 +325,12 @@ function posterior(points) {
       }
       for (let k = 0; k < nl; k++) mean[i][s] += LAW.draws.local[s * nu + k] * local[i].phi[k];
       for (let k = nl; k < nd; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
+      if (!told) continue;
+      const { runs: known, g } = told[i], total = LAW.residuals.nugget.length;
+      let off = 0;
+      for (let k = 0; k < g.length; k++) off += g[k] * LAW.residuals.e[s * total + known[k]];
+      mean[i][s] += off * Math.hypot(noise[i][s], LAW.draws.local_sd[s] * Math.sqrt(Math.max(rest[i][i], 0)));
+      noise[i][s] *= kept[i];
     }
     for (let i = 0; i < n; i++) for (let j = i; j < n; j++) {
       let v = kernel(i === j ? 0 : same);
@@ -299,7 +340,7 @@ function posterior(points) {
         spread += slopes[i][f] * slopes[j][f] * LAW.draws.field_sd[s * FIELDS + f] ** 2;
       let total = (i === j ? Math.max(v, 0) : v) * spread;
       if (nl) {
-        const r = rest[i][j];
+        const r = rest[i][j] * kept[i] * kept[j];
         total += LAW.draws.local_sd[s] ** 2 * (i === j ? Math.max(r, 0) : r);
       }
       for (let axis = 0; axis < 2; axis++) {

@@ -40,6 +40,7 @@ from bayes_optlaws.model.features import (
     TAPER,
     TREND_POWER,
 )
+from bayes_optlaws.model.neighbours import NEAREST
 from bayes_optlaws.report.explore_inputs import (
     FAMILIES,
     choice,
@@ -213,6 +214,7 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
     return {
         "n_draws": draws.n,
         "draws": {k: _packed(v) for k, v in arrays.items()},
+        **_neighbours(law, draws),
         "local": {"points": _packed(d.points), "directions": _packed(d.directions)},
         "centre": e.centre,
         "transfer": bool(e.transfer),
@@ -249,6 +251,21 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
             "names": list(e.noise.names), "covariates": e.noise.covariates.tolist(),
             "tails": noise_tails(law.priors.noise_df),
         },
+    }  # fmt: skip
+
+
+def _neighbours(law: FittedLaw, draws: Draws) -> dict[str, Any]:
+    """The finished runs whose residuals correct the law nearby."""
+    known = law.neighbours
+    if known is None:
+        return {"neighbours": None, "residuals": {}}
+    r, every = known.residuals, np.arange(len(known.residuals.points))
+    e = law.predictor(draws).standard_residuals(law.encoding, known.rows(every), every)
+    return {
+        "neighbours": {
+            "share": known.learned.share, "lengths": known.lengths.tolist(), "nearest": NEAREST,
+        },
+        "residuals": {"points": _packed(r.points), "nugget": _packed(r.nugget), "e": _packed(e)},
     }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def test_the_digest_covers_every_file_that_compiles():
         if name != "kernels/compiled.py":
             assert not re.search(r"from numba import .*\b(njit|jit|cfunc|prange)\b", text), name
             assert not re.search(r"cache=True|parallel=True", text), name
-    assert "kernels/marginal.py" in own and "inference/predictor.py" in own
+    assert "kernels/marginal.py" in own and "inference/draws.py" in own
 
 
 def test_the_folder_is_that_of_the_digest():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from laws import Encoded, encoded
+from laws import Encoded, encoded, with_neighbours
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import recover
@@ -141,10 +141,12 @@ def repeated(law, table, kind):
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["grid", "batches", "settings"])
+@pytest.mark.parametrize("name", ["grid", "batches", "settings", "neighbours"])
 def test_every_slider_says_what_the_law_predicts(tables, name, tmp_path):
     """On the same draws: means and P(better) within 4.5 standard errors, risks to rounding."""
-    law = made_law(tables[name], transfer=True, **OPTIONS.get(name, {}))
+    law = made_law(tables.get(name, tables["grid"]), transfer=True, **OPTIONS.get(name, {}))
+    if name == "neighbours":
+        law = with_neighbours(law)
     said = driven(explore(law, draws=N_DRAWS, allow_unconverged=True).page, tmp_path)
     assert [s["name"] for s in said[-3:]] == ["typed", "refused true", "kept"]
     base = pd.DataFrame([said[0]["row"]])

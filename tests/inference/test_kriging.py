@@ -1,0 +1,202 @@
+"""A law corrected by neighbouring runs: in the grid better, far away the same, one answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from laws import dense_kriging, encoded, with_draws, with_neighbours
+from scipy.stats import norm
+
+import bayes_optlaws as bo
+from bayes_optlaws.archive import load, save
+from bayes_optlaws.inference import kriging
+from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.draws import recover
+from bayes_optlaws.inference.loo import loo_moments, missed_variance
+from bayes_optlaws.inference.reference import covariance
+from bayes_optlaws.runs.readers import read_candidates, read_runs
+
+ONE = {"scale": (-0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
+COLUMNS = ["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]
+
+
+def rippled(seed=3, amplitude=0.006, noise=0.003):
+    """A dense grid whose losses ripple over settings, finer than any function of the law."""
+    rng = np.random.default_rng(seed)
+    lr = 1e-3 * 2.0 ** np.linspace(-2, 2, 17)
+    batch = 2.0 ** np.linspace(15, 18, 7)
+    rows = []
+    for n in (1e7, 4e7, 1.6e8):
+        phase = rng.uniform(0, 2 * np.pi, 2)
+        for b in batch:
+            for x in lr:
+                bowl = 0.02 * np.log(x / 1e-3) ** 2 + 0.01 * np.log(b / 6e4) ** 2
+                wave = np.sin(4.5 * np.log(x) + phase[0]) * np.cos(3 * np.log(b) + phase[1])
+                loss = 2.0 + 60 * n**-0.3 + bowl
+                loss *= np.exp(amplitude * wave + noise * rng.standard_normal())
+                rows.append((n, 20 * n, b, x, 50.0, "cosine", loss))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "schedule", "final_loss"])
+    table["diverged"] = False
+    return read_runs(table)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return rippled()
+
+
+def fitted(runs, **options):
+    given = {"method": "importance", "draws": 250, "random_seed": 0, "progressbar": False}
+    return bo.OptLaw(divergence=False, **options).fit(runs, **given).fitted
+
+
+@pytest.fixture(scope="module")
+def halves(runs):
+    """A law of one half of the grid, with and without neighbours, and the other half."""
+    rng = np.random.default_rng(1)
+    test = np.zeros(len(runs), bool)
+    test[rng.choice(len(runs), len(runs) // 4, replace=False)] = True
+    train = runs[~test].reset_index(drop=True)
+    return fitted(train), fitted(train, neighbours=False), runs[test].reset_index(drop=True)
+
+
+def scores(law, table):
+    """Error and log score of each held-out run."""
+    predictor, y = law.predictor(), np.log(table["final_loss"].to_numpy())
+    mean = predictor.mean(table, np.random.default_rng(0))
+    density = norm.pdf(y, mean, predictor.noise_sd(table)).mean(axis=0)
+    return np.abs(mean.mean(axis=0) - y), np.log(density), (y - mean) / predictor.noise_sd(table)
+
+
+def test_inside_the_grid_runs_left_out_are_predicted_better(halves):
+    with_them, without, test = halves
+    assert with_them.neighbours is not None and without.neighbours is None
+    assert with_them.neighbours.learned.share > 0.3
+    error, score, z = scores(with_them, test)
+    plain_error, plain_score, _ = scores(without, test)
+    gain = score - plain_score
+    assert gain.mean() > 3 * gain.std() / np.sqrt(gain.size)
+    assert error.mean() < 0.9 * plain_error.mean()
+    assert 0.8 < np.sqrt(np.mean(z**2)) < 1.25  # what is left is neither too little nor too much
+
+
+def test_far_from_all_runs_nothing_changes(halves):
+    """By less than a fiftieth of the noise."""
+    with_them, _, test = halves
+    without = replace(with_them, neighbours=None)
+    far = test.assign(n_params=test["n_params"] * 1e3, tokens=test["tokens"] * 1e3)
+    for table in (far, test.assign(peak_lr=test["peak_lr"] * 300)):
+        table = read_candidates(table[[*COLUMNS, "schedule"]], warn=False)
+        a, b = with_them.predictor(), without.predictor()
+        x, y = (p.mean(table, np.random.default_rng(0)) for p in (a, b))
+        noise = b.noise_sd(table)
+        assert np.abs((x - y) / noise).max() < 0.02
+        np.testing.assert_allclose(a.noise_sd(table), noise, rtol=1e-4)
+
+
+def test_a_saved_law_predicts_the_same(halves, tmp_path):
+    law, _, test = halves
+    again = load(save(law, tmp_path / "law.nc"))
+    assert again.neighbours.learned == law.neighbours.learned
+    for one, other in ((law, again), (replace(law, neighbours=None), None)):
+        if other is None:
+            other = load(save(one, tmp_path / "plain.nc"))
+            assert other.neighbours is None
+        a, b = (x.predictor().mean(test, np.random.default_rng(0)) for x in (one, other))
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_the_order_of_the_runs_does_not_matter(halves):
+    """The same draws, the runs of the encoding in another order."""
+    law, _, test = halves
+    known = law.neighbours
+    order = np.random.default_rng(0).permutation(len(known.residuals.points))
+    moved = kriging.Residuals(known.residuals.points[order], known.residuals.nugget[order])
+    found = replace(known, residuals=moved).at(test)
+    a = known.at(test).matrix(np.arange(order.size)).toarray()
+    b = found.matrix(np.arange(order.size)).toarray()
+    np.testing.assert_allclose(found.left, known.at(test).left, atol=1e-9)
+    np.testing.assert_allclose(b, a[:, order], atol=1e-9)
+
+
+def test_a_law_without_discrepancy_or_with_few_runs_has_no_correction(runs):
+    assert fitted(runs, transfer=False).neighbours is None
+    law = fitted(runs.iloc[::20].reset_index(drop=True))
+    assert len(law.encoding.finished) < kriging.FEWEST and law.neighbours is None
+
+
+def made(pocket, seeds=False):
+    """A law of one combination of exponents at fixed hyper-parameters, corrected by neighbours."""
+    table = pocket.copy()
+    if seeds:
+        table["n_seeds"] = np.where(np.arange(len(table)) % 3 == 0, 4, 1)
+    law = encoded(read_runs(table), transfer=True, exponents=ONE)
+    space = HyperSpace(law.encoding.data, law.priors)
+    rng = np.random.default_rng(6)
+    x = space.mode() + 0.1 * space.sd * rng.standard_normal((3, space.size))
+    every = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
+    draws, *_ = recover(space, space.split(x), every, rng)
+    return with_neighbours(with_draws(law, draws)), space.split(x)
+
+
+@pytest.mark.parametrize("seeds", [False, True], ids=["single runs", "means over seeds"])
+def test_leave_one_out_is_the_correction_from_the_others(pocket, seeds, rng):
+    """Given hyper-parameters, by n x n algebra without the run.
+
+    Its expected loss and those of the other runs are jointly normal given the others' losses; the
+    correction is linear in them.
+    """
+    law, hyper = made(pocket, seeds)
+    e, data = law.encoding, law.encoding.data
+    found = loo_moments(law)
+    rows = np.vstack([e.rows(), e.prior_rows])
+    times = np.concatenate([e.measurement.times, np.ones(e.prior_response.size)])
+    y = np.concatenate([e.response, e.prior_response])
+    label = np.concatenate([e.measurement.label, np.full(e.prior_response.size, -1)])
+    n, sds = len(e.finished), law.predictor().without_neighbours().unexplained_sd(e.finished)
+    near = law.neighbours.residuals
+    missed = missed_variance(e)
+    for s in range(3):
+        point = {k: v[s] for k, v in hyper.items()}
+        whole = covariance(data, law.priors, point, 0, rows * times[:, None], label)
+        noise = np.diag(covariance(data, law.priors, point, 0, 0 * rows, label))
+        signal = (whole - np.diag(noise)) / np.outer(times, times)
+        noise = noise / times**2
+        for i in rng.choice(n, 5, replace=False):
+            others = np.delete(np.arange(y.size), i)
+            gain = np.linalg.solve(
+                (signal + np.diag(noise))[np.ix_(others, others)], signal[others]
+            )
+            mean, cov = gain.T @ y[others], signal - signal[:, others] @ gain
+            runs = law.neighbours.leave_one_out().runs[i]
+            assert i not in runs
+            weight, left = dense_kriging(law, e.finished.iloc[[i]], runs)
+            a = np.zeros(y.size)
+            a[i], a[runs] = 1.0, -weight[0] * sds[s, i] / sds[s, runs]
+            error = a @ (y - mean)
+            share = law.neighbours.learned.share
+            left = (left[0] - (1 - share) * (1 - near.nugget[i])) / near.nugget[i]
+            own = point["local_sd"][0] ** 2 * missed[i] * left
+            assert found.error[s, i] == pytest.approx(error, rel=1e-6)
+            assert found.mean_sd[s, i] == pytest.approx(np.sqrt(a @ cov @ a + own), rel=1e-5)
+            assert found.noise_sd[s, i] == pytest.approx(np.sqrt(noise[i] * left), rel=1e-6)
+
+
+def test_a_mean_over_seeds_has_less_of_its_own(pocket):
+    law, _ = made(pocket, seeds=True)
+    many = law.encoding.measurement.seeds == 4
+    nugget = law.neighbours.residuals.nugget
+    np.testing.assert_allclose(nugget[many], 0.25)
+    np.testing.assert_allclose(nugget[~many], 1.0)
+
+
+def test_what_is_predicted_at_a_run_lies_between_the_law_and_what_was_measured(pocket):
+    law, _ = made(pocket)
+    table = law.encoding.finished
+    plain = law.predictor().without_neighbours()
+    before = plain.mean(table, np.random.default_rng(0)).mean(axis=0)
+    after = law.predictor().mean(table, np.random.default_rng(0)).mean(axis=0)
+    y = np.log(table["final_loss"].to_numpy())
+    assert np.mean((after - y) ** 2) < 0.6 * np.mean((before - y) ** 2)
+    assert (law.predictor().noise_sd(table) < plain.noise_sd(table)).all()
