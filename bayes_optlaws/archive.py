@@ -26,14 +26,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayes_optlaws.inference import kriging, stages
+from bayes_optlaws.inference import residuals, stages
 from bayes_optlaws.inference.draws import Draws
 from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.model.divergence import DivergencePriors
 from bayes_optlaws.model.encoding import RunEncoding
-from bayes_optlaws.model.neighbours import Learned, Neighbours
+from bayes_optlaws.model.neighbours import Learned
 from bayes_optlaws.model.priors import CoefficientPrior, Priors
+from bayes_optlaws.model.tails import Tails
 from bayes_optlaws.runs.readers import read_runs
 from bayes_optlaws.text import files
 from bayes_optlaws.text.printable import printable
@@ -45,7 +46,7 @@ FORMAT = 6
 _STATS_DIMS = {0: (), 2: ("chain", "draw")}
 _UNSIGNED = 3  # format without checksum, its table as CSV; still read
 _UNWEIGHTED = (_UNSIGNED, 4)  # formats whose noise is normal; still read
-_ALONE = (*_UNWEIGHTED, 5)  # formats without a correction from neighbouring runs; still read
+_ALONE = (*_UNWEIGHTED, 5)  # formats without anything learned from residuals; still read
 _SEAL = re.compile(rb"\nbayes_optlaws sha256 ([0-9a-f]{64})\n\Z")
 SEAL_SIZE = 64 + 23
 """Bytes of the last line."""
@@ -88,7 +89,7 @@ def _bytes(law: FittedLaw) -> bytes:
         "stage_prior": None if given["stage_prior"] is None else asdict(given["stage_prior"]),
         "covariates": _names(given.get("covariates")),
         "groups": given.get("groups"),
-        "neighbours": bool(given["neighbours"]),
+        "residuals": bool(given["residuals"]),
         "random_seed": law.random_seed,
     }
     tables = {"table": law.runs}
@@ -117,6 +118,7 @@ def _bytes(law: FittedLaw) -> bytes:
                 "note": sample.note,
                 "noise_df": law.encoding.measurement.df,
                 "neighbours": json.dumps(law.neighbours and asdict(law.neighbours.learned)),
+                "tails": json.dumps(law.tails and asdict(law.tails)),
             },
         )
     )
@@ -306,14 +308,27 @@ def _noise(file: h5py.File, n: int) -> tuple[np.ndarray, float]:
     return weights, df
 
 
-def _neighbours(law: FittedLaw, stored: Any) -> Neighbours | None:
-    """Return the correction from neighbouring runs with the share and lengths of the file."""
-    if stored is None:
-        return None
+def _with_residuals(law: FittedLaw, meta: h5py.Group) -> FittedLaw:
+    """Return the law with what was learned from its residuals."""
+    near, shape = (json.loads(_text_attribute(meta, name)) for name in ("neighbours", "tails"))
+    if near is not None:
+        learned = Learned(**_positive(near))
+        if learned.share >= 1 or not law.encoding.discrepancy.n_local:
+            raise ValueError(f"neighbours do not fit the table: {near}")
+        law = residuals.corrected(law, learned)
+    if shape is not None:
+        found = Tails(**_positive(shape))
+        if not found.df > 2:
+            raise ValueError(f"tails must have more than 2 degrees of freedom: {shape}")
+        law = replace(law, tails=found)
+    return law
+
+
+def _positive(stored: Mapping[str, Any]) -> dict[str, float]:
     numbers = {k: float(v) for k, v in stored.items()}
-    if not all(np.isfinite(v) and v > 0 for v in numbers.values()) or numbers["share"] >= 1:
-        raise ValueError(f"neighbours must be positive numbers, the share below one: {stored}")
-    return kriging.neighbours(law.encoding, law.predictor(), Learned(**numbers))
+    if not all(np.isfinite(v) and v > 0 for v in numbers.values()):
+        raise ValueError(f"positive numbers are needed, not {stored}")
+    return numbers
 
 
 def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
@@ -352,7 +367,7 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         "stage_prior": _dataclass(stages.StagePrior, options.get("stage_prior")),
         "covariates": options.get("covariates"),
         "groups": options.get("groups"),
-        "neighbours": options.get("neighbours", False),
+        "residuals": options.get("residuals", False),
     }
     encoding = RunEncoding.from_runs(
         runs,
@@ -419,8 +434,4 @@ def _law(file: h5py.File, *, sealed: bool) -> FittedLaw:
         given["stage_prior"] or stages.StagePrior(),
         given,
     )
-    if form in _ALONE:
-        return law
-    return replace(
-        law, neighbours=_neighbours(law, json.loads(_text_attribute(meta, "neighbours")))
-    )
+    return law if form in _ALONE else _with_residuals(law, meta)

@@ -65,10 +65,10 @@ class OptLaw(WithOptions):
         mapping says how each is read, see `bayes_optlaws.model.covariates.KINDS`.
     groups : {None, "pooled"}
         ``"pooled"`` fits the groups of a table together: levels apart, slopes as far as they agree.
-    neighbours : bool
-        Correct predictions by the residuals of runs with nearly the same settings, where these
-        predict one another clearly better with it; needs ``transfer``. See
-        `bayes_optlaws.model.neighbours`.
+    residuals : bool
+        Learn from the residuals of the fit, where they clearly tell: what runs of nearly the same
+        settings share (with ``transfer``, see `bayes_optlaws.model.neighbours`), and how heavy the
+        tails of the noise are (`bayes_optlaws.model.tails`).
 
     Examples
     --------
@@ -88,7 +88,7 @@ class OptLaw(WithOptions):
         stage_prior: StagePrior | None = None,
         covariates: Sequence[str] | Mapping[str, str] | None = None,
         groups: str | None = None,
-        neighbours: bool = True,
+        residuals: bool = True,
     ) -> None:
         self.features = features
         self.transfer = transfer
@@ -98,7 +98,7 @@ class OptLaw(WithOptions):
         self.stage_prior = stage_prior
         self.covariates = covariates
         self.groups = groups
-        self.neighbours = neighbours
+        self.residuals = residuals
         inference.fitting.check_options(self.get_params())
         self._fitted_law: FittedLaw | None = None
 

@@ -1,11 +1,11 @@
 """Laws without sampling: an encoded table, and a fitted law with the draws that a test gives."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
-from bayes_optlaws.inference import kriging
+from bayes_optlaws.inference import residuals
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import Draws, recover
 from bayes_optlaws.inference.fitted import FittedLaw
@@ -126,9 +126,7 @@ def dense_prediction(law, hyper, table):
 def with_neighbours(law: FittedLaw, share=0.6, scale=0.6, setting=0.8) -> FittedLaw:
     """The law, corrected by the residuals of neighbouring runs with this share and lengths."""
     learned = Learned(share, scale, setting, gain=10.0, standard_error=1.0)
-    found = kriging.neighbours(law.encoding, law.predictor(), learned)
-    assert found is not None
-    return replace(law, neighbours=found)
+    return residuals.corrected(law, learned)
 
 
 def dense_kriging(law: FittedLaw, table, runs=None):

@@ -232,6 +232,11 @@ CRAFTED = {
     "neighbours a list": lambda f: _set_neighbours(f, [1.0]),
     "neighbours of other numbers": lambda f: _set_neighbours(f, {"share": 0.5}),
     "a share above one": lambda f: _set_neighbours(f, LEARNED | {"share": 1.5}),
+    "tails a list": lambda f: f["bayes_optlaws"].attrs.__setitem__("tails", "[1.0]"),
+    "tails without a variance": lambda f: f["bayes_optlaws"].attrs.__setitem__(
+        "tails", '{"df": 2.0, "gain": 9.0, "standard_error": 2.0}'
+    ),
+    "no tails": lambda f: f["bayes_optlaws"].attrs.__delitem__("tails"),
     "no neighbours": lambda f: f["bayes_optlaws"].attrs.__delitem__("neighbours"),
     "no table": lambda f: f["bayes_optlaws"].__delitem__("table"),
     "empty table": lambda f: _replace(f, "bayes_optlaws/table", data=np.zeros(0, np.uint8)),
@@ -274,11 +279,11 @@ def test_the_format_before_has_no_correction_from_neighbours(saved, tmp_path):
         attrs = file["bayes_optlaws"].attrs
         attrs["format"] = 5
         options = json.loads(attrs["options"])
-        del attrs["neighbours"], options["neighbours"]
+        del attrs["neighbours"], attrs["tails"], options["residuals"]
         attrs["options"] = json.dumps(options)
 
     law = OptLaw.load(_crafted(saved, tmp_path / "law.nc", older))
-    assert law.fitted.neighbours is None and law.neighbours is False
+    assert law.fitted.neighbours is None and law.residuals is False
 
 
 def test_a_file_without_its_checksum_is_refused(saved, tmp_path):

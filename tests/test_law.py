@@ -303,7 +303,7 @@ EVERY_OPTION = {
     "stage_prior": StagePrior(),
     "covariates": {"seed_word": "category"},
     "groups": "pooled",
-    "neighbours": False,
+    "residuals": False,
 }
 
 

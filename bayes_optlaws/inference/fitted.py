@@ -31,6 +31,7 @@ from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.neighbours import Neighbours
 from bayes_optlaws.model.priors import Priors
 from bayes_optlaws.model.risk import RiskBasis, risk_basis
+from bayes_optlaws.model.tails import Tails
 
 KINDS = ("new_run", "mean")
 """What a prediction is of: the loss of one new run, or the expected loss over seeds."""
@@ -133,6 +134,8 @@ class FittedLaw:
         Of the law, as they were given; see `bayes_optlaws.OptLaw`.
     neighbours : Neighbours, optional
         Correction of predictions from runs of nearly the same settings.
+    tails : Tails, optional
+        Of the noise of new runs, where they are heavier than those of the likelihood.
 
     Attributes
     ----------
@@ -149,6 +152,7 @@ class FittedLaw:
     stage_prior: stages.StagePrior = field(default_factory=stages.StagePrior)
     options: Mapping[str, Any] = field(default_factory=dict)
     neighbours: Neighbours | None = None
+    tails: Tails | None = None
     cache: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     @property
@@ -160,6 +164,11 @@ class FittedLaw:
     def draws(self) -> Draws:
         """Posterior draws, chain by chain."""
         return self.sample.draws
+
+    @property
+    def noise_df(self) -> float:
+        """Degrees of freedom of the noise of a new run; infinite: normal."""
+        return self.encoding.measurement.df if self.tails is None else self.tails.df
 
     @property
     def models_divergence(self) -> bool:
@@ -301,7 +310,7 @@ class FittedLaw:
             e.features, e.standardizer, e.discrepancy, e.noise, e.transfer, e.centre, self.priors,
             self.draws if draws is None else draws,
             least=float(np.log(LEAST_SHARE * e.finished["final_loss"].min())), effects=e.effects,
-            noise_df=e.measurement.df, neighbours=self.neighbours,
+            noise_df=self.noise_df, neighbours=self.neighbours,
         )  # fmt: skip
 
     def candidates(self, source: stages.Table) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayes_optlaws.inference import divergence_sampling, kriging, run_weights, stages
+from bayes_optlaws.inference import divergence_sampling, residuals, run_weights, stages
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.fitted import FittedLaw
@@ -44,7 +44,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options[name]
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__} or None, got {value!r}")
-    for name in ("transfer", "divergence", "neighbours"):
+    for name in ("transfer", "divergence", "residuals"):
         value = options[name]
         priors = name == "divergence" and isinstance(value, DivergencePriors)
         if not (isinstance(value, bool | np.bool_) or priors):
@@ -126,9 +126,7 @@ def fit(
         encoding, priors, sample, random_seed, risk, stage_runs,
         options["stage_prior"] or stages.StagePrior(), dict(options),
     )  # fmt: skip
-    if not options["neighbours"]:
-        return law
-    return replace(law, neighbours=kriging.neighbours(encoding, law.predictor()))
+    return residuals.learn(law) if options["residuals"] else law
 
 
 def _near(law: FittedLaw, space: HyperSpace) -> np.ndarray:

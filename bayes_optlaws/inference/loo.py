@@ -181,7 +181,7 @@ def loo_density(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
         Posterior draws used, evenly spaced.
     """
     moments = loo_moments(law, max_draws=max_draws)
-    return student_t.log_density_around(*moments, law.encoding.measurement.df)
+    return student_t.log_density_around(*moments, law.noise_df)
 
 
 def loo_pit(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
@@ -200,7 +200,7 @@ def loo_pit(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> np.ndarray:
     ndarray, shape (n,)
         In [0, 1], in the order of the run table without its divergent rows.
     """
-    moments, df = loo_moments(law, max_draws=max_draws), law.encoding.measurement.df
+    moments, df = loo_moments(law, max_draws=max_draws), law.noise_df
     density = student_t.log_density_around(*moments, df)
     log_weight, _ = array_stats.psislw(-density.T, axis=-1)
     weight = np.exp(log_weight.T - log_weight.max(axis=-1))

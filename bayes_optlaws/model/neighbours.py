@@ -34,14 +34,11 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
+from bayes_optlaws.model import gain
 from bayes_optlaws.model.encoding import RunEncoding
 
 NEAREST = 30
 """Runs from which a residual is predicted."""
-
-LEAST_GAIN, LEAST_RATIO = 3.0, 2.0
-"""The correction is used where it improves the summed leave-one-out log density of the runs by
-this many nats, and by this many standard errors of that sum."""
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SCALE_LENGTHS = (0.15, 0.3, 0.6, 1.2)
@@ -131,6 +128,23 @@ class Residuals:
         drop[~drop.any(axis=1), -1] = True  # more runs in one place than are asked for
         return distance[~drop].reshape(-1, k), index[~drop].reshape(-1, k)
 
+    def others(self, learned: Learned, runs: np.ndarray) -> Kriging:
+        """Weights of the others' residuals for each of these runs, as it was measured."""
+        lengths = self.lengths(learned.scale_length, learned.setting_length)
+        near = self.nearest(self.points[runs], lengths, runs)
+        found = self.kriging(learned.share, lengths, *near)
+        own = (1.0 - learned.share) * (1.0 - self.nugget[runs])
+        return found._replace(left=found.left - own)
+
+    def errors(self, learned: Learned, e: np.ndarray, runs: np.ndarray) -> np.ndarray:
+        """Errors of predicting these runs' residuals from the others, over their sds.
+
+        ``e`` (n_draws, n) are the residuals of all; shape (n_draws, n_runs).
+        """
+        found = self.others(learned, runs)
+        told = np.einsum("snk,nk->sn", e[:, found.runs], found.weight)
+        return (e[:, runs] - told) / np.sqrt(found.left)
+
     def all_nearest(self, runs: np.ndarray) -> np.ndarray:
         """Runs that `learn` may predict these from, sorted; these included."""
         every = [
@@ -184,7 +198,7 @@ class Learned:
     @property
     def clear(self) -> bool:
         """Whether the gain is large enough for the correction to be used."""
-        return self.gain >= max(LEAST_GAIN, LEAST_RATIO * self.standard_error)
+        return gain.is_clear(self.gain, self.standard_error)
 
 
 def chosen_runs(n: int) -> np.ndarray:
@@ -206,20 +220,15 @@ def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
         Those that are predicted.
     """
     own = residuals.nugget[runs]
-    alone = 0.5 * e[:, runs] ** 2 / own + 0.5 * np.log(own)
+    alone = e[:, runs] ** 2 / own + np.log(own)
     best = Learned(0.0, 1.0, 1.0, 0.0, 0.0)
 
     def tried(share: float, scale: float, setting: float) -> Learned:
-        lengths = residuals.lengths(scale, setting)
-        found = residuals.kriging(
-            share, lengths, *residuals.nearest(residuals.points[runs], lengths, runs)
-        )
-        left = found.left - (1.0 - share) * (1.0 - own)
-        error = e[:, runs] - np.einsum("snk,nk->sn", e[:, found.runs], found.weight)
-        by_run = (alone - 0.5 * error**2 / left - 0.5 * np.log(left)).mean(axis=0)
-        return Learned(
-            share, scale, setting, float(by_run.sum()), float(by_run.std() * np.sqrt(runs.size))
-        )
+        one = Learned(share, scale, setting, 0.0, 0.0)
+        left = residuals.others(one, runs).left
+        z = residuals.errors(one, e, runs)
+        found = gain.summed(0.5 * (alone - z**2 - np.log(left)))
+        return Learned(share, scale, setting, *found)
 
     for share in _FIRST_SHARES:
         for scale in SCALE_LENGTHS:
@@ -262,10 +271,7 @@ class Neighbours:
 
     def leave_one_out(self) -> Kriging:
         """Weights of the other runs' residuals for each finished run, as it was measured."""
-        r, share = self.residuals, self.learned.share
-        near = r.nearest(r.points, self.lengths, np.arange(len(r.points)))
-        found = r.kriging(share, self.lengths, *near)
-        return found._replace(left=found.left - (1.0 - share) * (1.0 - r.nugget))
+        return self.residuals.others(self.learned, np.arange(len(self.residuals.points)))
 
     @cached_property
     def _rows(self) -> np.ndarray:

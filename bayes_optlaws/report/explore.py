@@ -249,7 +249,7 @@ def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
         },
         "noise": {
             "names": list(e.noise.names), "covariates": e.noise.covariates.tolist(),
-            "tails": noise_tails(law.priors.noise_df),
+            "tails": noise_tails(law.noise_df),
         },
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A law corrected by neighbouring runs: in the grid better, far away the same, one answer."""
+"""What residuals tell: runs in the grid are predicted better, those far away as before."""
 
 from dataclasses import replace
 
@@ -10,11 +10,12 @@ from scipy.stats import norm
 
 import bayes_optlaws as bo
 from bayes_optlaws.archive import load, save
-from bayes_optlaws.inference import kriging
+from bayes_optlaws.inference import residuals
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_moments, missed_variance
 from bayes_optlaws.inference.reference import covariance
+from bayes_optlaws.model.neighbours import Residuals
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 ONE = {"scale": (-0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
@@ -58,7 +59,7 @@ def halves(runs):
     test = np.zeros(len(runs), bool)
     test[rng.choice(len(runs), len(runs) // 4, replace=False)] = True
     train = runs[~test].reset_index(drop=True)
-    return fitted(train), fitted(train, neighbours=False), runs[test].reset_index(drop=True)
+    return fitted(train), fitted(train, residuals=False), runs[test].reset_index(drop=True)
 
 
 def scores(law, table):
@@ -112,7 +113,7 @@ def test_the_order_of_the_runs_does_not_matter(halves):
     law, _, test = halves
     known = law.neighbours
     order = np.random.default_rng(0).permutation(len(known.residuals.points))
-    moved = kriging.Residuals(known.residuals.points[order], known.residuals.nugget[order])
+    moved = Residuals(known.residuals.points[order], known.residuals.nugget[order])
     found = replace(known, residuals=moved).at(test)
     a = known.at(test).matrix(np.arange(order.size)).toarray()
     b = found.matrix(np.arange(order.size)).toarray()
@@ -120,10 +121,32 @@ def test_the_order_of_the_runs_does_not_matter(halves):
     np.testing.assert_allclose(b, a[:, order], atol=1e-9)
 
 
+def test_odd_runs_make_the_tails_of_new_runs_heavy_and_the_fit_stays(runs, tmp_path):
+    """One run in twelve has ten times the noise of the others."""
+    rng = np.random.default_rng(4)
+    odd = rng.random(len(runs)) < 1 / 12
+    loss = runs["final_loss"] * np.exp(0.03 * rng.standard_normal(len(runs)) * odd)
+    law = fitted(runs.assign(final_loss=loss))
+    plain = fitted(runs.assign(final_loss=loss), residuals=False)
+    assert law.tails is not None and law.noise_df <= 6 and np.isinf(plain.noise_df)
+    for name, values in law.draws.hyper.items():
+        np.testing.assert_allclose(values, plain.draws.hyper[name], rtol=1e-6, err_msg=name)
+    kurtosis = [(x.replicated(np.random.default_rng(0), max_draws=500)) for x in (law, plain)]
+    tails = [np.mean(((b - a) / (b - a).std(axis=0)) ** 4) for a, b in kurtosis]
+    assert tails[0] > 4 and tails[1] == pytest.approx(3, abs=0.3)
+    again = load(save(law, tmp_path / "law.nc"))
+    assert again.tails == law.tails and again.noise_df == law.noise_df
+
+
+def test_stated_tails_are_not_learned_again(runs):
+    law = fitted(runs, priors=bo.Priors(noise_df=5.0))
+    assert law.tails is None and law.noise_df == 5.0
+
+
 def test_a_law_without_discrepancy_or_with_few_runs_has_no_correction(runs):
     assert fitted(runs, transfer=False).neighbours is None
     law = fitted(runs.iloc[::20].reset_index(drop=True))
-    assert len(law.encoding.finished) < kriging.FEWEST and law.neighbours is None
+    assert len(law.encoding.finished) < residuals.FEWEST and law.neighbours is None
 
 
 def made(pocket, seeds=False):

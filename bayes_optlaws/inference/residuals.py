@@ -1,0 +1,81 @@
+"""What the residuals of a fit tell of new runs: neighbours, and the tails of the noise.
+
+See `bayes_optlaws.model.neighbours` and `bayes_optlaws.model.tails`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bayes_optlaws.inference.fitted import FittedLaw
+from bayes_optlaws.inference.predictor import Predictor
+from bayes_optlaws.model import neighbours, tails
+from bayes_optlaws.model.encoding import RunEncoding
+
+DRAWS = 20
+"""Posterior draws whose residuals are looked at."""
+
+FEWEST = 20
+"""Finished runs below which nothing is learned from residuals."""
+
+
+def places(encoding: RunEncoding, predictor: Predictor) -> neighbours.Residuals:
+    """Places of the finished runs, and the variances of their own parts.
+
+    Parameters
+    ----------
+    encoding : RunEncoding
+    predictor : Predictor
+        Of the law.
+    """
+    measured, table = encoding.measurement, encoding.finished
+    one_run = predictor.thinned(DRAWS).whole_noise_sd(table)
+    sd = measured.sd(one_run, table, np.log(table["final_loss"].to_numpy(float)))
+    nugget = np.mean((sd / one_run) ** 2, axis=0) / measured.weight
+    points = np.round(encoding.discrepancy.local_points(table), 9)
+    return neighbours.Residuals(points, nugget)
+
+
+def corrected(law: FittedLaw, learned: neighbours.Learned) -> FittedLaw:
+    """The law, corrected by neighbouring runs with this share and these lengths.
+
+    Parameters
+    ----------
+    law : FittedLaw
+        Of a table with a local correction.
+    learned : Learned
+    """
+    found = places(law.encoding, law.predictor())
+    return replace(law, neighbours=neighbours.Neighbours(law.encoding, found, learned))
+
+
+def learn(law: FittedLaw) -> FittedLaw:
+    """The law with what its residuals tell of new runs, where that is clear.
+
+    Parameters
+    ----------
+    law : FittedLaw
+        As it was sampled.
+    """
+    e, n = law.encoding, len(law.encoding.finished)
+    if n < FEWEST:
+        return law
+    few, runs = law.predictor().thinned(DRAWS), neighbours.chosen_runs(n)
+    near, found = runs, None
+    if e.transfer and e.discrepancy.n_local:
+        found = places(e, few)
+        near = found.all_nearest(runs)
+    residuals = np.zeros((few.draws.n, n))
+    residuals[:, near] = few.standard_residuals(e, e.rows(e.finished.iloc[near]), near)
+    z = residuals[:, runs]
+    if found is not None:
+        z = z / np.sqrt(found.nugget[runs])
+        learned = neighbours.learn(found, residuals, runs)
+        if learned.clear:
+            law = replace(law, neighbours=neighbours.Neighbours(e, found, learned))
+            z = found.errors(learned, residuals, runs)
+    shape = tails.learn(z)
+    known = np.isfinite(e.measurement.df)  # stated, and in the likelihood
+    return law if known or not shape.clear else replace(law, tails=shape)
