@@ -23,7 +23,8 @@ import pandas as pd
 
 from bayes_optlaws import plots
 from bayes_optlaws.inference import trouble
-from bayes_optlaws.inference.fitted import MOST_LOG, FittedLaw, check_prob
+from bayes_optlaws.inference.fitted import FittedLaw, check_prob
+from bayes_optlaws.inference.loss_draws import MOST_LOG
 from bayes_optlaws.inference.path import EndForecast, Path, forecast
 from bayes_optlaws.runs.progress import read_progress
 from bayes_optlaws.schedules import Schedule

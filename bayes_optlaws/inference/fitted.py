@@ -22,7 +22,7 @@ import xarray as xr
 
 from bayes_optlaws.inference import caveats, datatree, gate, stages
 from bayes_optlaws.inference.draws import Draws
-from bayes_optlaws.inference.intervals import central_interval
+from bayes_optlaws.inference.loss_draws import LossDraws, columns, draws_for, losses
 from bayes_optlaws.inference.nuts import Sample, figures
 from bayes_optlaws.inference.predictor import Predictor
 from bayes_optlaws.inference.stage_change import Reference
@@ -43,14 +43,8 @@ LEAST_SHARE = 0.1
 """Share of the lowest loss of the runs below which no prediction goes. Published laws of text keep
 more than half of what small models reach, however large the run (own choice)."""
 
-MOST_LOG = 70.0
-"""Log losses above it count as it: so far from all runs no float holds the squares of losses."""
-
 CHUNK = 2000
 """Candidates predicted at once; keeps memory bounded for long tables."""
-
-MOST_NUMBERS, FEWEST_DRAWS = 10_000_000, 250
-"""Draws times candidates at most, by using fewer draws for long tables; and least draws."""
 
 
 class HasFitted(Protocol):
@@ -83,36 +77,6 @@ def check_kind(kind: str) -> None:
     """Raise ValueError where ``kind`` is none of `KINDS`."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-
-
-def draws_for(n_candidates: int, max_draws: int) -> int:
-    """How many posterior draws a table gets: all, but for tables so long that it would not end.
-
-    Examples
-    --------
-    >>> draws_for(1_000, 4000), draws_for(10_000, 4000), draws_for(100_000, 4000)
-    (4000, 1000, 250)
-    """
-    return min(max_draws, max(FEWEST_DRAWS, MOST_NUMBERS // max(n_candidates, 1)))
-
-
-@dataclass(frozen=True)
-class LossDraws:
-    """Joint draws of the loss of candidates.
-
-    Parameters
-    ----------
-    loss : array, shape (n_draws, n_candidates)
-        Given that the run does not diverge, nats a token.
-    risk : array of that shape, or None
-        Probability that it does; None where divergence is not modelled.
-    noise_sd : float
-        Median noise sd of log loss over draws and candidates.
-    """
-
-    loss: np.ndarray
-    risk: np.ndarray | None
-    noise_sd: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -427,12 +391,12 @@ class FittedLaw:
         predictor = self.predictor(draws)
         if stage is not None:
             log_loss, noise = stage.log_loss(predictor, kind, rng)
-            return LossDraws(_loss(log_loss), None, noise)
+            return LossDraws(losses(log_loss), None, noise)
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         if kind == "new_run":
             log_loss += predictor.noise_draws(noise_sd, rng)
             log_loss = predictor.capped(log_loss)
-        return LossDraws(_loss(log_loss), self.risk(table, draws), float(np.median(noise_sd)))
+        return LossDraws(losses(log_loss), self.risk(table, draws), float(np.median(noise_sd)))
 
     def draw_losses(
         self,
@@ -463,7 +427,7 @@ class FittedLaw:
         log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
         risk, noise = self.risk(table, draws), float(np.median(noise_sd))
         one_run = predictor.capped(log_loss + predictor.noise_draws(noise_sd, rng))
-        return LossDraws(_loss(log_loss), risk, noise), LossDraws(_loss(one_run), risk, noise)
+        return LossDraws(losses(log_loss), risk, noise), LossDraws(losses(one_run), risk, noise)
 
     def replicated(
         self, rng: np.random.Generator, *, max_draws: int
@@ -562,7 +526,7 @@ class FittedLaw:
             part = table.iloc[start : start + size]
             rng = np.random.default_rng(random_seed)
             drawn = self.draw_loss(part, kind, rng, max_draws=most, stage=stage)
-            return _columns(drawn, tail)
+            return columns(drawn, tail)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             parts = list(pool.map(predicted, range(0, len(table), size)))
@@ -581,27 +545,3 @@ class FittedLaw:
     def extrapolation(self, table: pd.DataFrame) -> np.ndarray:
         """Decades in (N, tokens) from each row to the nearest fitted scale, shape (n,)."""
         return self.encoding.discrepancy.distance(table) / np.log(10.0)
-
-
-def _loss(log_loss: np.ndarray) -> np.ndarray:
-    return np.exp(np.minimum(log_loss, MOST_LOG))
-
-
-def _columns(drawn: LossDraws, tail: float) -> pd.DataFrame:
-    """Loss and risk columns of a prediction, one row a candidate."""
-    loss, risk = drawn.loss, drawn.risk
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, sd = loss.mean(axis=0), loss.std(axis=0)
-    lower, upper = central_interval(loss, tail)
-    columns = {
-        "loss_mean": mean,
-        # so far from all runs that a draw's square is beyond what floats hold
-        "loss_sd": np.nan_to_num(sd, nan=np.inf, posinf=np.inf),
-        "loss_lower": lower,
-        "loss_upper": upper,
-    }
-    if risk is None:
-        risk = np.full((1, loss.shape[1]), np.nan)
-    columns["p_diverge"] = risk.mean(axis=0)
-    columns["p_diverge_lower"], columns["p_diverge_upper"] = central_interval(risk, tail)
-    return pd.DataFrame(columns)

@@ -1,12 +1,17 @@
 """Evaluation: splits without leakage, refits that resume, pooled tables, report."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 import bayes_optlaws as bo
 from bayes_optlaws import baselines, datasets
 from bayes_optlaws.evaluation import metrics, protocols, splits
+from bayes_optlaws.model.tails import Tails
 from bayes_optlaws.runs.readers import read_runs
 from studies import held_out as report
 from studies import scenarios
@@ -276,21 +281,32 @@ def test_the_fit_of_the_user_is_left_alone_and_the_law_beats_the_mean(small_law,
     assert fold["pareto_k"] <= 0.7 and fold["effective_draws"] >= 400
 
 
-def test_log_score_of_the_law_is_that_of_its_mixture(small_law, pocket):
+@pytest.mark.parametrize("df", [np.inf, 5.0])
+def test_log_score_of_the_law_is_that_of_its_mixture(df, small_law, pocket):
+    tails = Tails(df, 10.0, 1.0)
+    fitted = replace(small_law.fitted, tails=tails)
+    law = SimpleNamespace(
+        predictor=fitted.predictor(), fitted=fitted, diagnostics=fitted.diagnostics
+    )
     test = pocket[~pocket["diverged"]].iloc[:6]
-    result = protocols._predict_law(small_law, test.drop(columns="final_loss"), seed=5)
+    result = protocols._predict_law(law, test.drop(columns="final_loss"), seed=5)
     log_loss = np.log(test["final_loss"].to_numpy())
     z = (log_loss - result["cond_mean"]) / result["cond_sd"]
-    density = np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * result["cond_sd"])
+    scale = np.sqrt((df - 2) / df) if np.isfinite(df) else 1.0
+    density = student.pdf(z, df, scale=scale) / result["cond_sd"]
     found = metrics.log_score(
-        test["final_loss"], cond_mean=result["cond_mean"], cond_sd=result["cond_sd"]
-    )
+        test["final_loss"], cond_mean=result["cond_mean"], cond_sd=result["cond_sd"],
+        cond_df=result["cond_df"],
+    )  # fmt: skip
     np.testing.assert_allclose(found, np.log(density.mean(axis=0)), rtol=1e-5)
     spread = np.log(result["draws"]).std(axis=0)
     expected = np.sqrt(
         result["cond_mean"].var(axis=0) + (result["cond_sd"].astype(float) ** 2).mean(axis=0)
     )
-    np.testing.assert_allclose(spread, expected, rtol=5 / np.sqrt(2 * len(result["draws"])))
+    # the sd of a sample has a variance of (kurtosis - 1) / 4 n
+    kurtosis = 3 + (6 / (df - 4) if np.isfinite(df) else 0.0)
+    error = np.sqrt((kurtosis - 1) / (4 * len(result["draws"])))
+    np.testing.assert_allclose(spread, expected, rtol=5 * error)
 
 
 # Report --------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from bayes_optlaws.decision.rank import rank
-from bayes_optlaws.inference.fitted import CHUNK, FEWEST_DRAWS, MOST_NUMBERS, draws_for
+from bayes_optlaws.inference.fitted import CHUNK
+from bayes_optlaws.inference.loss_draws import FEWEST_DRAWS, MOST_NUMBERS, draws_for
 from bayes_optlaws.runs.readers import read_candidates
 
 SETTINGS = ["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps", "schedule"]

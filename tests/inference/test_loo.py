@@ -56,7 +56,7 @@ def test_loo_of_a_fit_is_reliable_and_below_the_fit_to_the_own_runs(small_law):
 
 def test_pit_is_the_weighted_mean_of_what_each_draw_says(small_law):
     values = loo_pit(small_law.fitted)
-    moments, df = loo_moments(small_law.fitted), small_law.fitted.encoding.measurement.df
+    moments, df = loo_moments(small_law.fitted), small_law.fitted.noise_df
     density = np.exp(student_t.log_density_around(*moments, df))
     # plain importance weights without the smoothing of their tail: the harmonic-mean identity
     weight = 1.0 / density
