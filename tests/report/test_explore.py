@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 from laws import Encoded, encoded, with_neighbours
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.draws import recover
@@ -19,8 +21,9 @@ from bayes_optlaws.inference.fitted import FittedLaw
 from bayes_optlaws.inference.nuts import Sample
 from bayes_optlaws.model.divergence import DivergencePriors, parameters
 from bayes_optlaws.model.priors import Priors
+from bayes_optlaws.model.tails import DEGREES
 from bayes_optlaws.report.explore import explore
-from bayes_optlaws.report.explore_inputs import FAMILIES, LABELS
+from bayes_optlaws.report.explore_inputs import FAMILIES, LABELS, noise_tails
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 BROWSER = next(
@@ -277,3 +280,10 @@ def test_wrong_options_are_refused(law, pocket, options, said):
         options = {"baseline": pocket.iloc[[0]].assign(**polygon)}
     with pytest.raises(ValueError, match=said):
         explore(law, allow_unconverged=True, **options)
+
+
+@pytest.mark.parametrize("df", DEGREES)
+def test_the_normals_of_the_page_have_the_probabilities_of_the_tails(df):
+    z = np.linspace(-8, 8, 321)
+    found = sum(share * norm.cdf(z / np.sqrt(v)) for v, share in noise_tails(df))
+    assert np.abs(found - student.cdf(z, df, scale=np.sqrt((df - 2) / df))).max() < 0.003
