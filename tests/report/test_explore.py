@@ -286,4 +286,4 @@ def test_wrong_options_are_refused(law, pocket, options, said):
 def test_the_normals_of_the_page_have_the_probabilities_of_the_tails(df):
     z = np.linspace(-8, 8, 321)
     found = sum(share * norm.cdf(z / np.sqrt(v)) for v, share in noise_tails(df))
-    assert np.abs(found - student.cdf(z, df, scale=np.sqrt((df - 2) / df))).max() < 0.003
+    assert np.abs(found - student.cdf(z, df, scale=np.sqrt((df - 2) / df))).max() < 1e-4
