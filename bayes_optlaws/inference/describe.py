@@ -67,6 +67,7 @@ def law_html(options: Mapping[str, Any], law: FittedLaw | None) -> str:
         else f"UNCONVERGED ({'; '.join(failed)}): predict and rank refuse. {gate}",
         *([f"Note: {law.sample.note}."] if law.sample.note else []),
         f"Noise of one run: {_noise(law)} of its loss (median over the fitted settings).",
+        *_from_residuals(law),
     ]
     if not law.models_divergence:
         said.append("Divergence is not modelled.")
@@ -94,6 +95,23 @@ def law_html(options: Mapping[str, Any], law: FittedLaw | None) -> str:
             ["Next: rank(candidates), predict(candidates), report(candidates), summary()."]
         ),
     )
+
+
+def _from_residuals(law: FittedLaw) -> list[str]:
+    """What the residuals of the fit told of new runs, in words."""
+    said = []
+    if law.neighbours is not None:
+        share = law.neighbours.learned.share
+        said.append(
+            f"Runs of nearly the same settings share {share:.0%} of what the law does not "
+            "explain: predictions near them are corrected by it."
+        )
+    if law.tails is not None:
+        said.append(
+            f"Odd runs are as frequent as with Student-t noise of {law.tails.df:g} degrees of "
+            "freedom: new runs have that noise."
+        )
+    return said
 
 
 def _noise(law: FittedLaw) -> str:

@@ -139,7 +139,7 @@ class _Near(NamedTuple):
 
 
 def _near(law: FittedLaw, known: Neighbours, draws: Draws, times: np.ndarray) -> _Near:
-    found = known.leave_one_out()
+    found = known.leave_one_out(np.arange(len(law.encoding.finished)))
     sd = law.predictor(draws).without_neighbours().unexplained_sd(law.encoding.finished)
     n = len(found.left)
     noise = np.sqrt(found.left / known.residuals.nugget)

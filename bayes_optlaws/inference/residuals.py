@@ -74,8 +74,9 @@ def learn(law: FittedLaw) -> FittedLaw:
         z = z / np.sqrt(found.nugget[runs])
         learned = neighbours.learn(found, residuals, runs)
         if learned.clear:
-            law = replace(law, neighbours=neighbours.Neighbours(e, found, learned))
-            z = found.errors(learned, residuals, runs)
+            known = neighbours.Neighbours(e, found, learned)
+            z = known.leave_one_out(runs).errors(residuals, residuals[:, runs])
+            law = replace(law, neighbours=known)
     shape = tails.learn(z)
-    known = np.isfinite(e.measurement.df)  # stated, and in the likelihood
-    return law if known or not shape.clear else replace(law, tails=shape)
+    stated = np.isfinite(e.measurement.df)  # and in the likelihood
+    return law if stated or not shape.clear else replace(law, tails=shape)

@@ -25,6 +25,7 @@ Chiles and Delfiner 2012, Geostatistics, chapter 3, https://doi.org/10.1002/9781
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -45,7 +46,7 @@ SCALE_LENGTHS = (0.15, 0.3, 0.6, 1.2)
 SETTING_LENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Tried: shares, lengths over scales in nats, and over settings in their sds."""
 
-LEARNED_FROM = 800
+LEARNED_FROM = 500
 """Runs at most whose prediction from the others chooses share and lengths."""
 
 KEPT_ROWS = 10_000
@@ -53,6 +54,13 @@ KEPT_ROWS = 10_000
 
 _FIRST_SHARES = (0.3, 0.6)
 _AT_ONCE = 5_000
+
+
+class Nearest(NamedTuple):
+    """Nearest runs of some points and their distances in lengths, both (n, k)."""
+
+    runs: np.ndarray
+    distance: np.ndarray
 
 
 class Kriging(NamedTuple):
@@ -71,6 +79,11 @@ class Kriging(NamedTuple):
     runs: np.ndarray
     weight: np.ndarray
     left: np.ndarray
+
+    def errors(self, e: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Errors of predicting residuals ``own`` (n_draws, n) from all, ``e``, over their sds."""
+        told = np.einsum("snk,nk->sn", e[:, self.runs], self.weight)
+        return (own - told) / np.sqrt(self.left)
 
     @property
     def used(self) -> np.ndarray:
@@ -113,8 +126,8 @@ class Residuals:
 
     def nearest(
         self, points: np.ndarray, lengths: np.ndarray, own: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Distance to and index of the nearest runs, without the run itself where ``own`` is it."""
+    ) -> Nearest:
+        """Nearest runs of some points, without the run itself where ``own`` is it."""
         more = 0 if own is None else 1
         k = min(NEAREST, len(self.points) - more)
         # sorted, so that which of equally near runs are taken does not hang on the table's order
@@ -122,57 +135,54 @@ class Residuals:
         tree = cKDTree(self.points[order] / lengths)
         distance, index = tree.query(points / lengths, list(range(1, k + more + 1)))
         index = order[index]
-        if own is None:
-            return distance, index
-        drop = index == own[:, None]
-        drop[~drop.any(axis=1), -1] = True  # more runs in one place than are asked for
-        return distance[~drop].reshape(-1, k), index[~drop].reshape(-1, k)
+        if own is not None:
+            drop = index == own[:, None]
+            drop[~drop.any(axis=1), -1] = True  # more runs in one place than are asked for
+            distance, index = distance[~drop].reshape(-1, k), index[~drop].reshape(-1, k)
+        return Nearest(index, distance)
 
-    def others(self, learned: Learned, runs: np.ndarray) -> Kriging:
-        """Weights of the others' residuals for each of these runs, as it was measured."""
-        lengths = self.lengths(learned.scale_length, learned.setting_length)
-        near = self.nearest(self.points[runs], lengths, runs)
-        found = self.kriging(learned.share, lengths, *near)
-        own = (1.0 - learned.share) * (1.0 - self.nugget[runs])
-        return found._replace(left=found.left - own)
+    def correlations(self, found: Nearest, lengths: np.ndarray) -> np.ndarray:
+        """Correlations of the nearest runs with one another, shape (n, k, k)."""
+        near = (self.points / lengths)[found.runs]
+        square = np.sum(near**2, axis=-1)
+        gap = square[:, :, None] + square[:, None, :] - 2.0 * near @ near.transpose(0, 2, 1)
+        return correlation(np.sqrt(np.maximum(gap, 0.0)))
 
-    def errors(self, learned: Learned, e: np.ndarray, runs: np.ndarray) -> np.ndarray:
-        """Errors of predicting these runs' residuals from the others, over their sds.
+    def kriging(self, share: float, found: Nearest, among: np.ndarray) -> Kriging:
+        """Weights of the nearest runs, and what they leave of a run's variance.
 
-        ``e`` (n_draws, n) are the residuals of all; shape (n_draws, n_runs).
+        ``among`` are their `correlations`.
         """
-        found = self.others(learned, runs)
-        told = np.einsum("snk,nk->sn", e[:, found.runs], found.weight)
-        return (e[:, runs] - told) / np.sqrt(found.left)
+        known, diagonal = share * among, np.arange(among.shape[1])
+        known[:, diagonal, diagonal] += (1.0 - share) * self.nugget[found.runs]
+        to_new = share * correlation(found.distance)
+        weight = np.linalg.solve(known, to_new[:, :, None])[:, :, 0]
+        left = 1.0 - np.sum(weight * to_new, axis=1)
+        far = found.distance[:, 0] > _FAR
+        weight[far], left[far] = 0.0, 1.0
+        return Kriging(found.runs, weight, left)
+
+    def told(self, share: float, lengths: np.ndarray, points: np.ndarray) -> Kriging:
+        """`kriging` of new points."""
+        parts = []
+        for start in range(0, len(points), _AT_ONCE):
+            found = self.nearest(points[start : start + _AT_ONCE], lengths)
+            parts.append(self.kriging(share, found, self.correlations(found, lengths)))
+        return Kriging(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def others(self, share: float, found: Nearest, among: np.ndarray, runs: np.ndarray) -> Kriging:
+        """`kriging` of runs from the others, ``found``, as they were measured."""
+        told = self.kriging(share, found, among)
+        return told._replace(left=told.left - (1.0 - share) * (1.0 - self.nugget[runs]))
 
     def all_nearest(self, runs: np.ndarray) -> np.ndarray:
         """Runs that `learn` may predict these from, sorted; these included."""
         every = [
-            self.nearest(self.points[runs], self.lengths(scale, setting), runs)[1].ravel()
+            self.nearest(self.points[runs], self.lengths(scale, setting), runs).runs.ravel()
             for scale in SCALE_LENGTHS
             for setting in SETTING_LENGTHS
         ]
         return np.unique(np.concatenate([runs, *every]))
-
-    def kriging(
-        self, share: float, lengths: np.ndarray, distance: np.ndarray, index: np.ndarray
-    ) -> Kriging:
-        """Weights of the nearest runs, and what they leave of a run's variance."""
-        weight, left = np.empty(distance.shape), np.empty(len(distance))
-        diagonal = np.arange(distance.shape[1])
-        scaled = self.points / lengths
-        for start in range(0, len(distance), _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
-            near = scaled[index[some]]
-            gap = np.linalg.norm(near[:, :, None, :] - near[:, None, :, :], axis=-1)
-            known = share * correlation(gap)
-            known[:, diagonal, diagonal] += (1.0 - share) * self.nugget[index[some]]
-            with_new = share * correlation(distance[some])
-            weight[some] = np.linalg.solve(known, with_new[:, :, None])[:, :, 0]
-            left[some] = 1.0 - np.sum(weight[some] * with_new, axis=1)
-        far = distance[:, 0] > _FAR
-        weight[far], left[far] = 0.0, 1.0
-        return Kriging(index, weight, left)
 
 
 _FAR = 8.0  # lengths: the correlation is below a millionth
@@ -223,20 +233,23 @@ def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
     alone = e[:, runs] ** 2 / own + np.log(own)
     best = Learned(0.0, 1.0, 1.0, 0.0, 0.0)
 
-    def tried(share: float, scale: float, setting: float) -> Learned:
-        one = Learned(share, scale, setting, 0.0, 0.0)
-        left = residuals.others(one, runs).left
-        z = residuals.errors(one, e, runs)
-        found = gain.summed(0.5 * (alone - z**2 - np.log(left)))
-        return Learned(share, scale, setting, *found)
+    def better(best: Learned, shares: Sequence[float], scale: float, setting: float) -> Learned:
+        lengths = residuals.lengths(scale, setting)
+        found = residuals.nearest(residuals.points[runs], lengths, runs)
+        among = residuals.correlations(found, lengths)
+        for share in shares:
+            told = residuals.others(share, found, among, runs)
+            z = told.errors(e, e[:, runs])
+            by_run = 0.5 * (alone - z**2 - np.log(told.left))
+            one = Learned(share, scale, setting, *gain.summed(by_run))
+            best = max(best, one, key=lambda x: x.gain)
+        return best
 
-    for share in _FIRST_SHARES:
-        for scale in SCALE_LENGTHS:
-            for setting in SETTING_LENGTHS:
-                best = max(best, tried(share, scale, setting), key=lambda x: x.gain)
+    for scale in SCALE_LENGTHS:
+        for setting in SETTING_LENGTHS:
+            best = better(best, _FIRST_SHARES, scale, setting)
     if best.gain > 0:
-        rest = [tried(r, best.scale_length, best.setting_length) for r in SHARES]
-        best = max(best, *rest, key=lambda x: x.gain)
+        best = better(best, SHARES, best.scale_length, best.setting_length)
     return best
 
 
@@ -264,14 +277,18 @@ class Neighbours:
         """Weights of the residuals for the rows of a validated table, candidates or runs."""
         points = np.round(self.encoding.discrepancy.local_points(table), 9)
         distinct, which = np.unique(points, axis=0, return_inverse=True)
-        near = self.residuals.nearest(distinct, self.lengths)
-        found = self.residuals.kriging(self.learned.share, self.lengths, *near)
-        which = which.ravel()
-        return Kriging(found.runs[which], found.weight[which], found.left[which])
+        found = self.residuals.told(self.learned.share, self.lengths, distinct)
+        return Kriging(*(x[which.ravel()] for x in found))
 
-    def leave_one_out(self) -> Kriging:
-        """Weights of the other runs' residuals for each finished run, as it was measured."""
-        return self.residuals.others(self.learned, np.arange(len(self.residuals.points)))
+    def leave_one_out(self, runs: np.ndarray) -> Kriging:
+        """Weights of the other runs' residuals for some finished runs, as they were measured."""
+        r, parts = self.residuals, []
+        for start in range(0, len(runs), _AT_ONCE):
+            some = runs[start : start + _AT_ONCE]
+            found = r.nearest(r.points[some], self.lengths, some)
+            among = r.correlations(found, self.lengths)
+            parts.append(r.others(self.learned.share, found, among, some))
+        return Kriging(*map(np.concatenate, zip(*parts, strict=True)))
 
     @cached_property
     def _rows(self) -> np.ndarray:

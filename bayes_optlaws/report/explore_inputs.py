@@ -122,7 +122,8 @@ def noise_tails(df: float) -> list[list[float]]:
     if np.isinf(df):
         return [[1.0, 1.0]]
     shape = 0.5 * df
-    log = np.linspace(*np.log(gamma.ppf([3e-5, 1 - 1e-6], shape)), TAIL_NODES)
+    lower, upper = np.log(gamma.ppf([3e-5, 1 - 1e-6], shape))
+    log = np.linspace(lower, upper, TAIL_NODES)
     weight = np.exp(shape * log - np.exp(log))
     return np.column_stack([(shape - 1.0) * np.exp(-log), weight / weight.sum()]).tolist()
 

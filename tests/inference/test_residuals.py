@@ -12,10 +12,12 @@ import bayes_optlaws as bo
 from bayes_optlaws.archive import load, save
 from bayes_optlaws.inference import residuals
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.describe import law_html
 from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_moments, missed_variance
 from bayes_optlaws.inference.reference import covariance
 from bayes_optlaws.model.neighbours import Residuals
+from bayes_optlaws.model.tails import Tails
 from bayes_optlaws.runs.readers import read_candidates, read_runs
 
 ONE = {"scale": (-0.3,), "mixed": (0.15,), "escape": (0.3,), "cross": (0.2,)}
@@ -138,6 +140,15 @@ def test_odd_runs_make_the_tails_of_new_runs_heavy_and_the_fit_stays(runs, tmp_p
     assert again.tails == law.tails and again.noise_df == law.noise_df
 
 
+def test_a_law_says_what_its_residuals_told(halves):
+    law = replace(halves[0], tails=Tails(4.0, 9.0, 1.0))
+    share = f"share {law.neighbours.learned.share:.0%} of what the law does not explain"
+    said = law_html(law.options, law)
+    assert share in said and "Student-t noise of 4 degrees" in said
+    plain = law_html(law.options, replace(law, neighbours=None, tails=None))
+    assert "does not explain" not in plain and "Student-t" not in plain
+
+
 def test_stated_tails_are_not_learned_again(runs):
     law = fitted(runs, priors=bo.Priors(noise_df=5.0))
     assert law.tails is None and law.noise_df == 5.0
@@ -192,7 +203,7 @@ def test_leave_one_out_is_the_correction_from_the_others(pocket, seeds, rng):
                 (signal + np.diag(noise))[np.ix_(others, others)], signal[others]
             )
             mean, cov = gain.T @ y[others], signal - signal[:, others] @ gain
-            runs = law.neighbours.leave_one_out().runs[i]
+            runs = law.neighbours.leave_one_out(np.array([i])).runs[0]
             assert i not in runs
             weight, left = dense_kriging(law, e.finished.iloc[[i]], runs)
             a = np.zeros(y.size)

@@ -29,7 +29,7 @@ def test_weights_are_those_of_the_dense_conditional(rng):
     residuals = Residuals(points, rng.uniform(0.2, 1.0, NEAREST))
     new = rng.normal(size=(7, 4)) * 0.5
     lengths, share = residuals.lengths(*LENGTHS), 0.7
-    found = residuals.kriging(share, lengths, *residuals.nearest(new, lengths))
+    found = residuals.told(share, lengths, new)
     to_new = share * matern52(new / lengths, points / lengths, 1.0)
     weight = np.linalg.solve(covariance(residuals, share), to_new.T).T
     dense = found.matrix(np.arange(NEAREST)).toarray()
@@ -41,7 +41,7 @@ def test_the_run_itself_is_left_out_also_where_more_runs_lie_in_its_place_than_a
     points = np.vstack([np.zeros((NEAREST + 9, 3)), rng.normal(size=(40, 3))])
     residuals = Residuals(points, np.ones(len(points)))
     own = np.arange(len(points))
-    distance, index = residuals.nearest(points, residuals.lengths(*LENGTHS), own)
+    index, distance = residuals.nearest(points, residuals.lengths(*LENGTHS), own)
     assert index.shape == distance.shape == (len(points), NEAREST)
     assert not (index == own[:, None]).any()
     assert np.all(np.diff(distance, axis=1) >= 0)
@@ -51,7 +51,7 @@ def test_nothing_is_told_far_from_all_runs():
     residuals = Residuals(grid(), np.ones(len(grid())))
     lengths = residuals.lengths(*LENGTHS)
     far = np.array([[5.0, 5.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0]])
-    found = residuals.kriging(0.8, lengths, *residuals.nearest(far, lengths))
+    found = residuals.told(0.8, lengths, far)
     assert not found.weight.any() and not found.used.size
     np.testing.assert_array_equal(found.left, 1.0)
 
