@@ -29,6 +29,8 @@ from scipy.linalg import solve_triangular
 from scipy.special import gammaln, logsumexp, ndtri
 from scipy.stats import chi2, qmc
 
+from bayes_optlaws.inference.resampling import systematic
+
 MAX_PARETO_K, MIN_EFFECTIVE = 0.7, 400.0
 """The gate: shape of the weights' tail at most, effective draws at least."""
 
@@ -118,9 +120,7 @@ class Weighted:
 
     def resample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Indices of n equally weighted draws, by systematic resampling, in random order."""
-        position = (np.arange(n) + rng.random()) / n
-        index = np.searchsorted(np.cumsum(self.weight), position)
-        return rng.permutation(np.minimum(index, self.weight.size - 1))
+        return rng.permutation(systematic(self.weight, n, rng))
 
 
 @dataclass(frozen=True)

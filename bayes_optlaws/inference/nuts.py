@@ -41,6 +41,7 @@ from bayes_optlaws.inference.importance import (
     pilot_draws,
 )
 from bayes_optlaws.inference.noise_coordinates import NoiseCoordinates
+from bayes_optlaws.inference.resampling import systematic
 from bayes_optlaws.inference.tail_map import Mapped, TailMap
 from bayes_optlaws.kernels.hyper import hyper_inputs
 from bayes_optlaws.kernels.marginal import log_evidence_by_combination
@@ -268,7 +269,7 @@ def _sample_by_nuts(
                 break
             if weighted or data.signs is not None:
                 weights = np.split(ratio * share, chains)
-                index = [c * draws + _systematic(w, rng) for c, w in enumerate(weights)]
+                index = [c * draws + systematic(w, draws, rng) for c, w in enumerate(weights)]
                 recovered = recovered.take(np.concatenate(index))
             by_chain = {
                 k: x.reshape(chains, draws, *x.shape[1:]) for k, x in recovered.hyper.items()
@@ -312,7 +313,7 @@ def _sample_by_importance(
         if data.signs is not None:
             kept = _efficiency(share)
             effective *= kept
-            recovered = recovered.take(rng.permutation(_systematic(share, rng)))
+            recovered = recovered.take(rng.permutation(systematic(share, share.size, rng)))
             if effective < MIN_EFFECTIVE and (kept < LEAST_SIGNED or wanted > MIN_EFFECTIVE):
                 return None, (
                     f"importance sampling left {effective:.0f} effective draws with the signs that "
@@ -331,13 +332,6 @@ def _efficiency(weight: np.ndarray) -> float:
 def _unevenness(weight: np.ndarray) -> float:
     """Total variation distance between draws of these weights and equal ones."""
     return 0.5 * float(np.mean(np.abs(weight / weight.mean() - 1.0)))
-
-
-def _systematic(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices of a systematic resample, in order."""
-    position = (np.arange(weight.size) + rng.random()) / weight.size
-    index = np.searchsorted(np.cumsum(weight / weight.sum()), position)
-    return np.minimum(index, weight.size - 1)
 
 
 def figures(sample: Sample, variables: dict[str, np.ndarray]) -> dict[str, float]:

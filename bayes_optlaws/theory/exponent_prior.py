@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from bayes_optlaws.inference.fitted import FittedLaw, HasFitted, fitted_law
+from bayes_optlaws.inference.resampling import systematic
 from bayes_optlaws.runs.readers import read_candidates
 
 LR_POINTS, TOKEN_POINTS, MOST_BATCHES = 15, 4, 12
@@ -183,7 +184,7 @@ def weigh_draws(
             f"{slope.std():.2f}. Take a larger sd, another regime, or leave the rule out"
         )
     rng = np.random.default_rng(random_seed + 1)
-    picked = _systematic(weights, rng)
+    picked = systematic(weights, weights.size, rng)
     draws = law.draws.thin(max_draws)
     loss = average[:, :n][picked]
     if kind == "new_run":
@@ -312,9 +313,3 @@ def _probes(
     if common == "constant":
         table["min_lr"] = 0.0
     return read_candidates(table, warn=False)
-
-
-def _systematic(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices of draws, each as often as its weight says, as many as there are draws."""
-    n = weights.size
-    return np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n).clip(max=n - 1)

@@ -8,6 +8,7 @@ from laws import encoded
 from bayes_optlaws.inference import gate
 from bayes_optlaws.inference import nuts as sampling
 from bayes_optlaws.inference.density import HyperSpace
+from bayes_optlaws.inference.resampling import systematic
 
 MANY = {
     "scale": (-0.3, -0.15, 0.15, 0.3), "mixed": (0.15, 0.3), "escape": (0.15, 0.3, 0.5),
@@ -17,11 +18,11 @@ MANY = {
 
 def test_systematic_resampling_takes_each_draw_its_expected_number_of_times(rng):
     weight = rng.dirichlet(np.ones(50))
-    index = sampling._systematic(weight, rng)
+    index = systematic(weight, 50, rng)
     count = np.bincount(index, minlength=50)
     assert count.sum() == 50
     assert np.all(np.abs(count - 50 * weight) < 1 + 1e-9)
-    np.testing.assert_array_equal(sampling._systematic(np.ones(8), rng), np.arange(8))
+    np.testing.assert_array_equal(systematic(np.ones(8), 8, rng), np.arange(8))
 
 
 def test_combination_weights_are_those_of_the_evidence(pocket, rng):
