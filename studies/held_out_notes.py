@@ -39,9 +39,9 @@ def noise_lines(tables: Mapping[str, pd.DataFrame], out: str | Path) -> list[str
         "Up to a point the noise of a run was that of its class in the likelihood and another in "
         "predictions; now likelihood, leave-one-out, predictions and replicated data have one. "
         "Left the figures with the noise of a class, right with one noise model. Between the two "
-        "evaluations trends over scales, a cap on losses and what is learned from residuals came in "
-        "too, and refits changed from NUTS to importance sampling, so the table shows both models "
-        "and not the noise alone.",
+        "evaluations trends over scales, a cap on losses and what is learned from residuals came "
+        "in too, and refits changed from NUTS to importance sampling, so the table shows both "
+        "models and not the noise alone.",
         "",
         "| held out | 50 % | | 95 % | | pairs: said / right | | pair error | |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
