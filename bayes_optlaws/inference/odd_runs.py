@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,8 @@ def odd_runs(law: FittedLaw, *, max_draws: int = DRAWS) -> pd.DataFrame:
         Index ``run_id``, the oddest first: ``final_loss``, ``expected`` (nats, given the other
         runs), ``off_percent``, ``z`` (of the law's own sds), ``z_robust``, ``likely`` (mistakes).
     """
-    moments = loo_moments(law, max_draws=max_draws)
+    # by the law alone: an odd run would make its neighbours look odd
+    moments = loo_moments(replace(law, neighbours=None), max_draws=max_draws)
     error, sd = moments.error, moments.sd
     runs = law.encoding.finished
     mean = error.mean(axis=0)

@@ -15,6 +15,7 @@ from bayes_optlaws.inference.density import HyperSpace
 from bayes_optlaws.inference.describe import law_html
 from bayes_optlaws.inference.draws import recover
 from bayes_optlaws.inference.loo import loo_moments, missed_variance
+from bayes_optlaws.inference.odd_runs import odd_runs
 from bayes_optlaws.inference.reference import covariance
 from bayes_optlaws.model.neighbours import Residuals
 from bayes_optlaws.model.tails import Tails
@@ -147,6 +148,21 @@ def test_a_law_says_what_its_residuals_told(halves):
     assert share in said and "Student-t noise of 4 degrees" in said
     plain = law_html(law.options, replace(law, neighbours=None, tails=None))
     assert "does not explain" not in plain and "Student-t" not in plain
+
+
+def test_an_odd_run_does_not_make_its_neighbours_odd(halves):
+    """One run 5 % off: it is named, as without a correction from neighbours, which moves theirs."""
+    runs = halves[0].encoding.runs
+    bad = len(runs) // 2
+    loss = runs["final_loss"].to_numpy().copy()
+    loss[bad] *= 1.05
+    law = fitted(runs.assign(final_loss=loss))
+    law = law if law.neighbours is not None else with_neighbours(law)
+    plain, name = replace(law, neighbours=None), runs["run_id"].iloc[bad]
+    near = [i for i in law.neighbours.leave_one_out(np.array([bad])).runs[0][:3] if i != bad]
+    before, after = (np.abs(loo_moments(x).error.mean(axis=0))[near] for x in (plain, law))
+    assert after.mean() > before.mean()
+    assert list(odd_runs(law).index) == list(odd_runs(plain).index) == [name]
 
 
 def test_stated_tails_are_not_learned_again(runs):
