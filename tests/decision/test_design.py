@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from laws import encoded, with_draws
+from laws import encoded, with_draws, with_neighbours
 from scipy.stats import norm
 
 import bayes_optlaws as bo
@@ -20,6 +20,7 @@ from bayes_optlaws.decision.design import (
     design,
 )
 from bayes_optlaws.decision.design_benefit import benefit
+from bayes_optlaws.decision.design_covariance import PooledCovariance
 from bayes_optlaws.decision.design_joint import Joint
 from bayes_optlaws.decision.design_rules import order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
@@ -170,6 +171,44 @@ def test_joint_posterior_equals_dense_conditioning(kind, split, request):
         assert np.all(np.abs(block.cov[:, i] - targets.cov[i]) < tolerance)
         assert np.all(np.abs(block.mean[:, i] - targets.mean[i]) < 1e-5)
         assert np.all(np.abs(block.var[:, i] / np.diag(targets.cov[i]) - 1) < 2e-3)
+
+
+def test_residuals_of_neighbours_correct_the_joint_posterior(rich, split):
+    """Means and covariances are those of the dense posterior of rows and runs, mapped linearly."""
+    law = with_neighbours(rich)
+    table = split[1].iloc[[0, 7, 40, 100]].copy()
+    table["peak_lr"] *= 1.2
+    table = pd.concat([_slim(table), _slim(split[2].iloc[::9])])
+    joint, s = Joint(law, law.draws.take(np.array([3]))), 3
+    targets = joint.targets(table)
+    found = law.neighbours.at(table)
+    runs = law.encoding.finished
+    plain = law.predictor(law.draws.take(np.array([s]))).without_neighbours()
+    weight = found.matrix(np.arange(len(runs))).toarray()
+    weight *= plain.unexplained_sd(table).T / plain.unexplained_sd(runs)
+    assert np.abs(weight[:4]).max() > 0.1 and np.abs(weight[4:]).max() < np.abs(weight[:4]).max()
+    mean, cov = condition(law, s, pd.concat([table, _slim(runs)]))
+    change = np.hstack([np.eye(len(table)), -weight])
+    y = np.log(runs["final_loss"].to_numpy())
+    mean, cov = change @ mean + weight @ y, change @ cov @ change.T
+    # of what the local functions leave out, neighbours tell as much as of the noise
+    d, left = law.encoding.discrepancy, np.sqrt(found.left)
+    points = d.local_points(table)
+    phi = d.local_functions(points)
+    missed = d.local_missed(points, phi, points, phi) * (1 - np.outer(left, left))
+    cov -= law.draws.hyper["local_sd"][s] ** 2 * missed
+    tolerance = 5e-3 * np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
+    np.testing.assert_allclose(targets.mean[0], mean, rtol=0, atol=2e-5)
+    assert np.all(np.abs(targets.cov[0] - cov) < tolerance)
+    block = joint.block(table, targets)
+    np.testing.assert_allclose(block.mean[:, 0], mean, rtol=0, atol=3e-5)
+    assert np.all(np.abs(block.cov[:, 0] - cov) < tolerance)
+    np.testing.assert_allclose(block.var[:, 0], np.diag(cov), rtol=5e-3)
+    np.testing.assert_allclose(
+        targets.noise[0], plain.noise_sd(table)[0] ** 2 * found.left, rtol=1e-9
+    )
+    whole = PooledCovariance(joint, table)
+    np.testing.assert_allclose(whole.columns(np.arange(len(table))), targets.cov[0], rtol=1e-6)
 
 
 def test_regret_equals_real_refits_over_all_exponents(split):
