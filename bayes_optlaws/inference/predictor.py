@@ -86,12 +86,14 @@ class Predictor:
             return self.capped(out)
         near = None if self.neighbours is None else self.neighbours.at(table)
         out += self._over_scales(table, rng)
+        missed = np.zeros(len(table))
         if self.discrepancy.n_local:
-            out += self._local(table, rng, 1.0 if near is None else np.sqrt(near.left))
+            local, missed = self._local(table, rng, 1.0 if near is None else np.sqrt(near.left))
+            out += local
         out += self._drift(table, rng)
         out += self._never_varied(table, rng)
         if near is not None:
-            out += self._from_neighbours(table, near)
+            out += self._from_neighbours(table, near, missed)
         return self.capped(out)
 
     def capped(self, log_loss: np.ndarray) -> np.ndarray:
@@ -122,11 +124,16 @@ class Predictor:
 
     def unexplained_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Sd of what is neither the law's nor the local functions', shape (n_draws, n)."""
-        sd = self.whole_noise_sd(table)
-        if not (self.transfer and self.discrepancy.n_local):
-            return sd
-        missed = self.discrepancy.local_missed_variance(self.discrepancy.local_points(table))
-        return np.hypot(sd, self.draws.hyper["local_sd"] * np.sqrt(missed))
+        missed = np.zeros(len(table))
+        if self.transfer and self.discrepancy.n_local:
+            missed = self.discrepancy.local_missed_variance(self.discrepancy.local_points(table))
+        return self._with_missed(self.whole_noise_sd(table), missed)
+
+    def _with_missed(self, noise: np.ndarray, missed: np.ndarray) -> np.ndarray:
+        """Noise sds with what the local functions miss, of this variance per unit sd."""
+        if not missed.any():
+            return noise
+        return np.hypot(noise, self.draws.hyper["local_sd"] * np.sqrt(missed))
 
     def standard_residuals(
         self, encoding: RunEncoding, rows: np.ndarray, runs: np.ndarray
@@ -148,13 +155,16 @@ class Predictor:
             encoding.finished.iloc[runs]
         )
 
-    def _from_neighbours(self, table: pd.DataFrame, near: Kriging) -> np.ndarray | float:
+    def _from_neighbours(
+        self, table: pd.DataFrame, near: Kriging, missed: np.ndarray
+    ) -> np.ndarray | float:
         """What the residuals of neighbouring runs tell of each candidate."""
         known, used = self.neighbours, near.used
         if known is None or not used.size:
             return 0.0
         e = self.standard_residuals(known.encoding, known.rows(used), used)
-        return self.unexplained_sd(table) * (near.matrix(used) @ e.T).T
+        sd = self._with_missed(self.whole_noise_sd(table), missed)
+        return sd * (near.matrix(used) @ e.T).T
 
     def _over_scales(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Level and slopes at the candidates' scales, given those at the cells."""
@@ -222,10 +232,11 @@ class Predictor:
 
     def _local(
         self, table: pd.DataFrame, rng: np.random.Generator, left: np.ndarray | float
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Local correction: what the runs inform, plus what the local functions leave out.
 
-        ``left`` is the share of the latter's sd that neighbouring runs do not tell, (n,).
+        ``left`` is the share of the latter's sd that neighbouring runs do not tell, (n,). Also
+        returns the variance of the latter per unit sd, (n,).
         """
         d, draws = self.discrepancy, self.draws
         points = np.round(d.local_points(table), 9)
@@ -233,10 +244,11 @@ class Predictor:
         which = which.ravel()
         phi = d.local_functions(distinct)
         out = (draws.local[:, : d.n_local] @ phi.T)[:, which]
+        variance = d.local_missed_variance(distinct, phi)[which]
         if len(distinct) <= MAX_POINTS:
             factor = _psd_factor(d.local_missed(distinct, phi, distinct, phi))
             fresh = rng.standard_normal((draws.n, len(factor))) @ factor.T
-            return out + draws.hyper["local_sd"] * fresh[:, which] * left
+            return out + draws.hyper["local_sd"] * fresh[:, which] * left, variance
         features = d.local_frequencies(MAX_POINTS, rng)
         normal = rng.standard_normal((draws.n, MAX_POINTS)) * draws.hyper["local_sd"]
         for block in _blocks(len(distinct), MAX_POINTS):
@@ -244,7 +256,7 @@ class Predictor:
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
             new = (normal @ missed.T)[:, which[mine] - block.start]
             out[:, mine] += new * np.broadcast_to(left, which.shape)[mine]
-        return out
+        return out, variance
 
 
 def _blocks(n: int, size: int) -> list[slice]:

@@ -167,7 +167,12 @@ def squared_exponential(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarr
 
 def matern52(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:
     """Matern-5/2 correlation between the rows of x and y."""
-    r = np.sqrt(5.0) / length * cdist(x, y)
+    return matern52_at(cdist(x, y) / length)
+
+
+def matern52_at(distance: np.ndarray) -> np.ndarray:
+    """Matern-5/2 correlation at a distance in lengths."""
+    r = np.sqrt(5.0) * distance
     return (1.0 + r + r**2 / 3.0) * np.exp(-r)
 
 

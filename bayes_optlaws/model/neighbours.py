@@ -36,6 +36,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from bayes_optlaws.model import gain
+from bayes_optlaws.model.discrepancy import matern52_at
 from bayes_optlaws.model.encoding import RunEncoding
 
 NEAREST = 30
@@ -99,12 +100,6 @@ class Kriging(NamedTuple):
         return csr_array((weight[some], (row[some], at)), shape=(len(self.runs), used.size))
 
 
-def correlation(distance: np.ndarray) -> np.ndarray:
-    """Matern-5/2 correlation at a distance in lengths."""
-    r = np.sqrt(5.0) * distance
-    return (1.0 + r + r**2 / 3.0) * np.exp(-r)
-
-
 @dataclass(frozen=True)
 class Residuals:
     """Places and residuals of finished runs, from which a correction is learned.
@@ -146,7 +141,7 @@ class Residuals:
         near = (self.points / lengths)[found.runs]
         square = np.sum(near**2, axis=-1)
         gap = square[:, :, None] + square[:, None, :] - 2.0 * near @ near.transpose(0, 2, 1)
-        return correlation(np.sqrt(np.maximum(gap, 0.0)))
+        return matern52_at(np.sqrt(np.maximum(gap, 0.0)))
 
     def kriging(self, share: float, found: Nearest, among: np.ndarray) -> Kriging:
         """Weights of the nearest runs, and what they leave of a run's variance.
@@ -155,7 +150,7 @@ class Residuals:
         """
         known, diagonal = share * among, np.arange(among.shape[1])
         known[:, diagonal, diagonal] += (1.0 - share) * self.nugget[found.runs]
-        to_new = share * correlation(found.distance)
+        to_new = share * matern52_at(found.distance)
         weight = np.linalg.solve(known, to_new[:, :, None])[:, :, 0]
         left = 1.0 - np.sum(weight * to_new, axis=1)
         far = found.distance[:, 0] > _FAR
