@@ -392,7 +392,7 @@ class FittedLaw:
         if stage is not None:
             log_loss, noise = stage.log_loss(predictor, kind, rng)
             return LossDraws(losses(log_loss), None, noise)
-        log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
+        log_loss, noise_sd = predictor.mean_and_noise_sd(table, rng)
         if kind == "new_run":
             log_loss += predictor.noise_draws(noise_sd, rng)
             log_loss = predictor.capped(log_loss)
@@ -424,7 +424,7 @@ class FittedLaw:
             return mean, self.draw_loss(table, "new_run", again, **options)
         draws = self.draws.thin(draws_for(len(table), max_draws))
         predictor = self.predictor(draws)
-        log_loss, noise_sd = predictor.mean(table, rng), predictor.noise_sd(table)
+        log_loss, noise_sd = predictor.mean_and_noise_sd(table, rng)
         risk, noise = self.risk(table, draws), float(np.median(noise_sd))
         one_run = predictor.capped(log_loss + predictor.noise_draws(noise_sd, rng))
         return LossDraws(losses(log_loss), risk, noise), LossDraws(losses(one_run), risk, noise)

@@ -22,6 +22,9 @@ from bayes_optlaws.model.priors import Priors
 MAX_SCALES = 64
 """New scales drawn jointly at once; beyond, in blocks of this many."""
 
+MANY_ROWS = 50
+"""Rows for each scale from which fields are evaluated scale by scale, which is then faster."""
+
 MAX_POINTS = 1024
 """With no more distinct candidates than this, what the local functions leave out is drawn from
 its exact covariance; beyond, from this many random features, so that all see one function."""
@@ -78,13 +81,35 @@ class Predictor:
 
     def mean(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
         """Expected log loss of a run (no noise), joint over candidates, shape (n_draws, n)."""
+        return self._mean(table, rng, self._near(table))
+
+    def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
+        """Noise sd of log loss that neighbouring runs do not tell, shape (n_draws, n)."""
+        return self._noise_sd(table, self._near(table))
+
+    def mean_and_noise_sd(
+        self, table: pd.DataFrame, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`mean` and `noise_sd`, in less time than one after the other."""
+        near = self._near(table)
+        return self._mean(table, rng, near), self._noise_sd(table, near)
+
+    def _near(self, table: pd.DataFrame) -> Kriging | None:
+        return None if self.neighbours is None else self.neighbours.at(table)
+
+    def _noise_sd(self, table: pd.DataFrame, near: Kriging | None) -> np.ndarray:
+        sd = self.whole_noise_sd(table)
+        return sd if near is None else sd * np.sqrt(near.left)
+
+    def _mean(
+        self, table: pd.DataFrame, rng: np.random.Generator, near: Kriging | None
+    ) -> np.ndarray:
         out = self.law(table)
         if self.effects is not None and self.effects.covariates:
             x = self.effects.columns(table)
             out += self.draws.local[:, self.draws.local.shape[1] - x.shape[1] :] @ x.T
         if not self.transfer:
             return self.capped(out)
-        near = None if self.neighbours is None else self.neighbours.at(table)
         out += self._over_scales(table, rng)
         missed = np.zeros(len(table))
         if self.discrepancy.n_local:
@@ -102,11 +127,6 @@ class Predictor:
         Nor below ``least``: far from all runs draws go astray downwards as they do upwards.
         """
         return np.clip(log_loss, self.least, np.log(self.priors.untrained_loss))
-
-    def noise_sd(self, table: pd.DataFrame) -> np.ndarray:
-        """Noise sd of log loss that neighbouring runs do not tell, shape (n_draws, n)."""
-        sd = self.whole_noise_sd(table)
-        return sd if self.neighbours is None else sd * np.sqrt(self.neighbours.at(table).left)
 
     def whole_noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Sd of all that the law leaves unexplained in the log loss of a run, (n_draws, n)."""
@@ -188,9 +208,7 @@ class Predictor:
                 rng,
             )
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            for part in np.array_split(mine, max(1, mine.size // 2000)):
-                at = value[:, :, which[part] - block.start]
-                out[:, part] = np.einsum("sfc,cf->sc", at, slopes[part])
+            out[:, mine] = _at_scales(value, which[mine] - block.start, slopes[mine])
         return out
 
     def _never_varied(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray | float:
@@ -214,8 +232,7 @@ class Predictor:
                 rng,
             )
             mine = np.flatnonzero((which >= block.start) & (which < block.stop))
-            at = effect[:, :, which[mine] - block.start]
-            out[:, mine] = np.einsum("skn,nk->sn", at, unseen[mine])
+            out[:, mine] = _at_scales(effect, which[mine] - block.start, unseen[mine])
         return out
 
     def _drift(self, table: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
@@ -261,6 +278,19 @@ class Predictor:
 
 def _blocks(n: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _at_scales(value: np.ndarray, which: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Fields (n_draws, n_fields, n_scales) at the scale of each row, times its slopes, summed."""
+    out = np.empty((len(value), which.size))
+    if which.size < MANY_ROWS * value.shape[2]:
+        for part in np.array_split(np.arange(which.size), max(1, which.size // 2000)):
+            out[:, part] = np.einsum("sfc,cf->sc", value[:, :, which[part]], slopes[part])
+        return out
+    for scale in range(value.shape[2]):
+        rows = np.flatnonzero(which == scale)
+        out[:, rows] = value[:, :, scale] @ slopes[rows].T
+    return out
 
 
 def _psd_factor(matrix: np.ndarray) -> np.ndarray:
