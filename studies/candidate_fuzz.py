@@ -56,10 +56,25 @@ def rate_follows_size() -> pd.DataFrame:
     )  # fmt: skip
 
 
+def rippled() -> pd.DataFrame:
+    """A dense grid whose losses ripple over rate and batch: neighbours tell of one another."""
+    rng = np.random.default_rng(7)
+    grid = np.meshgrid([1e7, 4e7, 1.6e8], np.geomspace(2.5e-4, 4e-3, 17), 2.0 ** np.arange(15, 19))
+    size, rate, batch = (x.ravel() for x in grid)
+    loss = 2.0 + 60 * size**-0.3 + 0.02 * np.log(rate / 1e-3) ** 2
+    loss *= 1 + 0.006 * np.sin(4.5 * np.log(rate)) * np.cos(3 * np.log(batch))
+    return pd.DataFrame(
+        {"n_params": size, "tokens": 20 * size, "batch_tokens": batch, "peak_lr": rate,
+         "warmup_steps": 50, "schedule": "cosine",
+         "final_loss": loss * np.exp(0.002 * rng.standard_normal(size.size))}
+    )  # fmt: skip
+
+
 LAWS = {
     "pocket": (lambda: datasets.load("pocket"), {}),
     "pocket, no transfer": (lambda: datasets.load("pocket"), {"transfer": False}),
     "constant only": (constant_only, {}),
+    "rippled": (rippled, {}),
     "rate follows size": (rate_follows_size, {}),
     "rate follows size, no transfer": (rate_follows_size, {"transfer": False}),
 }
