@@ -317,7 +317,7 @@ def _with_residuals(law: FittedLaw, meta: h5py.Group) -> FittedLaw:
             raise ValueError(f"neighbours do not fit the table: {near}")
         law = residuals.corrected(law, learned)
     if shape is not None:
-        found = Tails(**_positive(shape))
+        found = Tails(**{k: float(v) for k, v in shape.items()})
         if not found.df > 2:
             raise ValueError(f"tails must have more than 2 degrees of freedom: {shape}")
         law = replace(law, tails=found)

@@ -66,9 +66,9 @@ class OptLaw(WithOptions):
     groups : {None, "pooled"}
         ``"pooled"`` fits the groups of a table together: levels apart, slopes as far as they agree.
     residuals : bool
-        Learn from the residuals of the fit, where they clearly tell: what runs of nearly the same
-        settings share (with ``transfer``, see `bayes_optlaws.model.neighbours`), and how heavy the
-        tails of the noise are (`bayes_optlaws.model.tails`).
+        Learn from the residuals of the fit what runs of nearly the same settings share, where that
+        is clear (with ``transfer``, see `bayes_optlaws.model.neighbours`), and how heavy the tails
+        of the noise of new runs are (`bayes_optlaws.model.tails`).
 
     Examples
     --------

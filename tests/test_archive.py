@@ -234,7 +234,7 @@ CRAFTED = {
     "a share above one": lambda f: _set_neighbours(f, LEARNED | {"share": 1.5}),
     "tails a list": lambda f: f["bayes_optlaws"].attrs.__setitem__("tails", "[1.0]"),
     "tails without a variance": lambda f: f["bayes_optlaws"].attrs.__setitem__(
-        "tails", '{"df": 2.0, "gain": 9.0, "standard_error": 2.0}'
+        "tails", '{"df": 2.0, "gain": 9.0}'
     ),
     "no tails": lambda f: f["bayes_optlaws"].attrs.__delitem__("tails"),
     "no neighbours": lambda f: f["bayes_optlaws"].attrs.__delitem__("neighbours"),

@@ -106,11 +106,8 @@ def _from_residuals(law: FittedLaw) -> list[str]:
             f"Runs of nearly the same settings share {share:.0%} of what the law does not "
             "explain: predictions near them are corrected by it."
         )
-    if law.tails is not None:
-        said.append(
-            f"Odd runs are as frequent as with Student-t noise of {law.tails.df:g} degrees of "
-            "freedom: new runs have that noise."
-        )
+    if np.isfinite(law.noise_df):
+        said.append(f"New runs have Student-t noise of {law.noise_df:g} degrees of freedom.")
     return said
 
 

@@ -99,7 +99,7 @@ class FittedLaw:
     neighbours : Neighbours, optional
         Correction of predictions from runs of nearly the same settings.
     tails : Tails, optional
-        Of the noise of new runs, where they are heavier than those of the likelihood.
+        Of the noise of new runs, where they are not those of the likelihood.
 
     Attributes
     ----------

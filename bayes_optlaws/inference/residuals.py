@@ -18,7 +18,7 @@ DRAWS = 20
 """Posterior draws whose residuals are looked at."""
 
 FEWEST = 20
-"""Finished runs below which nothing is learned from residuals."""
+"""Finished runs below which neighbours are not asked."""
 
 
 def places(encoding: RunEncoding, predictor: Predictor) -> neighbours.Residuals:
@@ -52,7 +52,7 @@ def corrected(law: FittedLaw, learned: neighbours.Learned) -> FittedLaw:
 
 
 def learn(law: FittedLaw) -> FittedLaw:
-    """The law with what its residuals tell of new runs, where that is clear.
+    """The law with what its residuals tell of new runs.
 
     Parameters
     ----------
@@ -60,11 +60,9 @@ def learn(law: FittedLaw) -> FittedLaw:
         As it was sampled.
     """
     e, n = law.encoding, len(law.encoding.finished)
-    if n < FEWEST:
-        return law
     few, runs = law.predictor().thinned(DRAWS), neighbours.chosen_runs(n)
     near, found = runs, None
-    if e.transfer and e.discrepancy.n_local:
+    if e.transfer and e.discrepancy.n_local and n >= FEWEST:
         found = places(e, few)
         near = found.all_nearest(runs)
     residuals = np.zeros((few.draws.n, n))
@@ -77,6 +75,6 @@ def learn(law: FittedLaw) -> FittedLaw:
             known = neighbours.Neighbours(e, found, learned)
             z = known.leave_one_out(runs).errors(residuals, residuals[:, runs])
             law = replace(law, neighbours=known)
-    shape = tails.learn(z)
-    stated = np.isfinite(e.measurement.df)  # and in the likelihood
-    return law if stated or not shape.clear else replace(law, tails=shape)
+    if np.isfinite(e.measurement.df):  # stated, and in the likelihood
+        return law
+    return replace(law, tails=tails.learn(z))

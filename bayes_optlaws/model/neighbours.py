@@ -35,9 +35,12 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from bayes_optlaws.model import gain
 from bayes_optlaws.model.discrepancy import matern52_at
 from bayes_optlaws.model.encoding import RunEncoding
+
+LEAST_GAIN, LEAST_RATIO = 3.0, 2.0
+"""The correction is used where it improves the summed leave-one-out log density of the runs by
+this many nats, and by this many standard errors of that sum."""
 
 NEAREST = 30
 """Runs from which a residual is predicted."""
@@ -203,7 +206,7 @@ class Learned:
     @property
     def clear(self) -> bool:
         """Whether the gain is large enough for the correction to be used."""
-        return gain.is_clear(self.gain, self.standard_error)
+        return self.gain >= max(LEAST_GAIN, LEAST_RATIO * self.standard_error)
 
 
 def chosen_runs(n: int) -> np.ndarray:
@@ -235,8 +238,9 @@ def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
         for share in shares:
             told = residuals.others(share, found, among, runs)
             z = told.errors(e, e[:, runs])
-            by_run = 0.5 * (alone - z**2 - np.log(told.left))
-            one = Learned(share, scale, setting, *gain.summed(by_run))
+            by_run = 0.5 * (alone - z**2 - np.log(told.left)).mean(axis=0)
+            error = float(by_run.std() * np.sqrt(runs.size))
+            one = Learned(share, scale, setting, float(by_run.sum()), error)
             best = max(best, one, key=lambda x: x.gain)
         return best
 

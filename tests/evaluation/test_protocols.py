@@ -283,7 +283,7 @@ def test_the_fit_of_the_user_is_left_alone_and_the_law_beats_the_mean(small_law,
 
 @pytest.mark.parametrize("df", [np.inf, 5.0])
 def test_log_score_of_the_law_is_that_of_its_mixture(df, small_law, pocket):
-    tails = Tails(df, 10.0, 1.0)
+    tails = Tails(df, 10.0)
     fitted = replace(small_law.fitted, tails=tails)
     law = SimpleNamespace(
         predictor=fitted.predictor(), fitted=fitted, diagnostics=fitted.diagnostics
