@@ -313,7 +313,8 @@ def _with_residuals(law: FittedLaw, meta: h5py.Group) -> FittedLaw:
     near, shape = (json.loads(_text_attribute(meta, name)) for name in ("neighbours", "tails"))
     if near is not None:
         learned = Learned(**_positive(near))
-        if learned.share >= 1 or not law.encoding.discrepancy.n_local:
+        e = law.encoding
+        if learned.share >= 1 or not (e.transfer and e.discrepancy.n_local):
             raise ValueError(f"neighbours do not fit the table: {near}")
         law = residuals.corrected(law, learned)
     if shape is not None:

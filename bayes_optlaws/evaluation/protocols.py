@@ -424,7 +424,7 @@ def _predict_law(law: Any, test: pd.DataFrame, seed: int) -> dict[str, Any]:
     mean = predictor.mean(test, rng)
     # as the held-out losses were measured: means over seeds, with their own standard errors
     measurement = law.fitted.encoding.measurement
-    sd = measurement.sd(np.broadcast_to(predictor.noise_sd(test), mean.shape), test, mean)
+    sd = np.broadcast_to(predictor.measured_sd(measurement, test, mean), mean.shape)
     figures = {f"figure_{k}": float(v) for k, v in law.diagnostics.items()}
     return {
         # Half precision would do for the metrics; single keeps ties out.

@@ -115,4 +115,4 @@ def _noise(law: FittedLaw) -> str:
     """Median noise of one run over (some of) the fitted settings, in percent of the loss."""
     finished = law.encoding.finished
     some = finished.iloc[:: max(1, len(finished) // _MOST_ROWS)]
-    return f"{significant(100 * float(np.median(law.predictor().noise_sd(some))))} %"
+    return f"{significant(100 * float(np.median(law.predictor().whole_noise_sd(some))))} %"

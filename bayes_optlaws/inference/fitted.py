@@ -304,7 +304,11 @@ class FittedLaw:
         CovariateError
             Where a name is none of the law's covariates.
         """
-        return replace(self, encoding=self.encoding.assuming(values)) if values else self
+        if not values:
+            return self
+        encoding, known = self.encoding.assuming(values), self.neighbours
+        known = None if known is None else replace(known, encoding=encoding)
+        return replace(self, encoding=encoding, neighbours=known)
 
     def usual(self) -> FittedLaw:
         """The same law, where nothing else is assumed with the covariates that most runs have."""
@@ -445,7 +449,8 @@ class FittedLaw:
             The second with the seeds and standard errors of the table.
         """
         table = self.encoding.finished
-        predictor = self.predictor(self.draws.thin(max_draws))
+        # as the fit has them: with their own residuals as neighbours nothing would be checked
+        predictor = self.predictor(self.draws.thin(max_draws)).without_neighbours()
         mean = predictor.mean(table, rng)
         measured = np.log(table["final_loss"].to_numpy(float))
         sd = self.encoding.measurement.sd(predictor.noise_sd(table), table, measured)

@@ -89,7 +89,7 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
     near = None
     if law.neighbours is not None:
         near = _near(law, law.neighbours, draws, times[:n])
-        missed = missed * near.noise**2
+        missed = missed * near.left
     inputs = HyperSpace(data, law.priors).kernel_inputs(draws.hyper)
     layout, fields = data.kernel_args(law.priors)[:4], inputs[4]
     with one_blas_thread():  # the matrices are small: threads only get in their own way
@@ -126,11 +126,16 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
 
 
 class _Near(NamedTuple):
-    """Weights of the other runs' residuals, the runs' sds by draw, and the noise that is left."""
+    """Weights of the other runs' residuals, the runs' sds by draw, and what they leave.
+
+    ``noise`` is the factor of the sd of a row's noise as it was measured, ``left`` that of the
+    variance of a run's whole unexplained part.
+    """
 
     weight: csr_array
     sd: np.ndarray
     noise: np.ndarray
+    left: np.ndarray
 
     def less(self, values: np.ndarray, draw: int) -> np.ndarray:
         """Values of the runs, along the last axis, less what those of the others tell."""
@@ -142,8 +147,10 @@ def _near(law: FittedLaw, known: Neighbours, draws: Draws, times: np.ndarray) ->
     found = known.leave_one_out(np.arange(len(law.encoding.finished)))
     sd = law.predictor(draws).without_neighbours().unexplained_sd(law.encoding.finished)
     n = len(found.left)
-    noise = np.sqrt(found.left / known.residuals.nugget)
-    return _Near(found.matrix(np.arange(n)), sd * times, noise)
+    r, share = known.residuals, known.learned.share
+    noise = np.sqrt(found.left / r.own(0.0))
+    left = found.left + (1.0 - share) - r.own(share)
+    return _Near(found.matrix(np.arange(n)), sd * times, noise, left)
 
 
 def missed_variance(encoding: RunEncoding) -> np.ndarray:

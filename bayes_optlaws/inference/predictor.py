@@ -15,6 +15,7 @@ from bayes_optlaws.model.drift import draw_beyond
 from bayes_optlaws.model.effects import Effects
 from bayes_optlaws.model.encoding import RunEncoding
 from bayes_optlaws.model.features import FeatureSet, Standardizer
+from bayes_optlaws.model.measurement import Measurement, seeds
 from bayes_optlaws.model.neighbours import Kriging, Neighbours
 from bayes_optlaws.model.noise import NoiseClasses
 from bayes_optlaws.model.priors import Priors
@@ -127,6 +128,32 @@ class Predictor:
         Nor below ``least``: far from all runs draws go astray downwards as they do upwards.
         """
         return np.clip(log_loss, self.least, np.log(self.priors.untrained_loss))
+
+    def measured_sd(
+        self, measurement: Measurement, table: pd.DataFrame, log_loss: np.ndarray
+    ) -> np.ndarray:
+        """Noise sd of rows as they are measured: of means over seeds, with standard errors.
+
+        What a run shares with its neighbours is the same for all its seeds.
+
+        Parameters
+        ----------
+        measurement : Measurement
+        table : DataFrame
+            Validated run table; its losses are not read.
+        log_loss : array, shape (..., n)
+            Log loss of each row, measured or expected.
+
+        Returns
+        -------
+        array, shape (n_draws, n)
+        """
+        whole = self.whole_noise_sd(table)
+        sd = measurement.sd(whole, table, log_loss)
+        if self.neighbours is None:
+            return sd
+        share, left = self.neighbours.learned.share, self.neighbours.at(table).left
+        return np.sqrt(sd**2 + whole**2 * (left - (1.0 - share) - share / seeds(table)))
 
     def whole_noise_sd(self, table: pd.DataFrame) -> np.ndarray:
         """Sd of all that the law leaves unexplained in the log loss of a run, (n_draws, n)."""

@@ -22,7 +22,7 @@ FEWEST = 20
 
 
 def places(encoding: RunEncoding, predictor: Predictor) -> neighbours.Residuals:
-    """Places of the finished runs, and the variances of their own parts.
+    """Places of the finished runs, and how each was measured.
 
     Parameters
     ----------
@@ -31,11 +31,13 @@ def places(encoding: RunEncoding, predictor: Predictor) -> neighbours.Residuals:
         Of the law.
     """
     measured, table = encoding.measurement, encoding.finished
-    one_run = predictor.thinned(DRAWS).whole_noise_sd(table)
-    sd = measured.sd(one_run, table, np.log(table["final_loss"].to_numpy(float)))
-    nugget = np.mean((sd / one_run) ** 2, axis=0) / measured.weight
+    one_run = predictor.thinned(DRAWS).unexplained_sd(table)
+    log_loss = np.log(table["final_loss"].to_numpy(float))
+    known = np.mean((measured.sd(0.0, table, log_loss) / one_run) ** 2, axis=0)
     points = np.round(encoding.discrepancy.local_points(table), 9)
-    return neighbours.Residuals(points, nugget)
+    return neighbours.Residuals(
+        points, 1.0 / measured.seeds, np.broadcast_to(known, len(table)), measured.weight
+    )
 
 
 def corrected(law: FittedLaw, learned: neighbours.Learned) -> FittedLaw:
@@ -61,15 +63,14 @@ def learn(law: FittedLaw) -> FittedLaw:
     """
     e, n = law.encoding, len(law.encoding.finished)
     few, runs = law.predictor().thinned(DRAWS), neighbours.chosen_runs(n)
-    near, found = runs, None
-    if e.transfer and e.discrepancy.n_local and n >= FEWEST:
-        found = places(e, few)
+    found, near = places(e, few), runs
+    asked = e.transfer and e.discrepancy.n_local > 0 and n >= FEWEST
+    if asked:
         near = found.all_nearest(runs)
     residuals = np.zeros((few.draws.n, n))
     residuals[:, near] = few.standard_residuals(e, e.rows(e.finished.iloc[near]), near)
-    z = residuals[:, runs]
-    if found is not None:
-        z = z / np.sqrt(found.nugget[runs])
+    z = residuals[:, runs] / np.sqrt(found.own(0.0)[runs])
+    if asked:
         learned = neighbours.learn(found, residuals, runs)
         if learned.clear:
             known = neighbours.Neighbours(e, found, learned)

@@ -7,14 +7,17 @@ are taken to have the correlation
 
 .. math::
 
-    C_{ij} = \rho\, k(|x_i - x_j|) + (1 - \rho)\, m_i\, \delta_{ij},
+    C_{ij} = \rho\, k(|x_i - x_j|)
+        + \left[(1 - \rho) / n_i + m_i\right] \lambda_i^{-1}\, \delta_{ij},
 
 with :math:`k` the Matern-5/2 correlation over scales and settings, :math:`\rho` the share that
-neighbours have in common (geostatistics: the partial sill, and one less it the nugget) and
-:math:`m_i` one, less for a mean over seeds.  A new run at :math:`x` is expected to be off by
-:math:`\sigma(x)\, g^\top e`, with :math:`g = C^{-1} \rho k(x)` over its nearest runs, and what
-is left of its variance is :math:`1 - g^\top \rho k(x)`.  Away from all runs g vanishes and nothing
-is left of the correction: it is for predictions inside the grid, and does not extrapolate.
+neighbours have in common (geostatistics: the partial sill, and the rest the nugget), :math:`n_i`
+the seeds that a row is the mean of, :math:`m_i` its known measurement variance over the noise
+variance of one run, and :math:`\lambda_i` its weight under Student-t noise, else one.  A new run
+at :math:`x` is expected to be off by :math:`\sigma(x)\, g^\top e`, with
+:math:`g = C^{-1} \rho k(x)` over its nearest runs, and what is left of its variance is
+:math:`1 - g^\top \rho k(x)`.  The correction fades within a few of its lengths from the nearest
+run: it is for predictions inside the grid, and does not extrapolate.
 
 Share and lengths are those by which each run is best predicted from the others (leave-one-out
 density); without a clear gain there is no correction.  The hyper-parameters are those of
@@ -51,7 +54,7 @@ SETTING_LENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Tried: shares, lengths over scales in nats, and over settings in their sds."""
 
 LEARNED_FROM = 500
-"""Runs at most whose prediction from the others chooses share and lengths."""
+"""Runs at most whose residuals choose share, lengths and the tails of the noise."""
 
 KEPT_ROWS = 10_000
 """Of no more finished runs than this the columns of the likelihood are kept."""
@@ -111,12 +114,22 @@ class Residuals:
     ----------
     points : array, shape (n, 2 + n_settings)
         Scales in nats, then standardised settings.
-    nugget : array, shape (n,)
-        Variance of a run's own part, relative to that of one run.
+    single : array, shape (n,)
+        Part of the noise variance of one run that a row has: one over its seeds.
+    known : array, shape (n,)
+        Known measurement variance, over the noise variance of one run.
+    weight : array, shape (n,)
+        Of the rows under Student-t noise, else one.
     """
 
     points: np.ndarray
-    nugget: np.ndarray
+    single: np.ndarray
+    known: np.ndarray
+    weight: np.ndarray
+
+    def own(self, share: float) -> np.ndarray:
+        """Variance of what a row does not share with its neighbours, over that of one run, (n,)."""
+        return (1.0 - share) * self.single + self.known
 
     def lengths(self, scale: float, setting: float) -> np.ndarray:
         """Length of every coordinate, shape (2 + n_settings,)."""
@@ -128,7 +141,7 @@ class Residuals:
         """Nearest runs of some points, without the run itself where ``own`` is it."""
         more = 0 if own is None else 1
         k = min(NEAREST, len(self.points) - more)
-        # sorted, so that which of equally near runs are taken does not hang on the table's order
+        # sorted, so that which of equally near places are taken does not hang on the table's order
         order = np.lexsort(self.points.T)
         tree = cKDTree(self.points[order] / lengths)
         distance, index = tree.query(points / lengths, list(range(1, k + more + 1)))
@@ -152,7 +165,7 @@ class Residuals:
         ``among`` are their `correlations`.
         """
         known, diagonal = share * among, np.arange(among.shape[1])
-        known[:, diagonal, diagonal] += (1.0 - share) * self.nugget[found.runs]
+        known[:, diagonal, diagonal] += (self.own(share) / self.weight)[found.runs]
         to_new = share * matern52_at(found.distance)
         weight = np.linalg.solve(known, to_new[:, :, None])[:, :, 0]
         left = 1.0 - np.sum(weight * to_new, axis=1)
@@ -171,7 +184,7 @@ class Residuals:
     def others(self, share: float, found: Nearest, among: np.ndarray, runs: np.ndarray) -> Kriging:
         """`kriging` of runs from the others, ``found``, as they were measured."""
         told = self.kriging(share, found, among)
-        return told._replace(left=told.left - (1.0 - share) * (1.0 - self.nugget[runs]))
+        return told._replace(left=told.left - (1.0 - share) + self.own(share)[runs])
 
     def all_nearest(self, runs: np.ndarray) -> np.ndarray:
         """Runs that `learn` may predict these from, sorted; these included."""
@@ -183,7 +196,7 @@ class Residuals:
         return np.unique(np.concatenate([runs, *every]))
 
 
-_FAR = 8.0  # lengths: the correlation is below a millionth
+_FAR = 8.0  # lengths: the correlation is two millionths
 
 
 @dataclass(frozen=True)
@@ -227,7 +240,7 @@ def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
     runs : int array
         Those that are predicted.
     """
-    own = residuals.nugget[runs]
+    own = residuals.own(0.0)[runs]
     alone = e[:, runs] ** 2 / own + np.log(own)
     best = Learned(0.0, 1.0, 1.0, 0.0, 0.0)
 

@@ -226,13 +226,13 @@ function kriging(p) {
   const { lengths, share, nearest } = LAW.neighbours, E = LAW.residuals, width = lengths.length;
   const gap = (a, b) => Math.sqrt(lengths.reduce((sum, v, k) => sum + ((a[k] - b[k]) / v) ** 2, 0));
   const place = (i) => E.points.subarray(i * width, (i + 1) * width);
-  const runs = Array.from(E.nugget, (_, i) => [gap(p, place(i)), i]).sort((a, b) => a[0] - b[0]).slice(0, nearest);
+  const runs = Array.from(E.own, (_, i) => [gap(p, place(i)), i]).sort((a, b) => a[0] - b[0]).slice(0, nearest);
   const k = runs.length, L = new Float64Array(k * k), g = new Float64Array(k);
   const toNew = runs.map(([r]) => share * matern(r));
   for (let i = 0; i < k; i++) {
     for (let j = 0; j <= i; j++) {
       let v = share * matern(gap(place(runs[i][1]), place(runs[j][1])));
-      if (i === j) v += (1 - share) * E.nugget[runs[i][1]];
+      if (i === j) v += E.own[runs[i][1]];
       for (let m = 0; m < j; m++) v -= L[i * k + m] * L[j * k + m];
       L[i * k + j] = i === j ? Math.sqrt(v) : v / L[j * k + j];
     }
@@ -326,7 +326,7 @@ function posterior(points) {
       for (let k = 0; k < nl; k++) mean[i][s] += LAW.draws.local[s * nu + k] * local[i].phi[k];
       for (let k = nl; k < nd; k++) mean[i][s] += LAW.draws.local[s * nu + k] * drift[i][k - nl];
       if (!told) continue;
-      const { runs: known, g } = told[i], total = LAW.residuals.nugget.length;
+      const { runs: known, g } = told[i], total = LAW.residuals.own.length;
       let off = 0;
       for (let k = 0; k < g.length; k++) off += g[k] * LAW.residuals.e[s * total + known[k]];
       mean[i][s] += off * Math.hypot(noise[i][s], LAW.draws.local_sd[s] * Math.sqrt(Math.max(rest[i][i], 0)));

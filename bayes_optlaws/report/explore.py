@@ -265,7 +265,10 @@ def _neighbours(law: FittedLaw, draws: Draws) -> dict[str, Any]:
         "neighbours": {
             "share": known.learned.share, "lengths": known.lengths.tolist(), "nearest": NEAREST,
         },
-        "residuals": {"points": _packed(r.points), "nugget": _packed(r.nugget), "e": _packed(e)},
+        "residuals": {
+            "points": _packed(r.points), "e": _packed(e),
+            "own": _packed(r.own(known.learned.share) / r.weight),
+        },
     }  # fmt: skip
 
 

@@ -116,7 +116,8 @@ def test_the_order_of_the_runs_does_not_matter(halves):
     law, _, test = halves
     known = law.neighbours
     order = np.random.default_rng(0).permutation(len(known.residuals.points))
-    moved = Residuals(known.residuals.points[order], known.residuals.nugget[order])
+    r = known.residuals
+    moved = Residuals(*(x[order] for x in (r.points, r.single, r.known, r.weight)))
     found = replace(known, residuals=moved).at(test)
     a = known.at(test).matrix(np.arange(order.size)).toarray()
     b = found.matrix(np.arange(order.size)).toarray()
@@ -176,12 +177,12 @@ def test_a_law_without_discrepancy_or_with_few_runs_has_no_correction(runs):
     assert len(law.encoding.finished) < residuals.FEWEST and law.neighbours is None
 
 
-def made(pocket, seeds=False):
+def made(pocket, seeds=False, **options):
     """A law of one combination of exponents at fixed hyper-parameters, corrected by neighbours."""
     table = pocket.copy()
     if seeds:
         table["n_seeds"] = np.where(np.arange(len(table)) % 3 == 0, 4, 1)
-    law = encoded(read_runs(table), transfer=True, exponents=ONE)
+    law = encoded(read_runs(table), transfer=True, exponents=ONE, **options)
     space = HyperSpace(law.encoding.data, law.priors)
     rng = np.random.default_rng(6)
     x = space.mode() + 0.1 * space.sd * rng.standard_normal((3, space.size))
@@ -226,19 +227,89 @@ def test_leave_one_out_is_the_correction_from_the_others(pocket, seeds, rng):
             a[i], a[runs] = 1.0, -weight[0] * sds[s, i] / sds[s, runs]
             error = a @ (y - mean)
             share = law.neighbours.learned.share
-            left = (left[0] - (1 - share) * (1 - near.nugget[i])) / near.nugget[i]
-            own = point["local_sd"][0] ** 2 * missed[i] * left
+            own = point["local_sd"][0] ** 2 * missed[i] * left[0]
+            part = left[0] - (1 - share) + (1 - share) * near.single[i] + near.known[i]
+            left = part / (near.single[i] + near.known[i])
             assert found.error[s, i] == pytest.approx(error, rel=1e-6)
             assert found.mean_sd[s, i] == pytest.approx(np.sqrt(a @ cov @ a + own), rel=1e-5)
             assert found.noise_sd[s, i] == pytest.approx(np.sqrt(noise[i] * left), rel=1e-6)
 
 
-def test_a_mean_over_seeds_has_less_of_its_own(pocket):
-    law, _ = made(pocket, seeds=True)
-    many = law.encoding.measurement.seeds == 4
-    nugget = law.neighbours.residuals.nugget
-    np.testing.assert_allclose(nugget[many], 0.25)
-    np.testing.assert_allclose(nugget[~many], 1.0)
+def test_seeds_average_a_run_s_own_part_and_nothing_averages_a_standard_error(pocket):
+    """Leave-one-out and held-out rows have one noise; it is never below what is known of it."""
+    table = pocket.assign(n_seeds=np.where(np.arange(len(pocket)) % 3 == 0, 4, 1))
+    noisy = np.arange(len(table)) % 5 == 0
+    table["loss_sd"] = np.where(noisy, 0.03 * table["final_loss"], np.nan)
+    law, _ = made(table)
+    e, r, share = law.encoding, law.neighbours.residuals, law.neighbours.learned.share
+    np.testing.assert_allclose(r.single, 1 / e.measurement.seeds)
+    said = e.finished["loss_sd"].notna().to_numpy()
+    assert (r.known[said] > 0).all() and not r.known[~said].any()
+    y = np.log(e.finished["final_loss"].to_numpy())
+    known = np.where(said, 0.03, 0.0)
+    predictor = law.predictor()
+    for sd in (predictor.measured_sd(e.measurement, e.finished, y), loo_moments(law).noise_sd):
+        assert (sd >= 0.99 * known).all()
+    # of a row far from all runs: what is shared does not average over seeds
+    far = e.finished.iloc[[0]].assign(n_params=1e12, tokens=1e15, n_seeds=4, loss_sd=np.nan)
+    whole = predictor.whole_noise_sd(far)
+    np.testing.assert_allclose(
+        predictor.measured_sd(e.measurement, far, y[:1]) / whole,
+        np.sqrt(share + (1 - share) / 4), rtol=1e-4,
+    )  # fmt: skip
+    plain = predictor.without_neighbours().measured_sd(e.measurement, far, y[:1])
+    np.testing.assert_allclose(plain / whole, 0.5, rtol=1e-9)
+
+
+def test_the_noise_of_a_run_left_out_does_not_hang_on_its_own_residual(pocket):
+    """Under Student-t noise an odd run has a low weight, which the others must not know."""
+    law, _ = made(pocket)
+    known = law.neighbours
+    r = known.residuals
+    weight = np.where(np.arange(len(r.points)) == 5, 0.1, 1.0)
+    odd = replace(known, residuals=replace(r, weight=weight))
+    one, other = (loo_moments(replace(law, neighbours=k)) for k in (known, odd))
+    np.testing.assert_allclose(other.noise_sd[:, 5], one.noise_sd[:, 5], rtol=1e-12)
+    np.testing.assert_allclose(other.error[:, 5], one.error[:, 5], rtol=1e-12)
+    assert np.abs(other.error / one.error - 1).max() > 0.01  # neighbours of the odd run
+
+
+@pytest.mark.parametrize("transfer", [True, False])
+@pytest.mark.parametrize("column", ["n_seeds", "loss_sd"])
+def test_what_is_known_of_the_noise_does_not_look_like_heavy_tails(transfer, column):
+    """Normal noise, some rows of which are means over many seeds or measured badly."""
+    rng, found = np.random.default_rng(8), []
+    table = rippled(amplitude=0.0).drop(columns="final_loss")
+    for _ in range(3):
+        seeds = np.where(rng.random(len(table)) < 0.5, 16, 1) if column == "n_seeds" else 1
+        extra = 0.03 * (rng.random(len(table)) < 0.2) if column == "loss_sd" else 0.0
+        base = 2.0 + 60 * table["n_params"] ** -0.3
+        sd = np.sqrt(0.003**2 / seeds + extra**2)
+        runs = table.assign(final_loss=base * np.exp(sd * rng.standard_normal(len(table))))
+        told = seeds if column == "n_seeds" else np.where(extra > 0, extra * base, np.nan)
+        found.append(fitted(read_runs(runs.assign(**{column: told})), transfer=transfer).noise_df)
+    assert min(found) >= 6 and np.median(found) >= 10
+
+
+def test_assumed_values_of_covariates_reach_the_correction(pocket):
+    table = pocket.assign(optimizer=np.where(np.arange(len(pocket)) % 3 == 0, "muon", "adamw"))
+    law, _ = made(table, covariates=["optimizer"])
+    plan = law.encoding.finished.drop(columns="optimizer").iloc[:5]
+    assumed = law.assuming({"optimizer": "muon"})
+    both = [
+        x.predictor().mean(t, np.random.default_rng(0))
+        for x, t in ((assumed, plan), (law, plan.assign(optimizer="muon")))
+    ]
+    np.testing.assert_allclose(*both, rtol=1e-12)
+
+
+def test_replicated_runs_are_those_of_the_fit(halves):
+    """Not given each run's own residual, or the check of the fit would check nothing."""
+    law = halves[0]
+    y = np.log(law.encoding.finished["final_loss"].to_numpy())
+    _, again = law.replicated(np.random.default_rng(0), max_draws=400)
+    z = (y - again.mean(axis=0)) / again.std(axis=0)
+    assert 0.85 < np.sqrt(np.mean(z**2)) < 1.15
 
 
 def test_what_is_predicted_at_a_run_lies_between_the_law_and_what_was_measured(pocket):
