@@ -6,12 +6,13 @@
 
 const LAW = JSON.parse(document.getElementById("law").textContent);
 
-function array(packed) {
+function array(packed, Kind = Float64Array) {
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
-  return new Float64Array(bytes.buffer);
+  return new Kind(bytes.buffer);
 }
 for (const group of [LAW.draws, LAW.local, LAW.divergence ? LAW.divergence.draws : {}, LAW.residuals])
-  for (const name of Object.keys(group)) group[name] = array(group[name]);
+  for (const name of Object.keys(group))
+    group[name] = array(group[name], name === "e" ? Float32Array : Float64Array); /* e: all runs, all draws */
 
 const S = LAW.n_draws, LN10 = Math.log(10);
 

@@ -188,8 +188,8 @@ def _default(law: FittedLaw) -> pd.DataFrame:
     return largest.nsmallest(1, "final_loss")
 
 
-def _packed(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode("ascii")
+def _packed(values: np.ndarray, dtype: str = "<f8") -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
 def _posterior(law: FittedLaw, draws: Draws) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _neighbours(law: FittedLaw, draws: Draws) -> dict[str, Any]:
             "share": known.learned.share, "lengths": known.lengths.tolist(), "nearest": NEAREST,
         },
         "residuals": {
-            "points": _packed(r.points), "e": _packed(e),
+            "points": _packed(r.points), "e": _packed(e, "<f4"),
             "own": _packed(r.own(known.learned.share) / r.weight),
         },
     }  # fmt: skip
