@@ -103,7 +103,7 @@ def _from_residuals(law: FittedLaw) -> list[str]:
     if law.neighbours is not None:
         share = law.neighbours.learned.share
         said.append(
-            f"Runs of nearly the same settings share {share:.0%} of what the law does not "
+            f"Runs of nearly the same settings share {100 * share:.0f} % of what the law does not "
             "explain: predictions near them are corrected by it."
         )
     if np.isfinite(law.noise_df):

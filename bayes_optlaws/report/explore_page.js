@@ -13,6 +13,7 @@ const el = (id) => document.getElementById(id);
 
 function short(x) {
   if (x === 0) return "0";
+  if (x >= 1e15) return x.toExponential(2); /* FLOP */
   for (const [unit, name] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
     if (x >= unit) return Number((x / unit).toPrecision(3)) + name;
   return String(Number(x.toPrecision(3)));

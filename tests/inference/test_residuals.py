@@ -144,7 +144,7 @@ def test_odd_runs_make_the_tails_of_new_runs_heavy_and_the_fit_stays(runs, tmp_p
 
 def test_a_law_says_what_its_residuals_told(halves):
     law = replace(halves[0], tails=Tails(4.0, 9.0))
-    share = f"share {law.neighbours.learned.share:.0%} of what the law does not explain"
+    share = f"share {100 * law.neighbours.learned.share:.0f} % of what the law does not explain"
     said = law_html(law.options, law)
     assert share in said and "Student-t noise of 4 degrees" in said
     plain = law_html(law.options, replace(law, neighbours=None, tails=None))
