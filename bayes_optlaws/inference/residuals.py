@@ -31,13 +31,13 @@ def places(encoding: RunEncoding, predictor: Predictor) -> neighbours.Residuals:
         Of the law.
     """
     measured, table = encoding.measurement, encoding.finished
-    one_run = predictor.thinned(DRAWS).unexplained_sd(table)
-    log_loss = np.log(table["final_loss"].to_numpy(float))
-    known = np.mean((measured.sd(0.0, table, log_loss) / one_run) ** 2, axis=0)
+    known = np.zeros(len(table))
+    if measured.variance.any():
+        one_run = predictor.thinned(DRAWS).unexplained_sd(table)
+        log_loss = np.log(table["final_loss"].to_numpy(float))
+        known = np.mean((measured.sd(0.0, table, log_loss) / one_run) ** 2, axis=0)
     points = np.round(encoding.discrepancy.local_points(table), 9)
-    return neighbours.Residuals(
-        points, 1.0 / measured.seeds, np.broadcast_to(known, len(table)), measured.weight
-    )
+    return neighbours.Residuals(points, 1.0 / measured.seeds, known, measured.weight)
 
 
 def corrected(law: FittedLaw, learned: neighbours.Learned) -> FittedLaw:
