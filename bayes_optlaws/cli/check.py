@@ -179,7 +179,7 @@ def notebook() -> dict[str, object]:
         ),
         ("code", 'import bayes_optlaws as bo\n\nbo.suggest_mapping("runs.csv")'),
         ("code", 'runs = bo.read_runs("runs.csv")\nruns.attrs["notes"]'),
-        ("markdown", "The fit takes about a minute; a law can be saved and loaded again."),
+        ("markdown", "The fit takes some seconds; a law can be saved and loaded again."),
         (
             "code",
             "law = bo.OptLaw()\nlaw.fit(runs, random_seed=1)",

@@ -108,18 +108,15 @@ def loo_moments(law: FittedLaw, *, max_draws: int = MAX_DRAWS) -> LooMoments:
             leverage = precision * np.sum(half**2, axis=0)
             keep = (1.0 - leverage)[:n]
             noise_sd[s] = 1.0 / np.sqrt(precision[:n] * measured.seeds)
-            if near is None:
-                error[s] = residual[:n] / keep
-                mean_sd[s] = np.sqrt(leverage[:n] / precision[:n] / keep)
-            else:
-                mine, left = half[:, :n], residual[:n]
-                half_less, own = near.less(mine, s), near.less(left, s)
-                cross = np.sum(half_less * mine, axis=0)
-                error[s] = own + cross * precision[:n] * left / keep
-                square = np.sum(half_less**2, axis=0) + cross**2 * precision[:n] / keep
-                mean_sd[s] = np.sqrt(square)
+            mine, own = half[:, :n], residual[:n]
+            less, own_less = mine, own
+            if near is not None:
+                less, own_less = near.less(mine, s), near.less(own, s)
                 noise_sd[s] *= near.noise
-            error[s], mean_sd[s] = error[s] / times[:n], mean_sd[s] / times[:n]
+            cross = np.sum(less * mine, axis=0)
+            square = np.sum(less**2, axis=0) + cross**2 * precision[:n] / keep
+            error[s] = (own_less + cross * precision[:n] * own / keep) / times[:n]
+            mean_sd[s] = np.sqrt(square) / times[:n]
             if data.n_local:
                 mean_sd[s] = np.hypot(mean_sd[s], draws.hyper["local_sd"][s] * np.sqrt(missed))
     return LooMoments(error, mean_sd, noise_sd)
@@ -144,13 +141,11 @@ class _Near(NamedTuple):
 
 
 def _near(law: FittedLaw, known: Neighbours, draws: Draws, times: np.ndarray) -> _Near:
-    found = known.leave_one_out(np.arange(len(law.encoding.finished)))
-    sd = law.predictor(draws).without_neighbours().unexplained_sd(law.encoding.finished)
-    n = len(found.left)
-    r, share = known.residuals, known.learned.share
-    noise = np.sqrt(found.left / r.own(0.0))
-    left = found.left + (1.0 - share) - r.own(share)
-    return _Near(found.matrix(np.arange(n)), sd * times, noise, left)
+    every = np.arange(len(law.encoding.finished))
+    told = known.leave_one_out(every)
+    sd = law.predictor(draws).unexplained_sd(law.encoding.finished)
+    noise = np.sqrt(known.as_measured(told, every).left / known.residuals.own(0.0))
+    return _Near(told.matrix(every), sd * times, noise, told.left)
 
 
 def missed_variance(encoding: RunEncoding) -> np.ndarray:

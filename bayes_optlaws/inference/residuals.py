@@ -63,18 +63,19 @@ def learn(law: FittedLaw) -> FittedLaw:
     """
     e, n = law.encoding, len(law.encoding.finished)
     few, runs = law.predictor().thinned(DRAWS), neighbours.chosen_runs(n)
-    found, near = places(e, few), runs
+    found = places(e, few)
     asked = e.transfer and e.discrepancy.n_local > 0 and n >= FEWEST
-    if asked:
-        near = found.all_nearest(runs)
+    nearby = found.nearby(runs) if asked else {}
+    near = np.unique(np.concatenate([runs, *(x.runs.ravel() for x in nearby.values())]))
     residuals = np.zeros((few.draws.n, n))
     residuals[:, near] = few.standard_residuals(e, e.rows(e.finished.iloc[near]), near)
     z = residuals[:, runs] / np.sqrt(found.own(0.0)[runs])
     if asked:
-        learned = neighbours.learn(found, residuals, runs)
+        learned = neighbours.learn(found, residuals, runs, nearby)
         if learned.clear:
             known = neighbours.Neighbours(e, found, learned)
-            z = known.leave_one_out(runs).errors(residuals, residuals[:, runs])
+            told = known.as_measured(known.leave_one_out(runs), runs)
+            z = told.errors(residuals, residuals[:, runs])
             law = replace(law, neighbours=known)
     if np.isfinite(e.measurement.df):  # stated, and in the likelihood
         return law

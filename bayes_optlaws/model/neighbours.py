@@ -28,7 +28,7 @@ Chiles and Delfiner 2012, Geostatistics, chapter 3, https://doi.org/10.1002/9781
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -181,19 +181,17 @@ class Residuals:
             parts.append(self.kriging(share, found, self.correlations(found, lengths)))
         return Kriging(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def others(self, share: float, found: Nearest, among: np.ndarray, runs: np.ndarray) -> Kriging:
-        """`kriging` of runs from the others, ``found``, as they were measured."""
-        told = self.kriging(share, found, among)
+    def as_measured(self, told: Kriging, share: float, runs: np.ndarray) -> Kriging:
+        """`kriging` of finished runs, with the variance left of them as they were measured."""
         return told._replace(left=told.left - (1.0 - share) + self.own(share)[runs])
 
-    def all_nearest(self, runs: np.ndarray) -> np.ndarray:
-        """Runs that `learn` may predict these from, sorted; these included."""
-        every = [
-            self.nearest(self.points[runs], self.lengths(scale, setting), runs).runs.ravel()
-            for scale in SCALE_LENGTHS
-            for setting in SETTING_LENGTHS
-        ]
-        return np.unique(np.concatenate([runs, *every]))
+    def nearby(self, runs: np.ndarray) -> dict[tuple[float, float], Nearest]:
+        """Nearest others of these runs, by all lengths that are tried: over scales, settings."""
+        return {
+            (a, b): self.nearest(self.points[runs], self.lengths(a, b), runs)
+            for a in SCALE_LENGTHS
+            for b in SETTING_LENGTHS
+        }
 
 
 _FAR = 8.0  # lengths: the correlation is two millionths
@@ -229,27 +227,33 @@ def chosen_runs(n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(n, LEARNED_FROM, replace=False))
 
 
-def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
+def learn(
+    residuals: Residuals,
+    e: np.ndarray,
+    runs: np.ndarray,
+    nearby: Mapping[tuple[float, float], Nearest],
+) -> Learned:
     """Share and lengths by which runs are best predicted from the others.
 
     Parameters
     ----------
     residuals : Residuals
     e : array, shape (n_draws, n)
-        Draws of the standardised residuals.
+        Draws of the standardised residuals; only those of ``runs`` and ``nearby`` are read.
     runs : int array
         Those that are predicted.
+    nearby : mapping
+        Their nearest others, from `Residuals.nearby`.
     """
     own = residuals.own(0.0)[runs]
     alone = e[:, runs] ** 2 / own + np.log(own)
     best = Learned(0.0, 1.0, 1.0, 0.0, 0.0)
 
     def better(best: Learned, shares: Sequence[float], scale: float, setting: float) -> Learned:
-        lengths = residuals.lengths(scale, setting)
-        found = residuals.nearest(residuals.points[runs], lengths, runs)
-        among = residuals.correlations(found, lengths)
+        found = nearby[scale, setting]
+        among = residuals.correlations(found, residuals.lengths(scale, setting))
         for share in shares:
-            told = residuals.others(share, found, among, runs)
+            told = residuals.as_measured(residuals.kriging(share, found, among), share, runs)
             z = told.errors(e, e[:, runs])
             by_run = 0.5 * (alone - z**2 - np.log(told.left)).mean(axis=0)
             error = float(by_run.std() * np.sqrt(runs.size))
@@ -257,9 +261,8 @@ def learn(residuals: Residuals, e: np.ndarray, runs: np.ndarray) -> Learned:
             best = max(best, one, key=lambda x: x.gain)
         return best
 
-    for scale in SCALE_LENGTHS:
-        for setting in SETTING_LENGTHS:
-            best = better(best, _FIRST_SHARES, scale, setting)
+    for scale, setting in nearby:
+        best = better(best, _FIRST_SHARES, scale, setting)
     if best.gain > 0:
         best = better(best, SHARES, best.scale_length, best.setting_length)
     return best
@@ -293,14 +296,18 @@ class Neighbours:
         return Kriging(*(x[which.ravel()] for x in found))
 
     def leave_one_out(self, runs: np.ndarray) -> Kriging:
-        """Weights of the other runs' residuals for some finished runs, as they were measured."""
+        """Weights of the other runs' residuals for some finished runs."""
         r, parts = self.residuals, []
         for start in range(0, len(runs), _AT_ONCE):
             some = runs[start : start + _AT_ONCE]
             found = r.nearest(r.points[some], self.lengths, some)
             among = r.correlations(found, self.lengths)
-            parts.append(r.others(self.learned.share, found, among, some))
+            parts.append(r.kriging(self.learned.share, found, among))
         return Kriging(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def as_measured(self, told: Kriging, runs: np.ndarray) -> Kriging:
+        """The same with the variance left of these finished runs as they were measured."""
+        return self.residuals.as_measured(told, self.learned.share, runs)
 
     @cached_property
     def _rows(self) -> np.ndarray:
