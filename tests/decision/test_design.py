@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from laws import encoded, with_draws, with_neighbours
+from design_oracle import condition, fixed_law, function_space
 from scipy.stats import norm
 
 import bayes_optlaws as bo
@@ -20,7 +20,6 @@ from bayes_optlaws.decision.design import (
     design,
 )
 from bayes_optlaws.decision.design_benefit import benefit
-from bayes_optlaws.decision.design_covariance import PooledCovariance
 from bayes_optlaws.decision.design_joint import Joint
 from bayes_optlaws.decision.design_rules import order_by_rule
 from bayes_optlaws.decision.design_scorers import Information, Pooled, Regret, Scorer
@@ -31,46 +30,9 @@ from bayes_optlaws.decision.design_value import (
     pair_gain,
     temper,
 )
-from bayes_optlaws.inference.density import HyperSpace
-from bayes_optlaws.inference.draws import recover
-from bayes_optlaws.model.discrepancy import matern52, squared_exponential
-from bayes_optlaws.model.drift import beyond_covariance
 from bayes_optlaws.runs.readers import read_candidates
 
-TWO = {g: (0.1, 0.5) for g in ("scale", "mixed", "escape", "cross")}
 SETTINGS = {"allow_unconverged": True, "progressbar": False}
-
-
-def fixed_law(runs, *, transfer, n_draws=400, seed=0):
-    """A law at the mode of its hyper-parameters: exponents and coefficients alone are unknown."""
-    law = encoded(runs, transfer=transfer, exponents=TWO)
-    space = HyperSpace(law.encoding.data, law.priors)
-    mode = space.split(space.mode())
-    hyper = {k: np.repeat(v[None], n_draws, axis=0) for k, v in mode.items()}
-    everything = np.ones(law.encoding.data.tree.n_combinations, dtype=bool)
-    draws, *_ = recover(space, hyper, everything, np.random.default_rng(seed))
-
-    return with_draws(law, draws)
-
-
-@pytest.fixture(scope="module")
-def split():
-    """Pocket runs below the largest block, and that block's planned runs."""
-    runs = bo.read_runs(bo.datasets.load("pocket"))
-    big = runs["n_params"] > 2e5
-    plan = runs[~runs["diverged"]].drop(columns=["final_loss", "diverged"])
-    plan = plan.set_index("run_id", drop=False).rename_axis(None)
-    return runs[~big], plan, plan[plan["n_params"] > 2e5]
-
-
-@pytest.fixture(scope="module")
-def plain(split):
-    return fixed_law(split[0], transfer=False)
-
-
-@pytest.fixture(scope="module")
-def rich(split):
-    return fixed_law(split[0], transfer=True, n_draws=60)
 
 
 def close_race(law, plan, block):
@@ -78,137 +40,6 @@ def close_race(law, plan, block):
     candidates = block.iloc[np.argsort(law.predictor().law(block).mean(axis=0))[:5]]
     scores = Regret(Joint(law, law.draws), _slim(candidates), 0).score(_slim(plan))
     return candidates, plan.iloc[[int(np.argmax(scores))]]
-
-
-def function_space(law, s, table, n_train=0):
-    """Prior covariance of expected log loss between all rows, straight from the definition.
-
-    The local correction is carried by its leading functions for the training runs; new rows have
-    the rest of the process as well.
-    """
-    draws, d = law.draws, law.encoding.discrepancy
-    hyper = {k: v[s] for k, v in draws.hyper.items()}
-    chosen = law.encoding.data.tree.selected(draws.combination[s])
-    x = law.encoding.standardizer(law.encoding.features.dictionary(table))[:, chosen]
-    block = law.encoding.data.column_block[chosen]
-    sd = np.where(block < 0, law.priors.intercept_sd, hyper["coefficient_sd"][block])
-    cov = (x * sd**2) @ x.T
-    if not law.encoding.transfer:
-        return cov
-    scale = d.standard_scales(table)
-    d2 = np.sum((scale[:, None] - scale[None]) ** 2, axis=2)
-    corr = np.exp(-0.5 * d2 / hyper["scale_length"] ** 2) + hyper["cell_sd"] ** 2 * (d2 < 1e-12)
-    slopes = d.slopes(table)
-    amplitude = np.concatenate([hyper["level_sd"], hyper["slope_sd"]])
-    cov = cov + corr * ((slopes * amplitude**2) @ slopes.T)
-    points, unit = d.local_points(table), [1.25, 3.0]
-    growth = np.exp(points[:, 2 + d.varying.index("lr")])
-    kernel = squared_exponential(points[:, :2] / unit, points[:, :2] / unit, 1.0)
-    kernel *= np.outer(growth, growth) * matern52(points[:, 2:], points[:, 2:], 2.0)
-    phi = d.local_functions(points)
-    rest = kernel - phi @ phi.T
-    rest[:n_train] = rest[:, :n_train] = 0.0
-    cov = cov + hyper["local_sd"] ** 2 * (phi @ phi.T + rest)
-    for j in (0, 1):
-        columns = d.drifts[j].basis(scale[:, j])
-        new = beyond_covariance(*[d.drifts[j].beyond(scale[:, j])] * 2)
-        cov = cov + hyper["drift_sd"][j] ** 2 * (columns @ columns.T + new)
-    u = d.unseen(table)
-    over = np.exp(-0.5 * d2 / hyper["scale_length"] ** 2)
-    return cov + law.priors.unseen_sd**2 * over * (u @ u.T)
-
-
-def condition(law, s, table):
-    """Posterior mean and covariance at the rows of ``table`` by dense conditioning."""
-    train = law.encoding.finished
-    n = len(train)
-    cov = function_space(law, s, pd.concat([_slim(train), _slim(table)]), n)
-    noise = law.predictor(law.draws.take(np.array([s]))).noise
-    w = np.exp(np.log(law.draws.hyper["noise_sd"][s, 0])) ** 2
-    variance = np.full(n, w)
-    if noise.names:
-        growth = law.draws.hyper["noise_growth"][s, 0]
-        slope = law.draws.hyper["noise_slope"][s]
-        variance = w + (growth * np.exp(noise.covariates @ slope))[noise.label] ** 2
-    y = np.log(train["final_loss"].to_numpy()) - law.encoding.centre
-    chosen = law.encoding.data.tree.selected(law.draws.combination[s])
-    block = law.encoding.data.column_block[chosen]
-    sd = law.draws.hyper["coefficient_sd"][s][block]
-    sd = np.where(block < 0, law.priors.intercept_sd, sd)
-    # the slopes are further data, of unit noise
-    slopes, slope = law.encoding.prior_rows, law.encoding.prior_response
-    both = pd.concat([train, _slim(table)])
-    columns = law.encoding.standardizer(law.encoding.features.dictionary(both))
-    with_rows = (columns[:, chosen] * sd**2) @ slopes[:, chosen].T
-    among = (slopes[:, chosen] * sd**2) @ slopes[:, chosen].T + np.eye(slope.size)
-    data = np.block([[cov[:n, :n] + np.diag(variance), with_rows[:n]], [with_rows[:n].T, among]])
-    to_new = np.vstack([cov[:n, n:], with_rows[n:].T])
-    gain = np.linalg.solve(data, to_new)
-    return law.encoding.centre + gain.T @ np.concatenate([y, slope]), cov[n:, n:] - to_new.T @ gain
-
-
-@pytest.mark.parametrize("kind", ["plain", "rich"])
-def test_joint_posterior_equals_dense_conditioning(kind, split, request):
-    """Also at a scale that was never seen, where pool and candidates share what is unknown, and of
-    a family that was never seen, whose effect changes over scales.
-    """
-    law = request.getfixturevalue(kind)
-    far = split[2].iloc[:4].copy()
-    far["n_params"] *= 2
-    other = pd.concat([split[1].iloc[[3, 60]], far.iloc[:2]])
-    other = read_candidates(other[["n_params", "tokens", "batch_tokens", "peak_lr", "warmup_steps"]]
-                            .assign(schedule="cosine"))  # fmt: skip
-    assert np.abs(law.encoding.discrepancy.unseen(other)).max() > 0.1
-    table = pd.concat([split[1].iloc[[0, 40, 100]], split[2].iloc[::6], far, other])
-    joint = Joint(law, law.draws.take(np.array([0, 7])))
-    targets = joint.targets(_slim(table))
-    block = joint.block(_slim(table), targets)
-    for i, s in enumerate((0, 7)):
-        mean, cov = condition(law, s, table)
-        tolerance = 2e-3 * np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
-        assert np.all(np.abs(targets.mean[i] - mean) < 2e-5)
-        assert np.all(np.abs(targets.cov[i] - cov) < tolerance)
-        assert np.all(np.abs(block.cov[:, i] - targets.cov[i]) < tolerance)
-        assert np.all(np.abs(block.mean[:, i] - targets.mean[i]) < 1e-5)
-        assert np.all(np.abs(block.var[:, i] / np.diag(targets.cov[i]) - 1) < 2e-3)
-
-
-def test_residuals_of_neighbours_correct_the_joint_posterior(rich, split):
-    """Means and covariances are those of the dense posterior of rows and runs, mapped linearly."""
-    law = with_neighbours(rich)
-    table = split[1].iloc[[0, 7, 40, 100]].copy()
-    table["peak_lr"] *= 1.2
-    table = pd.concat([_slim(table), _slim(split[2].iloc[::9])])
-    joint, s = Joint(law, law.draws.take(np.array([3]))), 3
-    targets = joint.targets(table)
-    found = law.neighbours.at(table)
-    runs = law.encoding.finished
-    plain = law.predictor(law.draws.take(np.array([s]))).without_neighbours()
-    weight = found.matrix(np.arange(len(runs))).toarray()
-    weight *= plain.unexplained_sd(table).T / plain.unexplained_sd(runs)
-    assert np.abs(weight[:4]).max() > 0.1 and np.abs(weight[4:]).max() < np.abs(weight[:4]).max()
-    mean, cov = condition(law, s, pd.concat([table, _slim(runs)]))
-    change = np.hstack([np.eye(len(table)), -weight])
-    y = np.log(runs["final_loss"].to_numpy())
-    mean, cov = change @ mean + weight @ y, change @ cov @ change.T
-    # of what the local functions leave out, neighbours tell as much as of the noise
-    d, left = law.encoding.discrepancy, np.sqrt(found.left)
-    points = d.local_points(table)
-    phi = d.local_functions(points)
-    missed = d.local_missed(points, phi, points, phi) * (1 - np.outer(left, left))
-    cov -= law.draws.hyper["local_sd"][s] ** 2 * missed
-    tolerance = 5e-3 * np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
-    np.testing.assert_allclose(targets.mean[0], mean, rtol=0, atol=2e-5)
-    assert np.all(np.abs(targets.cov[0] - cov) < tolerance)
-    block = joint.block(table, targets)
-    np.testing.assert_allclose(block.mean[:, 0], mean, rtol=0, atol=3e-5)
-    assert np.all(np.abs(block.cov[:, 0] - cov) < tolerance)
-    np.testing.assert_allclose(block.var[:, 0], np.diag(cov), rtol=5e-3)
-    np.testing.assert_allclose(
-        targets.noise[0], plain.noise_sd(table)[0] ** 2 * found.left, rtol=1e-9
-    )
-    whole = PooledCovariance(joint, table)
-    np.testing.assert_allclose(whole.columns(np.arange(len(table))), targets.cov[0], rtol=1e-6)
 
 
 def test_regret_equals_real_refits_over_all_exponents(split):
